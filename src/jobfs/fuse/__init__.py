@@ -1,1 +1,1 @@
-"""Between libfuse and the Vfs: the driver, the loop threads that serve a session, and interruption."""
+"""The layer between libfuse and the Vfs: driver, loop threads, replies, inotify events, and interruption."""

@@ -1,8 +1,8 @@
 # ruff: noqa: D102 - a method without a docstring is the FUSE operation of its name
-"""FuseDriver: a protocol adapter between libfuse and the Vfs. Bytes, numbers and errno in and out.
+"""FuseDriver: the adapter between libfuse's protocol and the Vfs. Bytes, numbers and errno in and out.
 
-It is a `fuse.Operations` with raw_fi, but for one thing: `getattr` and `readdir` give packed `struct stat`s
-(`pack_stat`), which `loop` copies as they are: 1.6 times as many a second as by fields.
+It is a `fuse.Operations` with raw_fi, with one exception: `getattr` and `readdir` return packed `struct stat`s (`pack_stat`),
+which `loop` copies as they are. That serves 1.6 times as many calls per second as filling in fields.
 """
 
 from __future__ import annotations
@@ -29,26 +29,27 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("jobfs.fuse.driver")
 
-#: The size that programs take for their buffers, in bytes: the most that one read request carries (`max_read`). A longer one
-#: would have whoever wants the first line of a file read more of it.
+#: The buffer size that programs use (`st_blksize`), in bytes: the most that one read request carries (`max_read`). With a larger
+#: one, a program that reads only the first line of a file would fetch more of it.
 BLOCK_SIZE = 128 * 1024
 
-#: Answers that are kept at most.
-_ANSWERS = 200_000
-#: Threads that are remembered at most because they open a file again.
-_REOPENING = 1000
-#: Errors of a disk that tell a program more than EIO does.
+#: The maximum number of cached attributes.
+_MAX_CACHED = 200_000
+#: The maximum number of threads whose repeated open is remembered.
+_MAX_REOPENING = 1000
+#: Errors of a disk that say more to a program than EIO does.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-#: Errors that a save may fail with beside EIO. Editors take some other numbers for "can't be synced here" and say "written".
+#: Errors that a save may fail with besides EIO. Editors take some other errnos for "can't be synced here", and report the file as
+#: written.
 _SAVE_ERRORS = _DISK_ERRORS | {errno.ETIMEDOUT, errno.EBADF, errno.EINTR}
 _SAVES = frozenset({"flush", "fsync"})
 
-#: `tv_nsec` of utimensat(2), as fusepy delivers it: seconds are 0 then.
+#: `tv_nsec` of utimensat(2), as fusepy passes it: the seconds are 0 then.
 _UTIME_NOW = 0x3FFFFFFF
 _UTIME_OMIT = 0x3FFFFFFE
 
 
-#: `struct stat`: inode number; links and mode, or mode and links; owner, group; size, length of a block, blocks; times.
+#: `struct stat`: inode number; links and mode, or mode and links; owner, group; size, block size, blocks; times.
 _LAYOUTS = {"x86_64": "=8x2Q3I12x9q", "aarch64": "=8xQ4I16xqi4x7q"}
 _MACHINE = platform.machine()
 if _MACHINE not in _LAYOUTS:
@@ -58,7 +59,7 @@ _pack = struct.Struct(_LAYOUTS[_MACHINE]).pack
 
 
 def errno_of(operation: str, error: BaseException) -> int:
-    """The errno a program sees for `error` (vfs/semantics.md 5 and 5.13); an unexpected error is logged."""
+    """Return the errno that a program gets for `error` (vfs/semantics.md 5 and 5.13). Log an unexpected error."""
     number: int = errno.EIO
     if isinstance(error, (JobfsError, fuse.FuseOSError)):
         number = error.errno
@@ -73,7 +74,7 @@ def errno_of(operation: str, error: BaseException) -> int:
 
 
 def to_vfs_path(path: str) -> str:
-    """The Vfs's form of a path that libfuse gave: no leading slash, the root is ""; raises ENAMETOOLONG."""
+    """Return the Vfs's form of libfuse's path: no leading slash, the root is "". Raises FsError(ENAMETOOLONG)."""
     path = path[1:]
     if len(path) > NAME_MAX // 4 and (
         path_length(path) > PATH_MAX or any(len(part.encode()) > NAME_MAX for part in path.split("/"))
@@ -83,7 +84,7 @@ def to_vfs_path(path: str) -> str:
 
 
 def pack_stat(attr: Attr) -> bytes:
-    """An Attr as `struct stat` of this machine."""
+    """Pack an Attr into this platform's `struct stat`."""
     ino, mode, nlink, uid, gid, size, atime, mtime, ctime = attr
     return _pack(
         ino, *((nlink, mode) if _LINKS_FIRST else (mode, nlink)), uid, gid, size, BLOCK_SIZE, (size + 511) >> 9,
@@ -95,44 +96,44 @@ def _current_caller() -> Caller:
     return Caller(*fuse.fuse_get_context())
 
 
-#: The answers of the edition in which a directory was last listed, and the packed attributes of its entries by path.
+#: The attribute cache of the edition in which a directory was last listed, and the packed attributes of its entries by path.
 _Listing = tuple[dict[str | int, bytes], dict[str, bytes]]
 _NO_LISTING: _Listing = ({}, {})
 
 
 class FuseDriver(fuse.Operations):  # type: ignore[misc]
-    """Every FUSE operation, passed on to a Vfs; `fi` is fusepy's raw `fuse_file_info`, never kept.
+    """Every FUSE operation, passed on to a Vfs; `fi` is fusepy's raw `fuse_file_info`, valid only during the call.
 
-    Raises nothing but `fuse.FuseOSError` when called as fusepy does. Operations that are None are left to
-    libfuse or the kernel on purpose: each would cost a request and answer nothing that they do not.
+    Called as fusepy does, it raises nothing but `fuse.FuseOSError`. Operations that are None are left to libfuse or the kernel:
+    each would cost a request, and its answer would be the same.
     """
 
     use_ns = True
     flag_utime_omit_ok = 1
 
-    # The kernel asks for security.capability at every write while these are there (fuse/notes.md).
+    # With these defined, the kernel asks for security.capability at every write (fuse/notes.md).
     getxattr = setxattr = listxattr = removexattr = None
-    # A directory needs no handle; permissions (`default_permissions`) and locks are the kernel's; there are no blocks and
+    # A directory needs no handle; the kernel checks permissions (`default_permissions`) and keeps locks; there are no blocks and
     # no device to control.
     opendir = releasedir = access = lock = bmap = ioctl = None
     destroy = None
 
     def __init__(self, vfs: Vfs, on_ready: Callable[[], None] = lambda: None, timeout: float = 30.0) -> None:
-        """`timeout`: seconds that a call has without progress."""
+        """`timeout`: seconds after which a call without progress fails."""
         self.timeout = timeout
         self.vfs = vfs
         self._on_ready = on_ready
         self._attr_cache: tuple[int, dict[str | int, bytes]] = (0, {})
         self._listing = _NO_LISTING
         self.kernel_sizes = KernelSizes()
-        #: The path that a thread has been made to look up and open again, by thread.
+        #: By thread: the path whose open got ESTALE, so that the kernel looks it up and opens it again.
         self._reopening: dict[int, str] = {}
-        #: The node of each open file, by the number of its handle; and the node that this thread's request is about.
+        #: The node of each open file by its handle; and a function that returns the node of this thread's request.
         self.nodes: dict[int, int] = {}
         self.node: Callable[[], int] = lambda: 0
-        #: Has the kernel ask for the attributes of a node before it uses them again.
+        #: Makes the kernel ask for the attributes of a node before it uses them again.
         self.expire_attributes: Callable[[int], None] = lambda _: None
-        #: Has the calls made that watchers hear of.
+        #: Makes the system calls that produce inotify events.
         self.injector = EventInjector(vfs.last_attr)
 
     def __call__(self, operation: str, *args: Any) -> Any:
@@ -147,39 +148,45 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     # Names and attributes
 
     def getattr(self, path: str, fi: Any = None, *, listed: bool = False) -> bytes:
-        """`listed`: for a listing, which makes no request; FsError(ENOENT) for attributes that are not known."""
+        """Return packed attributes. `listed`: make no request; raise FsError(ENOENT) for unknown attributes."""
         if fi is not None:
             return pack_stat(self.vfs.fgetattr(fi.fh))
-        answers = self.attr_cache()
-        stat = answers.get(path)
+        cache = self.attr_cache()
+        stat = cache.get(path)
         if stat is None:
             name = to_vfs_path(path)
-            stat = self._listed_attr(name, answers) if listed else pack_stat(self.vfs.getattr(name))
+            stat = self._listed_attr(name, cache) if listed else pack_stat(self.vfs.getattr(name))
             if self._attr_cache[0] and self.vfs.changes_with_edition(name):
-                answers[path] = stat
+                cache[path] = stat
         return stat
 
     def attr_cache(self) -> dict[str | int, bytes]:
-        """The answers of `getattr` by path, and of libfuse by node; those found from now on hold for the edition read here."""
+        """Return the cached attributes of the current edition: replies of `getattr` by path, of libfuse by node.
+
+        Attributes that are found after this call belong to the edition read here.
+        """
         edition = self.vfs.edition()
-        kept, answers = self._attr_cache
-        if not edition or edition != kept or len(answers) > _ANSWERS:
-            answers = {}
-            self._attr_cache = (edition, answers)
+        cached_edition, cache = self._attr_cache
+        if not edition or edition != cached_edition or len(cache) > _MAX_CACHED:
+            cache = {}
+            self._attr_cache = (edition, cache)
             self._listing = _NO_LISTING
-        return answers
+        return cache
 
     def readdir(self, path: str, fh: int = 0) -> list[tuple[str, bytes]]:
-        answers, directory = self.attr_cache(), to_vfs_path(path)
+        cache, directory = self.attr_cache(), to_vfs_path(path)
         entries = [(name, pack_stat(attr)) for name, attr in self.vfs.listdir(directory)]
         prefix = f"{directory}/" if directory else ""
-        self._listing = (answers, {prefix + name: stat for name, stat in entries})
+        self._listing = (cache, {prefix + name: stat for name, stat in entries})
         return entries
 
-    def _listed_attr(self, name: str, answers: dict[str | int, bytes]) -> bytes:
-        """What `readdir` has computed for an entry, while that holds: answers are of its edition. Raises as `cached_getattr`."""
-        made_in, stats = self._listing
-        if made_in is answers and name in stats and self.vfs.is_as_listed(name):
+    def _listed_attr(self, name: str, cache: dict[str | int, bytes]) -> bytes:
+        """Return the attributes that `readdir` computed for an entry in this edition, or else the cached ones.
+
+        Raises as `Vfs.cached_getattr`.
+        """
+        listed_in, stats = self._listing
+        if listed_in is cache and name in stats and self.vfs.is_as_listed(name):
             return stats[name]
         return pack_stat(self.vfs.cached_getattr(name))
 
@@ -222,7 +229,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         raise FsError(errno.EPERM, "the API has no hard links")
 
     def mknod(self, path: str, mode: int, dev: int) -> None:
-        raise FsError(errno.EPERM)  # libfuse makes a regular file by `create`
+        raise FsError(errno.EPERM)  # libfuse creates a regular file by `create`
 
     # Open files
 
@@ -234,7 +241,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
             fi.fh, fi.direct_io, fi.keep_cache = opened
         except JobfsError as error:
             if error.errno == errno.ESTALE and not known.is_retry:
-                if len(self._reopening) >= _REOPENING:
+                if len(self._reopening) >= _MAX_REOPENING:
                     self._reopening.clear()
                 self._reopening[thread] = path
             raise
@@ -245,12 +252,12 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         )
 
     def read(self, path: str | None, size: int, offset: int, fi: Any) -> bytes:
-        before = self.vfs.shown_size(fi.fh)
+        old_size = self.vfs.shown_size(fi.fh)
         data = self.vfs.read(fi.fh, size, offset)
         if len(data) < size:
             self.kernel_sizes.note_end_read(self.node(), offset + len(data))
-        if self.vfs.shown_size(fi.fh) > before:
-            # Else its program would find the end of the version before in a longer one.
+        if self.vfs.shown_size(fi.fh) > old_size:
+            # Otherwise its program would find the end of the previous, shorter version in this one.
             self.expire_attributes(self.node())
         return data
 

@@ -1,8 +1,8 @@
-"""The helper of a mount: a program that makes calls on the mount, so that the kernel sends the events of them (fuse/events.py).
+"""The helper of a mount: a program that makes system calls on the mount so that the kernel sends their events (fuse/events.py).
 
-It has a process of its own, and not the descriptor of the device: a mount that is killed ends at once, whatever this waits for.
-It imports nothing of jobfs, to start fast and stay small. It reads one call a line, as JSON, and answers each with a line: the
-errno, 0 if it was made. It ends with its input.
+The helper is a process of its own, without the descriptor of the device: a mount that is killed ends at once, even while a call
+of the helper waits. The helper imports nothing of jobfs, to start fast and stay small. It reads one call per line, as JSON, and
+answers each with a line that holds the call's errno, 0 for success. It ends at the end of its input.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from collections.abc import Callable
 _UTIME_OMIT = 0x3FFFFFFE
 _PR_SET_PDEATHSIG = 1
 _Times = ctypes.c_long * 4
-#: Only the time of the content is set: that is MODIFY, and takes no right to write.
+#: Sets only the time of the content: the kernel sends MODIFY, and the caller needs no right to write.
 _CONTENT = _Times(0, _UTIME_OMIT, 0, 0)
-_HERE = -100
+_AT_FDCWD = -100
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -30,7 +30,7 @@ def _create(path: str) -> None:
 
 
 def _modify(path: str) -> None:
-    if _libc.utimensat(_HERE, path.encode(), ctypes.byref(_CONTENT), 0):
+    if _libc.utimensat(_AT_FDCWD, path.encode(), ctypes.byref(_CONTENT), 0):
         raise OSError(ctypes.get_errno(), path)
 
 
@@ -39,7 +39,7 @@ def _close(path: str) -> None:
 
 
 def _attributes(path: str) -> None:
-    # The mode must be the one that is shown.
+    # With the mode that `stat` shows, the kernel sends ATTRIB and nothing changes.
     os.chmod(path, stat.S_IMODE(os.stat(path).st_mode))
 
 
@@ -53,37 +53,40 @@ _CALLS: dict[str, Callable[..., None]] = {
     "rmdir": os.rmdir,
     "rename": os.rename,
 }
-#: Those that follow a link, and go over to what is mounted at their path.
+#: Calls that follow a link, and cross into a file system that is mounted at their path.
 _FOLLOWING = frozenset({"modify", "close", "attributes"})
 
 
 def make_call(directory: str, device: int, call: str, *paths: str) -> int:
-    """Make a call on the file system that is mounted at a directory with this device number; its errno.
+    """Make a call on the file system with this device number that is mounted at a directory; return its errno.
 
-    Nothing is done on another file system: not in the directory underneath after an unmount, in what is mounted further down, or
-    where a link leads. In between calls nothing keeps the mount from being unmounted.
+    Do nothing on any other file system: in the directory underneath after an unmount, in one that is mounted further down, or
+    where a link leads. Between calls nothing is held open, so the mount can be unmounted.
     """
     opened: list[int] = []
     try:
-        there = []
+        resolved = []
         for path in paths:
             start, name = (path, "") if call in _FOLLOWING else os.path.split(path)
-            place = os.open(os.path.join(directory, start), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-            opened.append(place)
-            if os.fstat(place).st_dev != device:
+            descriptor = os.open(os.path.join(directory, start), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            opened.append(descriptor)
+            if os.fstat(descriptor).st_dev != device:
                 return errno.ENOENT
-            there.append(f"/proc/self/fd/{place}/{name}".rstrip("/"))
-        _CALLS[call](*there)
+            resolved.append(f"/proc/self/fd/{descriptor}/{name}".rstrip("/"))
+        _CALLS[call](*resolved)
     except OSError as error:
         return error.errno or errno.EIO
     finally:
-        for place in opened:
-            os.close(place)
+        for descriptor in opened:
+            os.close(descriptor)
     return 0
 
 
 def main(directory: str, device: str) -> None:
-    """Answer calls until there are no more, or the mount is gone: then this ends even if it is stopped."""
+    """Make the calls that stdin names, until its end.
+
+    SIGKILL ends this process when the mount's process ends, even if this one is stopped.
+    """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for line in sys.stdin:
         sys.stdout.write(f"{make_call(directory, int(device), *json.loads(line))}\n")

@@ -1,9 +1,8 @@
-"""Events for what the job does (vfs/semantics.md 7): a helper makes calls on the mount, which are answered and do nothing.
+"""Events for what the job does (vfs/semantics.md 7): a helper makes system calls on the mount, which change nothing.
 
-The kernel sends events to watchers of a directory for calls that programs make, and for nothing else. So a helper
-(event_helper.py) makes the call that has the event, and the answers here say what the call is meant to find. No answer makes a
-request: the kernel holds a directory until a call in it is answered. Nothing that a helper asks for changes anything, even if it
-comes late.
+The kernel sends inotify events only for system calls that programs make. So a helper (event_helper.py) makes the call that
+produces the event, and the replies built here show the helper what that call expects. No reply makes a request to the server: the
+kernel holds a directory until a call in it is answered. No request of a helper changes anything, even if it comes late.
 """
 
 from __future__ import annotations
@@ -30,25 +29,26 @@ from jobfs.nodes import Attr
 
 _log = logging.getLogger("jobfs.fuse.events")
 
-#: Seconds that a call may take; after that its helper is given up.
+#: Seconds that a call may take; after that its helper is killed.
 _PATIENCE = 2.0
-#: The handle of a file that a helper opens: no file of the Vfs has such a number.
+#: The handle of a file that a helper opens; no file of the Vfs has this number.
 _HANDLE = 2**64 - 2
-#: `fuse_open_out`: the kernel keeps the pages of the file, and need not tell the close.
+#: `fuse_open_out` with FOPEN_KEEP_CACHE and FOPEN_NOFLUSH: the kernel keeps the file's pages and sends no FLUSH.
 _OPENED = struct.pack("=QII", _HANDLE, 1 << 1 | 1 << 5, 0)
-#: `fuse_release_in`: its handle.
+#: `fuse_release_in`: its handle, after the header.
 _RELEASED = struct.Struct("=40xQ")
-#: Bytes before the name in requests that make something, after the header.
+#: Bytes between the header and the name in requests that create a node.
 _BEFORE_NAME = {Opcode.MKNOD: 16, Opcode.MKDIR: 8}
-#: `fuse_getattr_in`: no handle.
+#: `fuse_getattr_in` without a handle.
 _GETATTR = bytes(16)
-#: Where `fuse_entry_out` and `fuse_attr_out` say how long they are good, in bytes; the node, with which the first begins.
+#: Where `fuse_entry_out` and `fuse_attr_out` say for how long they are valid, in bytes.
 _VALID = {Opcode.LOOKUP: slice(16, 40), Opcode.GETATTR: slice(0, 12)}
+#: The node, the first field of `fuse_entry_out`.
 _NUMBER = struct.Struct("=Q")
 
 
 class HelperCall(NamedTuple):
-    """A call that a helper is to make: its name in event_helper.py, its path, the new path of a rename."""
+    """A system call for a helper: its name in event_helper.py, its path, and the new path of a rename."""
 
     name: str
     path: str
@@ -56,37 +56,40 @@ class HelperCall(NamedTuple):
 
     @property
     def created_path(self) -> str | None:
-        """The path at which it is to find nothing, and makes something."""
+        """Return the path at which the call creates a name, so that it must find nothing there; None if it creates none."""
         return self.new or (self.path if self.name in ("create", "mkdir") else None)
 
     @property
     def is_removal(self) -> bool:
-        """True if what it finds at its path was there before, and is there no more."""
+        """Return whether the call removes the name at `path`: the file is already gone, but the call must find it."""
         return bool(self.new) or self.name in ("unlink", "rmdir")
 
 
 class EventInjector:
-    """Has a helper make calls, one at a time; only one thread may have that done.
+    """Makes a helper process perform system calls, one at a time. Only one thread may call `inject`.
 
-    `last_attr` gives the attributes of a path without a request; it raises FsError.
+    `last_attr` returns the attributes of a path without a request, and raises FsError.
     """
 
     def __init__(self, last_attr: Callable[[str], Attr]) -> None:
-        #: Where the mount is, and the number of its device (`st_dev`).
+        #: The mount point, and the number of its device (`st_dev`).
         self.mount = ("", 0)
-        self._known = last_attr
-        #: What was at paths before the changes that are told: a call finds there what it removes, also on its way to that.
+        self._last_attr = last_attr
+        #: By path, the attributes before the changes that are being announced: a call that removes a name finds these.
         self.before: Mapping[str, Attr] = {}
         self._call: HelperCall | None = None
         self._made = False
         self._helper: subprocess.Popen[bytes] | None = None
-        #: The helpers by their process; one that was given up until it has ended, for a call of it may still come.
+        #: The helpers by process id. A killed helper stays until it has ended, because its last call may still arrive.
         self.helpers: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self._closed = False
 
     def inject(self, call: HelperCall) -> int:
-        """Have a call made; its errno, 0 if it was made. EPIPE: the helper has ended meanwhile; ETIMEDOUT: it hangs."""
+        """Make the helper perform a call; return its errno, 0 for success.
+
+        EPIPE: the helper has ended. ETIMEDOUT: the helper hangs, and has been killed.
+        """
         self._made, self._call, code = False, call, errno.EPIPE
         try:
             helper = self._start_helper()
@@ -101,16 +104,16 @@ class EventInjector:
                 code = errno.ETIMEDOUT
             elif answer := helper.stdout.readline():
                 return int(answer)
-            _log.warning("the helper that tells watchers of changes did not answer: another one is started")
-        except (OSError, ValueError) as error:  # ValueError: it was closed meanwhile
-            _log.info("watchers are not told of a change: %s", error)
+            _log.warning("the helper that sends events to watchers did not answer: starting another one")
+        except (OSError, ValueError) as error:  # ValueError: a pipe has been closed by `close`
+            _log.info("watchers get no event for a change: %s", error)
         finally:
             self._call = None
         self._kill_helper()
         return code
 
     def close(self) -> None:
-        """End the helper, and start none any more. It has ended then, unless nobody answers a call of it."""
+        """Kill the helper, and start no other. Wait up to 2 seconds for it to end: it can't while nobody answers its call."""
         with self._lock:
             self._closed = True
         self._kill_helper()
@@ -138,7 +141,8 @@ class EventInjector:
                 )  # fmt: skip
                 self.helpers[self._helper.pid] = self._helper
             helper = self._helper
-        # Not without a new one: while there is one, the release of a file that an earlier one had open is recognised.
+        # Kept until there is a new helper: without one, `_serve` would not recognize the RELEASE of a file that an old one
+        # opened.
         for process, old in [*self.helpers.items()] if helper is not None else ():
             if old is not helper and old.poll() is not None:
                 del self.helpers[process]
@@ -153,36 +157,36 @@ class EventInjector:
                 with suppress(OSError):
                     pipe and pipe.close()
 
-    # What the threads that serve the mount ask
+    # Questions of the threads that serve the mount
 
     def attr_for_helper(self, path: str) -> Attr:
-        """What a helper is to find at a path. Raises FsError."""
+        """Return the attributes that a helper's call must find at a path. Raises FsError."""
         call = self._call
         if call is not None and not self._made:
             if path == call.created_path:
                 raise FsError(errno.ENOENT)
             if call.is_removal and path in self.before and names.is_at_or_below(call.path, path):
                 return self.before[path]
-        return self._known(path)
+        return self._last_attr(path)
 
     def is_moved(self, old: str, new: str) -> bool:
-        """True if the renamed file is what is at `new`, and nothing is at `old`: a program may have made a file at either since.
+        """Return whether the renamed file is at `new`, and nothing is at `old`.
 
-        Then libfuse must not rename its node, which is that program's file.
+        A program may have made a file at either path since. Then libfuse must not rename its node, which is that program's file.
         """
         with suppress(FsError):
-            self._known(old)
+            self._last_attr(old)
             return False
         with suppress(FsError):
-            return old in self.before and self._known(new).ino == self.before[old].ino
+            return old in self.before and self._last_attr(new).ino == self.before[old].ino
         return False
 
     def expects_request(self, opcode: int) -> bool:
-        """True if the call under way is one that makes such a request."""
+        """Return whether the call in progress makes a request with this opcode."""
         return self._call is not None and opcode in _REQUESTS.get(self._call.name, ())
 
     def mark_made(self) -> None:
-        """The helper's call finds from now on what is known."""
+        """Note that the call has reached its request: from then on the helper finds the current attributes."""
         self._made = True
 
 
@@ -199,18 +203,18 @@ _REQUESTS: dict[str, tuple[Opcode, ...]] = {
 
 
 class InjectedReplies:
-    """Answers the requests of helpers.
+    """Replies to the requests of helpers.
 
-    `ask` gives libfuse's answer to a request, of which it gets the opcode and all behind that.
+    `ask` returns libfuse's reply to a request; it takes the opcode and everything after the opcode.
     """
 
     def __init__(
         self, device: int, ask: Callable[[Opcode, bytes], bytes], injector: EventInjector, sizes: KernelSizes
     ) -> None:
-        self._device, self._ask, self._teller, self._sizes = device, ask, injector, sizes
+        self._device, self._ask, self._injector, self._sizes = device, ask, injector, sizes
 
     def reply(self, slot: WorkerSlot, request: bytes) -> None:
-        """Answer a request of a helper."""
+        """Reply to a request of a helper."""
         opcode, unique, node = HEAD.unpack_from(request)
         slot.request.injected = True
         number, body = self._make_reply(opcode, node, request)
@@ -218,7 +222,10 @@ class InjectedReplies:
         write(self._device, answer, len(answer))
 
     def reply_to_release(self, request: bytes) -> bool:
-        """True if a request was the release of a file that a helper has opened; and answer it: no process is named in it."""
+        """Reply to a RELEASE if it is of a file that a helper opened; return whether it was.
+
+        The handle shows that: a RELEASE names no process.
+        """
         if _RELEASED.unpack_from(request)[0] != _HANDLE:
             return False
         answer = ANSWER.pack(ANSWER.size, 0, HEAD.unpack_from(request)[1])
@@ -226,34 +233,34 @@ class InjectedReplies:
         return True
 
     def _make_reply(self, opcode: int, node: int, request: bytes) -> tuple[int, bytes]:
-        """The errno, and what follows the header of the answer."""
+        """Return the errno, and what follows the header of the reply."""
         header, rest = request[8:HEADER_END], request[HEADER_END:]
         if opcode in (Opcode.LOOKUP, Opcode.GETATTR):
             return self._node_reply(Opcode(opcode), node, header + rest)
         if opcode == Opcode.FLUSH:
             return 0, b""
-        if not self._teller.expects_request(opcode):
+        if not self._injector.expects_request(opcode):
             return errno.EIO, b""
         if opcode in _BEFORE_NAME:
-            self._teller.mark_made()
+            self._injector.mark_made()
             return self._node_reply(Opcode.LOOKUP, node, header + rest[_BEFORE_NAME[Opcode(opcode)] :])
         if opcode == Opcode.SETATTR:
             return self._node_reply(Opcode.GETATTR, node, header + _GETATTR)
         if opcode == Opcode.OPEN:
             return 0, _OPENED
         if opcode in (Opcode.RMDIR, Opcode.RENAME):
-            # libfuse gives the node another name, or none: the driver does nothing.
+            # libfuse renames or removes its node; the driver does nothing.
             return -ANSWER.unpack_from(self._ask(Opcode(opcode), header + rest))[1], b""
         return 0, b""
 
     def _node_reply(self, opcode: Opcode, node: int, rest: bytes) -> tuple[int, bytes]:
-        """libfuse's answer, good for no time."""
+        """Return the errno and body of libfuse's reply, with a validity of zero."""
         answer = self._ask(opcode, rest)
         body = bytearray(answer[ANSWER.size :])
         if body:
             body[_VALID[opcode]] = bytes(len(body[_VALID[opcode]]))
             if opcode == Opcode.LOOKUP:
                 (node,) = _NUMBER.unpack_from(body)
-            # The kernel asks again before it goes by this size.
+            # The kernel asks again before it relies on this size.
             self._sizes.forget(node)
         return -ANSWER.unpack_from(answer)[1], bytes(body)

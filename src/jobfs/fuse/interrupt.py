@@ -1,9 +1,9 @@
-"""Interruption: a program that is told to end while it waits for the server goes at once (vfs/semantics.md 3).
+"""Interruption: a program that gets a fatal signal while it waits for the server ends at once (vfs/semantics.md 3).
 
-The kernel lets a program that waits in a request go only when the request is answered, even if the program was killed. So this
-module answers EINTR in place of the thread at work. That thread goes on to its end: nothing is cut short or undone. libfuse
-expects this, and closes a file whose open nobody waited for. Only programs that were told to end are answered: no disk lets a
-stat fail for the signals of children, timers and windows.
+The kernel keeps a program in its request until the request is answered, even after SIGKILL. So this module replies EINTR in place
+of the thread that serves the request. That thread continues to its end: nothing is cut short or undone. libfuse expects this, and
+closes a file whose open nobody waited for. Only programs with a fatal signal get EINTR: on no disk does `stat` fail because of
+signals of children, timers and windows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = logging.getLogger("jobfs.fuse.interrupt")
 
 
 class Opcode(IntEnum):
-    """Requests that are told apart here (linux/fuse.h)."""
+    """The opcodes that this package handles (linux/fuse.h)."""
 
     LOOKUP = 1
     FORGET = 2
@@ -49,30 +49,31 @@ class Opcode(IntEnum):
     READDIRPLUS = 44
 
 
-#: Requests in which a program may wait for the server, and that change nothing, or only what is recorded already.
+#: Requests in which a program may wait for the server, and which change nothing that is not recorded already.
 _INTERRUPTIBLE = frozenset({
     Opcode.LOOKUP, Opcode.GETATTR, Opcode.OPEN, Opcode.READ, Opcode.FSYNC, Opcode.FLUSH, Opcode.READDIR, Opcode.READDIRPLUS,
 })  # fmt: skip
 
 
-#: `fuse_in_header`: length, opcode, unique, node, uid, gid, thread, padding; then, of an open, its flags.
+#: `fuse_in_header`: length, opcode, unique, node, uid, gid, thread, padding; then the flags of an open.
 _HEADER = struct.Struct("=IIQQIII4xI")
-#: Of the same: opcode, unique, node; and where it ends.
+#: Of the same header: opcode, unique, node; and its length in bytes.
 HEAD, HEADER_END = struct.Struct("=4xIQQ"), 40
 #: `fuse_out_header`: length, error, unique.
 ANSWER = struct.Struct("=IiQ")
 
-#: Seconds between looks at the requests that wait.
+#: Seconds between checks of the waiting requests.
 _LOOK = 0.1
 
-_TO_END = sum(
+#: Signals that end a program, at once or by its handler, as a mask of `/proc/PID/status`.
+_FATAL_SIGNALS = sum(
     1 << number - 1
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM)
 )
 
 
 class Header(NamedTuple):
-    """The header of a request in a slot's buffer; `sequence` distinguishes it from others in the same buffer."""
+    """The header of a request in a slot's buffer; `sequence` distinguishes it from other requests in the same buffer."""
 
     sequence: int
     opcode: int
@@ -82,95 +83,95 @@ class Header(NamedTuple):
 
 
 class Request:
-    """A request while it is served: what libfuse's callbacks, and the sender of its reply, have to know of each other."""
+    """A request while it is served: what libfuse's callbacks and the sender of its reply share."""
 
-    #: True: it is a helper's (see events.py), and changes nothing.
+    #: True: the request is from a helper (see events.py) and must change nothing.
     injected = False
-    #: Where the reply to a getattr is kept, if it lasts.
+    #: The cache that the reply to a getattr goes into; None if the reply must not be reused.
     attr_cache: dict[str | int, bytes] | None = None
     #: True: the kernel must not cache the attributes in the reply.
     uncached_attr = False
-    #: True: the reply to a look-up is held back, and the look-up repeated once the node that it has found is off its path,
-    #: because another version is being read there.
+    #: True: the LOOKUP has found a node at which another version is being read. Its reply is held back, and the LOOKUP is
+    #: repeated once the node is detached from its path.
     detaching = False
-    #: The number of a handle at the node, with which a getattr is repeated; else 0.
+    #: The handle with which a getattr must be repeated; 0 for none.
     handle = 0
 
     def __init__(self, opcode: int, node: int, began: int) -> None:
-        """`began`: `KernelSizes.now` when the request was read. The rest has defaults: there is one of these for each request."""
+        """`began`: `KernelSizes.now` when the request was read. Other fields are class defaults, to make a request cheap."""
         self.opcode, self.node, self.began = opcode, node, began
 
     @property
     def no_fetch(self) -> bool:
-        """True if the server is asked nothing for attributes: those in a listing."""
+        """Return whether attributes must come without a request to the server: those in a listing."""
         return self.opcode == Opcode.READDIRPLUS
 
 
 class WorkerSlot:
-    """Where one thread of the loop pool has the request that it is at work on.
+    """The request buffer of one thread of the loop pool, and the request that the thread serves.
 
-    `sequence` is odd while there is one: a thread that looks at the buffer of another believes it only if the turn is odd,
-    and the same before and after.
+    `sequence` is odd while a request is served, as in a seqlock: another thread trusts what it reads in the buffer only if the
+    sequence was odd, and is still the same afterwards.
     """
 
     def __init__(self, size: int) -> None:
-        # Only the pages of a mapping that were written take memory; `create_string_buffer` writes all of them.
+        # A mapping takes memory only for pages that were written; `create_string_buffer` writes all of them.
         memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.buffer = (ctypes.c_char * size).from_buffer(memory)
         self.address = ctypes.addressof(self.buffer)
-        #: The flags of an open or a getattr; they follow the header.
+        #: The flags of an open or a getattr, after the header.
         self.flags = ctypes.c_uint32.from_buffer(self.buffer, 40)
-        #: Of a getattr with a handle: its number.
+        #: The handle of a getattr that names one.
         self.number = ctypes.c_uint64.from_buffer(self.buffer, 48)
-        #: The request that is being served, or was last.
+        #: The current request, or else the last one.
         self.request = Request(0, 0, 0)
-        #: What libfuse has answered to a request of ours.
+        #: libfuse's reply to a request that this process made.
         self.answer = b""
         self.sequence = 0
-        #: The last turn whose request was answered early.
+        #: The sequence of the last request that was answered with EINTR.
         self.answered = -1
-        #: Not empty while its thread may read (see loop.py). A list, because only one of two threads can pop its entry.
+        #: Not empty while the slot's thread may read requests (see loop.py). A list: only one of two threads can pop its entry.
         self.token: list[bool] = []
-        self._seen = 0
+        self._last_sequence = 0
 
     @property
     def thread(self) -> int:
-        """The thread that made the request at work."""
+        """Return the id of the thread that made the request."""
         return int(_HEADER.unpack_from(self.buffer)[6])
 
     def stuck_request(self) -> Header | None:
-        """The request under way, if it was there at the last look already."""
-        turn, seen = self.sequence, self._seen
-        self._seen = turn
-        if turn % 2 == 0 or turn != seen:
+        """Return the header of the current request if the last call of this method met the same one; else None."""
+        sequence, last = self.sequence, self._last_sequence
+        self._last_sequence = sequence
+        if sequence % 2 == 0 or sequence != last:
             return None
         _, opcode, unique, _, _, _, thread, flags = _HEADER.unpack_from(self.buffer)
-        return Header(turn, opcode, unique, thread, flags) if self.sequence == turn else None
+        return Header(sequence, opcode, unique, thread, flags) if self.sequence == sequence else None
 
 
 class CurrentSlot(threading.local):
-    """The slot of the thread that asks."""
+    """The slot of the current thread."""
 
     slot: WorkerSlot
 
 
 def has_fatal_signal(thread: int) -> bool:
-    """True if a signal that is meant to end the thread's program, at once or by a handler, waits for the thread."""
-    # As bytes: the name of the program, which comes first, may be cut within a character.
+    """Return whether a signal that ends a program, at once or by its handler, is pending for the thread."""
+    # Read as bytes: the program's name, which comes first, may be cut within a character.
     signals = dict.fromkeys((b"SigPnd", b"ShdPnd", b"SigBlk"), 0)
-    # The thread may have ended, or belong to a user whose processes are hidden from us: then the request just waits.
+    # The thread may have ended, or belong to a user whose processes are hidden from this one: then the request keeps waiting.
     with suppress(OSError), open(f"/proc/{thread}/status", "rb") as status:
         for line in status:
             name, _, value = line.partition(b":")
             if name in signals:
                 signals[name] = int(value, 16)
-    return bool((signals[b"SigPnd"] | signals[b"ShdPnd"]) & ~signals[b"SigBlk"] & _TO_END)
+    return bool((signals[b"SigPnd"] | signals[b"ShdPnd"]) & ~signals[b"SigBlk"] & _FATAL_SIGNALS)
 
 
 class Interrupter:
-    """Looks at the requests at the slots, and answers those of programs that were told to end.
+    """A background thread that replies EINTR to requests of programs with a fatal signal.
 
-    `revoke` gets the slots that were at work on the same request at the last look already.
+    Each check calls `revoke` with the slots that have served the same request since the last check.
     """
 
     def __init__(
@@ -180,16 +181,16 @@ class Interrupter:
         self._thread = Background("interrupter", self.check_slots, first=_LOOK, retry=_LOOK)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the checks."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more, before the descriptor is closed."""
+        """End the checks, before the descriptor is closed."""
         self._thread.stop()
         self._thread.join()
 
     def check_slots(self) -> float:
-        """Look at all slots once; return the seconds until the next look."""
+        """Check all slots once; return the seconds until the next check."""
         found = [
             (slot, request) for slot in list(self._slots) if (request := slot.stuck_request()) is not None
         ]
@@ -201,13 +202,13 @@ class Interrupter:
         return _LOOK
 
     def _may_interrupt(self, slot: WorkerSlot, request: Header) -> bool:
-        """True if the request has no answer yet, and its program may get EINTR."""
+        """Return whether the request is unanswered, and of a kind that may get EINTR."""
         if slot.answered == request.sequence or request.opcode not in _INTERRUPTIBLE or not request.thread:
             return False
-        # A program that is told of an interruption must not find the file empty.
+        # A program must not find its file truncated by an open that failed with EINTR.
         return request.opcode != Opcode.OPEN or not request.flags & os.O_TRUNC
 
     def _reply_interrupted(self, request: Header) -> None:
-        with suppress(OSError):  # it was answered just now, as usual
+        with suppress(OSError):  # the serving thread has just answered
             os.write(self._device, ANSWER.pack(ANSWER.size, -errno.EINTR, request.unique))
             _log.info("%s was interrupted", Opcode(request.opcode).name)

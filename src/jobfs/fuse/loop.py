@@ -1,13 +1,14 @@
 # ruff: noqa: D102 - a method without a docstring is the FUSE operation of its name
 """The loop pool: long-lived threads that serve one mounted session, in place of libfuse's own loops.
 
-One thread at a time reads: it takes a request, has libfuse call back and answer, and takes the next. So a known answer needs
-no change of threads, which costs as much as an answer, and the pieces of a large file are asked for in order. Before a call
-waits, for the server or for another thread (`deadline.announce_blocking`), its thread hands over to one that is idle. A thread
-that waits without saying so, such as for a slow disk, is relieved at the interrupter's next look.
+One thread at a time reads: it takes a request, makes libfuse call back and reply, and takes the next. So a request whose reply is
+known needs no thread switch, which would cost as much as the reply, and the pieces of a large file are requested in order. Before
+a call waits for the server or for another thread (`deadline.announce_blocking`), its thread hands the right to read (`ReadToken`)
+on to an idle thread. A thread that waits without announcing it, such as for a slow disk, loses that right at the interrupter's
+next check.
 
-A thread leaves when the kernel says that the file system is gone. That is the only way out: to end a session, unmount it.
-The threads read requests themselves, for the sake of programs that are told to end while a request waits (interrupt.py).
+A thread ends when the kernel reports that the file system is gone. There is no other way out: to end a session, unmount it. The
+threads read the device themselves so that a program that gets a fatal signal need not wait for its request (interrupt.py).
 """
 
 from __future__ import annotations
@@ -54,24 +55,24 @@ _log = logging.getLogger("jobfs.fuse.loop")
 
 _lib = fuse._libfuse
 
-#: Threads that may be idle; one more leaves. If none is idle, another one is made, so that known answers come at once, however
-#: many programs wait for the server.
+#: The maximum number of idle threads; one more ends. If none is idle, a thread is added, so that known replies come at once
+#: however many programs wait for the server.
 IDLE_THREADS = 16
-#: Most threads: each program that waits has one.
+#: The maximum number of threads: each program that waits has one.
 _MOST_THREADS = 2048
 
 _pointer, _path, _int = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
 _size, _offset = ctypes.c_size_t, fuse.c_off_t
 _STAT_SIZE = ctypes.sizeof(fuse.c_stat)
-#: Seconds between looks at calls under way.
+#: Seconds between checks of the calls in progress.
 _LOOK = 0.005
-#: Errors after which to read again: the request was taken back, or another thread has it.
+#: Errors after which to read again: the kernel withdrew the request, or another thread has read it.
 _AGAIN = frozenset({errno.ENOENT, errno.EAGAIN, errno.EINTR})
-#: Bytes of the start of a release, up to and with its handle.
+#: Bytes of a release up to and including its handle.
 _RELEASE = HEADER_END + 8
-#: The flag of a getattr that names a handle.
+#: FUSE_GETATTR_FH: the getattr names a handle.
 _WITH_A_HANDLE = 1
-#: Longer than any request: a view of a request's data is cut from it to the length that the request names.
+#: Longer than any request: a view of a request's data is cut from it to the length that the request states.
 _Window = ctypes.c_ubyte * (1 << 30)
 
 
@@ -79,8 +80,8 @@ def _prototype(*arguments: Any) -> Any:
     return ctypes.CFUNCTYPE(_int, *arguments)
 
 
-#: Prototypes whose pointers arrive as numbers, for the frequent operations: fusepy's own wrap each pointer in
-#: an object at each call. A path that nobody looks at is a number too.
+#: Prototypes of the frequent operations, whose pointers arrive as numbers: fusepy's own wrap each pointer in an object at each
+#: call. A path that the callback does not use is a number too.
 _LEAN = {
     "getattr": _prototype(_path, _pointer),
     "fgetattr": _prototype(_pointer, _pointer, _pointer),
@@ -93,7 +94,7 @@ _LEAN = {
 
 
 class _Operations(ctypes.Structure):
-    """`struct fuse_operations` of libfuse 2.9: fusepy's layout with the lean prototypes."""
+    """`struct fuse_operations` of libfuse 2.9: fusepy's layout with the prototypes of `_LEAN`."""
 
     _fields_ = tuple(
         (name, _LEAN.get(name, kind), *bits) for name, kind, *bits in fuse.fuse_operations._fields_
@@ -104,7 +105,7 @@ def _libfuse_function(name: str, result: Any, *arguments: Any) -> Any:
     return ctypes.CFUNCTYPE(result, *arguments)((name, _lib))
 
 
-# For these functions, unlike fuse_mount and fuse_new, a look-up without a version finds the current one.
+# For these functions, unlike fuse_mount and fuse_new, a symbol lookup without a version finds the current one.
 _fuse_setup = _libfuse_function(
     "fuse_setup", _pointer, _int, _pointer, _pointer, _size, ctypes.POINTER(_pointer), _pointer, _pointer
 )
@@ -123,7 +124,7 @@ _info = fuse.fuse_file_info.from_address
 
 
 class Session(fuse.FUSE):  # type: ignore[misc]
-    """One mounted session: fusepy's callbacks, the frequent ones made lean; it answers only while threads are in `loop`.
+    """One mounted session: fusepy's callbacks, the frequent ones without its overhead. Replies only while threads are in `loop`.
 
     Raises UsageError with libfuse's own words if it can't mount.
     """
@@ -141,9 +142,9 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         driver.node = lambda: self._current.slot.request.node
         self._filter = ReplyFilter(self.device, self._current, driver.kernel_sizes, driver.nodes)
         driver.expire_attributes = self._filter.expire_attributes
-        self._answering = _fuse_chan_new(ctypes.byref(self._filter.operations), self.device, 0, None)
+        self._filter_channel = _fuse_chan_new(ctypes.byref(self._filter.operations), self.device, 0, None)
         self._plus = ReadDirPlus(self.device, self._ask_libfuse, self._current, driver.kernel_sizes)
-        #: What serves a request, by opcode; `_process` serves all others.
+        #: The method that serves a request, by opcode; `_process` serves all others.
         self._servers: dict[int, Callable[[WorkerSlot, int], None]] = {
             **dict.fromkeys(ANSWERED_HERE, self._process_completed),
             Opcode.INIT: self._plus.negotiate,
@@ -153,38 +154,39 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._injected = InjectedReplies(
             self.device, self._plus.ask_libfuse, driver.injector, driver.kernel_sizes
         )
-        # With the size of the kernel's channel: INIT is answered on this one, and libfuse takes the longest write from it.
+        # With the buffer size of the kernel's channel: INIT is answered on this channel, and libfuse derives the longest write
+        # from its size.
         size = int(_fuse_chan_bufsize(self._channel))
-        self._caught = _fuse_chan_new(ctypes.byref(self._plus.operations), self.device, size, None)
-        #: Bytes of the longest request. The kernel reads none into a shorter buffer.
+        self._capture_channel = _fuse_chan_new(ctypes.byref(self._plus.operations), self.device, size, None)
+        #: Bytes of the longest request. The kernel refuses a read with a shorter buffer.
         self.request_size = max(size, REQUEST_SIZE)
-        #: True: requests that are read from now on are not carried out; their programs get an error when the process ends.
+        #: True: requests read from now on are not carried out; their programs get an error when the process ends.
         self.closed = False
-        # Kept from the start: at the end there may be no descriptor left.
+        # Opened at the start: at the end there may be no free descriptor.
         self._nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
     def _setup(self, mountpoint: str, options: str) -> Any:
         words = [b"jobfs", b"-f", b"-o", os.fsencode(options), os.fsencode(mountpoint)]
         arguments, table = (_path * len(words))(*words), self._table
         threads = _int()
-        with TemporaryFile("w+", errors="replace") as said:
-            with _redirect_stderr(said):
+        with TemporaryFile("w+", errors="replace") as output:
+            with _redirect_stderr(output):
                 session = _fuse_setup(
                     len(words), arguments, ctypes.byref(table), ctypes.sizeof(table),
                     ctypes.byref(self._mountpoint), ctypes.byref(threads), None,
                 )  # fmt: skip
             if not session:
-                raise UsageError(f"could not mount: {said.read().strip() or 'libfuse gave no reason'}")
+                raise UsageError(f"could not mount: {output.read().strip() or 'libfuse gave no reason'}")
         return session
 
     def _ask_libfuse(self, address: int, length: int) -> None:
-        """Have libfuse carry out a request of ours, and answer to us."""
-        _fuse_session_process(self._session, address, length, self._caught)
+        """Make libfuse carry out a request of this process, and reply to it."""
+        _fuse_session_process(self._session, address, length, self._capture_channel)
 
     def loop(self, slot: WorkerSlot, token: ReadToken) -> bool:
-        """Serve requests until the file system is gone, or `closed`: True. False if enough other threads are idle.
+        """Serve requests; return True once the file system is gone or `closed` is set, False if enough other threads are idle.
 
-        Called by many threads, each with its slot. Raises OSError if requests can't be read.
+        Called by many threads, each with its own slot. Raises OSError if requests can't be read.
         """
         self._current.slot, buffers = slot, [slot.buffer]
         while slot.token or token.acquire(slot):
@@ -194,7 +196,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             if not length:
                 continue
             slot.sequence += 1
-            # After the turn: a thread that closes the session sees either that nothing is under way, or this request.
+            # Read after `sequence` has changed: who sets `closed` then sees either no request in progress, or this one.
             closed = self.closed
             if not closed:
                 self._serve(slot, length)
@@ -204,7 +206,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         return False
 
     def _receive(self, buffers: list[ctypes.Array[ctypes.c_char]]) -> int | None:
-        """Read a request; return its length, 0 if there is none to serve after all, None if the file system is gone."""
+        """Read a request; return its length, 0 if there is none to serve, or None if the file system is gone."""
         try:
             return os.readv(self.device, buffers)
         except OSError as error:
@@ -215,7 +217,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             raise
 
     def _serve(self, slot: WorkerSlot, length: int) -> None:
-        """Answer the request in the slot's buffer: at once if the answer is known; with EIO if that fails unexpectedly."""
+        """Reply to the request in the slot's buffer: at once if the reply is known, with EIO if serving it fails unexpectedly."""
         opcode, unique, node = HEAD.unpack_from(slot.buffer)
         slot.request = Request(opcode, node, self.operations.kernel_sizes.now)
         try:
@@ -227,16 +229,19 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             self._servers.get(opcode, self._process)(slot, length)
         except Exception:
             _log.exception("request %d (opcode %d) failed unexpectedly", unique, opcode)
-            # The kernel refuses a second answer: only a program that still waits gets this one.
+            # The kernel refuses a second reply, so only a request without one gets this.
             write(self.device, ANSWER.pack(ANSWER.size, -errno.EIO, unique), ANSWER.size)
 
     def _process(self, slot: WorkerSlot, length: int) -> None:
-        """Have libfuse carry out a request and send its reply."""
+        """Make libfuse carry out a request and send its reply."""
         _fuse_session_process(self._session, slot.address, length, self._channel)
 
     def _process_completed(self, slot: WorkerSlot, length: int) -> None:
-        """Have libfuse carry out a request whose reply `ReplyFilter` completes and sends, or holds back: then it is repeated."""
-        process, session, channel = _fuse_session_process, self._session, self._answering
+        """Make libfuse carry out a request whose reply `ReplyFilter` completes and sends.
+
+        `ReplyFilter` holds a reply back if the request must be repeated.
+        """
+        process, session, channel = _fuse_session_process, self._session, self._filter_channel
         request, address = slot.request, slot.address
         process(session, address, length, channel)
         while request.detaching:
@@ -247,22 +252,25 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             process(session, address, length, channel)
 
     def _reply_from_cache(self, slot: WorkerSlot, unique: int, node: int) -> bool:
-        """True if a getattr was answered as before, because nothing has changed since. Else its answer is to be kept."""
-        if slot.flags.value:  # of an open file
+        """Reply to a getattr with cached attributes, if there are any; return whether it did.
+
+        If not, mark its reply to be cached.
+        """
+        if slot.flags.value:  # it names a handle
             return False
-        answers = self.operations.attr_cache()
-        known = answers.get(node)
+        cache = self.operations.attr_cache()
+        known = cache.get(node)
         if known is None:
-            slot.request.attr_cache = answers
+            slot.request.attr_cache = cache
             return False
         self.operations.kernel_sizes.note_sent(node, size_in_reply(known), slot.request.began)
         answer = ANSWER.pack(ANSWER.size + len(known), 0, unique) + known
         if write(self.device, answer, len(answer)) < 0:
-            self.operations.kernel_sizes.forget(node)  # its program was told to end, and has its answer
+            self.operations.kernel_sizes.forget(node)  # its program got EINTR instead
         return True
 
     def _reply_to_helper(self, slot: WorkerSlot, opcode: int, length: int) -> bool:
-        """True if the request was a helper's; it is answered then."""
+        """Reply to the request if a helper made it; return whether one did."""
         if opcode == Opcode.RELEASE:
             return self._injected.reply_to_release(ctypes.string_at(slot.address, _RELEASE))
         if slot.thread not in self._injector.helpers:
@@ -271,20 +279,21 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         return True
 
     def silence(self) -> None:
-        """No answer reaches the kernel any more. It waits for none once the process has ended."""
+        """Let no more replies reach the kernel. Once the process has ended, the kernel waits for none."""
         os.dup2(self._nowhere, self.device, inheritable=False)
 
     def close(self) -> None:
-        """Free what libfuse holds. Only after every loop has ended; unmounts if nothing else did."""
+        """Free what libfuse holds, and unmount if still mounted. Call only after every loop has ended."""
         if self._fuse:
             _fuse_teardown(self._fuse, self._mountpoint)
-            _fuse_chan_destroy(self._answering)
-            _fuse_chan_destroy(self._caught)
+            _fuse_chan_destroy(self._filter_channel)
+            _fuse_chan_destroy(self._capture_channel)
             self._fuse = None
             os.close(self._nowhere)
 
     def _callbacks(self) -> _Operations:
-        # A file that is open in a removed directory has no path any more: the path is NULL then, and its reads get no ENOENT.
+        # A file that is open in a removed directory has no path. With flag_nullpath_ok its path is NULL; else its reads get
+        # ENOENT.
         table = _Operations(flag_nullpath_ok=1, flag_utime_omit_ok=self.operations.flag_utime_omit_ok)
         for name, kind, *bits in _Operations._fields_:
             source = {"ftruncate": "truncate", "fgetattr": "getattr"}.get(name, name)
@@ -292,8 +301,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 setattr(table, name, kind(_guard_callback(name, getattr(self, name))))
         return table
 
-    # The frequent callbacks. Pointers are numbers, good until the callback returns. The callbacks go past the driver's
-    # `__call__`: `_guard_callback` does the same about errors.
+    # The frequent callbacks. Pointers are numbers, valid until the callback returns. The callbacks bypass the driver's
+    # `__call__`: `_guard_callback` handles errors in the same way.
 
     def getattr(self, path: bytes, buffer: int) -> None:
         name, request, vfs = path.decode(), self._current.slot.request, self.operations.vfs
@@ -309,14 +318,14 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 stat = pack_stat(vfs.attr_for_handle(others[0]))
         ctypes.memmove(buffer, stat, _STAT_SIZE)
         if request.attr_cache is not None and name not in request.attr_cache:
-            request.attr_cache = None  # the answer holds only now
+            request.attr_cache = None  # may change within the edition
 
     def fgetattr(self, path: int, buffer: int, info: int) -> None:
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
-        # This is the size of the open version, and the next open may be of another.
+        # This is the size of the open version; the next open may find another one.
         name, request = ctypes.string_at(path).decode()[1:] if path else "", self._current.slot.request
         request.uncached_attr = bool(self.operations.vfs.handles_on_other_versions(name))
-        request.attr_cache = None  # an open file may be written to, or follow a log, in the same edition
+        request.attr_cache = None  # may change within the edition: by a write, or by following a log
 
     def unlink(self, path: bytes) -> int:
         if self._current.slot.request.detaching:
@@ -333,8 +342,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         return int(super().rename(old, new) or 0)
 
     def _rename_for_helper(self, old: str, new: str) -> int:
-        """Have libfuse give the node its new name, with the pages that the kernel has of it; EBUSY if a program has another
-        file there by now. The kernel holds the directories: no other call changes their names meanwhile.
+        """Make libfuse give the node its new name, so that the kernel keeps its pages.
+
+        EBUSY if a program has another file at either path. The kernel holds the directories: no other call can change their names
+        at the same time.
         """
         vfs = self.operations.vfs
         if vfs.is_open(old) or vfs.is_open(new) or not self._injector.is_moved(old, new):
@@ -371,7 +382,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
 
 def _guard_callback(name: str, callback: Callable[..., int | None]) -> Callable[..., int]:
-    """`callback`, for C: an error of any kind becomes a negative errno."""
+    """Wrap `callback` for C: an error of any kind becomes a negative errno."""
 
     def guarded(*args: Any) -> int:
         try:
@@ -383,7 +394,7 @@ def _guard_callback(name: str, callback: Callable[..., int | None]) -> Callable[
 
 
 class ReadToken:
-    """The right to read requests, which one thread has at a time. `add_thread` makes another thread that asks for it."""
+    """The right to read requests, which one thread at a time has. `add_thread` starts another thread that acquires it."""
 
     def __init__(self, add_thread: Callable[[], None]) -> None:
         self._add_thread = add_thread
@@ -392,7 +403,7 @@ class ReadToken:
         self._free.put(True)
 
     def acquire(self, slot: WorkerSlot) -> bool:
-        """Wait until the slot's thread may read; False if enough others wait for that."""
+        """Wait until the slot's thread may read, and return True; return False at once if enough threads wait already."""
         if len(self._idle) >= IDLE_THREADS:
             return False
         self._idle.append(slot)
@@ -402,12 +413,12 @@ class ReadToken:
         return True
 
     def hand_on(self, slot: WorkerSlot) -> None:
-        """The slot's thread may wait: if it has the right to read, an idle thread gets it."""
+        """Let another thread read, if the slot's thread has the right to: it may be about to wait."""
         if self.surrender(slot):
             self._ensure_reader()
 
     def revoke(self, slots: list[WorkerSlot]) -> None:
-        """The threads of these slots have waited for a while: if one of them has the right to read, another gets it."""
+        """Let another thread read, if a thread of these slots has the right to: they have been waiting for a while."""
         for slot in slots:
             self.surrender(slot)
         self._ensure_reader()
@@ -417,7 +428,7 @@ class ReadToken:
             self._add_thread()
 
     def surrender(self, slot: WorkerSlot) -> bool:
-        """Take the right to read from the slot's thread; False if it did not have it."""
+        """Take the right to read from the slot's thread; return whether it had that right."""
         try:
             right = slot.token.pop()
         except IndexError:
@@ -427,9 +438,9 @@ class ReadToken:
 
 
 class LoopPool:
-    """Threads that serve a session. `on_end` is called once, when the kernel says that the file system is gone.
+    """The threads that serve a session. `on_end` is called once, when the kernel reports that the file system is gone.
 
-    That is when it is unmounted and nothing in it is open any more. Calls may still be under way then.
+    That is when it is unmounted and nothing in it is open. Calls may still be in progress then.
     """
 
     def __init__(self, session: Session, on_end: Callable[[], None]) -> None:
@@ -443,19 +454,19 @@ class LoopPool:
         self._interrupter = Interrupter(session.device, self._slots, self._token.revoke)
 
     def start(self) -> None:
-        """Begin to serve. Signals should be blocked already: the threads inherit that."""
+        """Start to serve. Block signals first: the threads inherit the mask."""
         self._add_thread()
         self._interrupter.start()
 
     def close(self, timeout: float) -> bool:
-        """Begin no call any more, and wait up to `timeout` seconds for those under way; after that no program gets an answer.
+        """Begin no more calls, and wait up to `timeout` seconds for those in progress; after that no program gets a reply.
 
-        True if all were answered. If not, the session can't be closed: the process has to end.
+        Return whether all were answered. If not, the session can't be closed: the process must end.
         """
         self._session.closed = True
         end = time.monotonic() + timeout
         with self._lock:
-            slots = list(self._slots)  # a thread that comes later begins no call
+            slots = list(self._slots)  # a thread that starts later begins no call
         while any(slot.sequence % 2 for slot in slots):
             if time.monotonic() > end:
                 self._session.silence()
@@ -464,7 +475,7 @@ class LoopPool:
         return True
 
     def join(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for every thread to leave; True if they have."""
+        """Wait up to `timeout` seconds for every thread to end; return whether all have."""
         self._interrupter.stop()
         end = time.monotonic() + timeout
         with self._lock:
@@ -474,7 +485,7 @@ class LoopPool:
         return not any(thread.is_alive() for thread in threads)
 
     def _add_thread(self) -> None:
-        """Make another thread: all may have to wait for the server, and the next request is to be answered all the same."""
+        """Add a thread, unless the session has ended or there are too many: all others may be waiting for the server."""
         with self._lock:
             if self._ended or len(self._threads) >= _MOST_THREADS:
                 return
@@ -482,7 +493,7 @@ class LoopPool:
             thread = threading.Thread(
                 target=self._serve, args=(slot,), name=f"fuse-{len(self._threads)}", daemon=True
             )
-            # The thread is known before it runs: the last one to leave ends the mount.
+            # Registered before it runs: the last thread to end reports the end of the mount.
             self._threads.add(thread)
             self._slots.append(slot)
             try:
@@ -498,21 +509,21 @@ class LoopPool:
         try:
             gone = self._session.loop(slot, self._token)
         except OSError as error:
-            _log.error("a thread of the mount gives up: %s", error)
+            _log.error("a thread of the mount could not read requests, and ends: %s", error)
         finally:
             with self._lock:
                 self._threads.remove(threading.current_thread())
                 self._slots.remove(slot)
-                tell = (gone or not self._threads) and not self._ended
-                self._ended = self._ended or tell
+                reports_end = (gone or not self._threads) and not self._ended
+                self._ended = self._ended or reports_end
             self._token.surrender(slot)
-            if tell:
+            if reports_end:
                 self._on_end()
 
 
 @contextlib.contextmanager
 def _redirect_stderr(file: IO[str]) -> Iterator[None]:
-    """What C code writes to stderr goes into a file. No other thread may run."""
+    """Redirect what C code writes to stderr into a file. No other thread may run."""
     saved = os.dup(2)
     os.dup2(file.fileno(), 2)
     try:

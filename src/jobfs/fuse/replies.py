@@ -1,13 +1,17 @@
-"""What libfuse's answers lack, by fuse/notes.md: that the kernel is to look again, that nodes part, and listings with attributes.
+"""What libfuse's replies lack (fuse/notes.md): errors that make the kernel look up again, detached nodes, and READDIRPLUS.
 
-**Look again.** Where a rename has put another file at a node between look-up and use, the kernel gets ESTALE in place of ENOENT,
-and looks the name up again. If it asks about the same node once more, it gets ENOENT: `rm -rf` expects that of a removed
+**Stale nodes.** Where a rename has put another file at a node between look-up and use, the kernel gets ESTALE instead of ENOENT,
+and looks the name up again. If it then asks about the same node once more, it gets ENOENT: `rm -rf` expects that of a removed
 directory.
-**Nodes part.** Where another version is being read at the node of a path, the path gets another node: libfuse is told of an
-unlink that never happened. Where a program writes to the file, there is one node, whose attributes the kernel keeps for no time.
-**Nodes without a name**, parted or unlinked: `fstat` names no handle, so it is repeated with a handle that is open at the node.
-**Listings.** libfuse is asked for the listing and for the names in it as if the kernel had asked. Its answers are caught here,
-and sent as one. The server is asked nothing for that: a name whose attributes are not known goes without them.
+
+**Detached nodes.** Where another version is being read at the node of a path, the path gets another node: libfuse gets an UNLINK
+that the kernel never sent. Where a program writes to the file, the path keeps its node, and the kernel caches no attributes.
+
+**Nodes without a name**, detached or unlinked: `fstat` names no handle, so the request is repeated with a handle that is open at
+the node.
+
+**READDIRPLUS.** libfuse gets READDIR, then a LOOKUP of each name, as if the kernel had sent them. Their replies are captured here
+and sent as one. None of them makes a request to the server: a name whose attributes are not known is sent without attributes.
 """
 
 from __future__ import annotations
@@ -23,20 +27,20 @@ from jobfs.fuse.interrupt import ANSWER, HEADER_END, CurrentSlot, Opcode, Reques
 from jobfs.fuse.sizes import KernelSizes
 from jobfs.vfs import CHANGES
 
-#: Requests about a node that the kernel found by a name; after ESTALE it looks up the name and asks again.
+#: Requests about a node that the kernel found by a name; after ESTALE it looks up the name and repeats the request.
 _ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
-#: Most threads for which the node is remembered that they were told to look up again.
-_TOLD = 1000
-#: Requests whose answers are looked at here.
+#: The maximum number of threads whose last ESTALE is remembered.
+_MAX_STALE_REPLIES = 1000
+#: Requests whose replies pass through `ReplyFilter`.
 ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP, Opcode.SETATTR, Opcode.CREATE}
-#: `FUSE_NOTIFY_INVAL_INODE`, in the place of an answer's error; and its node, offset and length, -1: the attributes alone.
+#: `FUSE_NOTIFY_INVAL_INODE`, in the place of a reply's error; and its body: node, offset (-1: attributes only), length.
 _INVALIDATE_INODE, _EXPIRED = 2, struct.Struct("=Qqq")
-#: A flag of the kernel since 5.16; an older one asks as before.
+#: FOPEN_NOFLUSH, since Linux 5.16; an older kernel ignores it and sends FLUSH.
 _NO_FLUSH = 1 << 5
 
 _pointer = ctypes.c_void_p
 _send_prototype = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, _pointer, ctypes.c_size_t)
-# PyDLL keeps the interpreter's lock: the write of an answer waits for nothing, and to get the lock back may take longer.
+# PyDLL keeps the GIL: writing a reply never blocks, and acquiring the GIL again may take longer than the write.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _writev = _libc.writev
 _writev.argtypes = (ctypes.c_int, _pointer, ctypes.c_int)
@@ -45,57 +49,58 @@ write = _libc.write
 write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
 write.restype = ctypes.c_ssize_t
 
-#: Bytes of `struct iovec`, a piece of an answer: where it is, and its length.
+#: Bytes of `struct iovec`, a piece of a reply: its address and its length.
 _PIECE = 2 * ctypes.sizeof(ctypes.c_size_t)
-#: Where an answer has its error, in `fuse_out_header`; and the flags of an opened file, in `fuse_open_out`.
+#: Offset of the error in `fuse_out_header`, and of the flags in `fuse_open_out`.
 _ERROR, _OPEN_FLAGS = 4, 8
 #: Bytes of `fuse_attr_out`.
 _ATTR = 104
-#: Where an answer says for how many seconds and nanoseconds attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
+#: Offsets of the seconds and nanoseconds for which attributes are valid: in `fuse_attr_out`, and in `fuse_entry_out`.
 _VALID = {Opcode.GETATTR: (0, 8), Opcode.SETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
-#: Where both have the size: `fuse_attr` comes after those times, and has it after the inode number.
+#: Offset of the size in both: `fuse_attr` follows those times, and begins with the inode number.
 SIZE = {Opcode.GETATTR: 24, Opcode.SETATTR: 24, Opcode.LOOKUP: 48, Opcode.CREATE: 48}
 
-#: Flags of INIT: the kernel knows such listings, and asks for them only where a program wants attributes; and a reply may set
-#: the number of pages that one request carries at most, 32 without it (FUSE_MAX_PAGES, since Linux 4.20).
+#: Flags of INIT. The kernel sends READDIRPLUS, and only where a program wants attributes (FUSE_DO_READDIRPLUS,
+#: FUSE_READDIRPLUS_AUTO); and the reply may set the maximum number of pages of a request, which is 32 otherwise (FUSE_MAX_PAGES,
+#: since Linux 4.20).
 _LISTINGS, _MAX_PAGES = 1 << 13 | 1 << 14, 1 << 22
-#: Where they are: in `fuse_init_in` after the header of the request, and in `fuse_init_out` after that of the answer.
+#: Where the flags are: in `fuse_init_in` after the request's header, and in `fuse_init_out` after the reply's header.
 _IN_REQUEST, _IN_ANSWER = struct.Struct("=52xI"), struct.Struct("=28xI")
 #: The longest write in bytes where the kernel offers _MAX_PAGES, and the buffer that holds such a request with its headers.
 MAX_WRITE = 1 << 20
 REQUEST_SIZE = MAX_WRITE + 4096
-#: Where the answer has `max_write`; and how long it is with all fields up to `max_pages`, of which libfuse knows no more than
-#: that one. Between the two is `time_gran`.
+#: Offset of `max_write` in the reply, and the reply's length with all fields up to `max_pages`. libfuse knows no field after
+#: `max_write`; `time_gran`, between the two, stays 0.
 _MAX_WRITE_AT, _WITH_PAGES = 36, 48
-#: `fuse_read_in` after the header: how many bytes the kernel takes.
+#: `fuse_read_in` after the header: how many bytes the kernel accepts.
 _ROOM = struct.Struct("=56xI")
-#: `fuse_in_header`: its length and opcode, which differ from request to request; and where it has the node.
+#: `fuse_in_header`: its length and opcode, which derived requests replace; and the place of the node.
 _LENGTH_AND_OPCODE, _NODE = struct.Struct("=II"), slice(16, 24)
 _NUMBER = struct.Struct("=Q")
-#: `fuse_dirent` without the name: inode number, offset of the next one, length of the name, type.
+#: `fuse_dirent` without the name: inode number, offset of the next entry, length of the name, type.
 _ENTRY = struct.Struct("=QQII")
-#: Bytes of `fuse_entry_out`, which begins with the node; zeros: without attributes.
+#: Bytes of `fuse_entry_out`, which begins with the node. All zeros: an entry without attributes.
 _FOUND = 128
 _WITHOUT = bytes(_FOUND)
 
 
 class ChannelOperations(ctypes.Structure):
-    """`struct fuse_chan_ops` of libfuse 2.9, for a channel on which only answers are sent."""
+    """`struct fuse_chan_ops` of libfuse 2.9, for a channel that only sends replies."""
 
     _fields_ = (("receive", _pointer), ("send", _send_prototype), ("destroy", _pointer))
 
 
 class ReplyFilter:
-    """Sends libfuse's answers to the kernel, by `operations` of a channel.
+    """Completes libfuse's replies and sends them to the kernel, as the `operations` of a channel.
 
-    The kernel need not tell the close of a file that is opened to be read: nothing has to be sent. `nodes` has the node of each
-    open file, by the number of its handle.
+    The kernel need not send FLUSH for a file that is opened for reading: closing it saves nothing. `nodes` maps the handle of
+    each open file to its node.
     """
 
     def __init__(self, device: int, current: CurrentSlot, sizes: KernelSizes, nodes: dict[int, int]) -> None:
         self.operations = ChannelOperations(send=_send_prototype(self._send))
         self._device, self._current, self._sizes, self._nodes = device, current, sizes, nodes
-        self._stale_replies: dict[int, int] = {}  # the node, by the thread that is to look it up again
+        self._stale_replies: dict[int, int] = {}  # by thread: the node for which it got ESTALE
 
     def _send(self, channel: int, vector: int, count: int) -> int:
         slot = self._current.slot
@@ -110,19 +115,19 @@ class ReplyFilter:
             if self._is_repeated(slot, request, error):
                 return 0
         if _writev(self._device, vector, count) < 0:
-            # The program was told to end, which libfuse has to know; or the mount is over.
+            # The program got EINTR, which libfuse must know; or the mount has ended.
             error_number = ctypes.get_errno()
             self._sizes.forget(node)
             return -error_number
         return 0
 
     def _is_repeated(self, slot: WorkerSlot, request: Request, error: ctypes.c_int32) -> bool:
-        """Change an error so that the kernel looks again; return whether a getattr has to be repeated with a handle instead."""
+        """Replace an error that must make the kernel look up again; return whether to repeat a getattr with a handle instead."""
         opcode, node = request.opcode, request.node
         if opcode == Opcode.OPEN and error.value == -errno.ESTALE:
-            self.expire_attributes(node)  # by `/proc/self/fd` it looks up no name
+            self.expire_attributes(node)  # an open by `/proc/self/fd` looks up no name
             self._reply_stale(slot.thread, node, error)
-        # EBADF: the handle that was found for a getattr has been closed since.
+        # EBADF: the handle with which a getattr was repeated has been closed since.
         if error.value not in (-errno.ENOENT, -errno.EBADF):
             return False
         if opcode == Opcode.GETATTR and (not slot.flags.value or error.value == -errno.EBADF):
@@ -132,7 +137,7 @@ class ReplyFilter:
         return bool(request.handle)
 
     def expire_attributes(self, node: int) -> None:
-        """Have the kernel ask for the attributes of a node before it uses them again; waits for nothing."""
+        """Make the kernel ask for the attributes of a node before it uses them again. Never blocks."""
         body = _EXPIRED.pack(node, -1, 0)
         message = ANSWER.pack(ANSWER.size + len(body), _INVALIDATE_INODE, 0) + body
         write(self._device, message, len(message))
@@ -140,12 +145,12 @@ class ReplyFilter:
     def _reply_stale(self, thread: int, node: int, error: ctypes.c_int32) -> None:
         if self._stale_replies.pop(thread, None) != node:
             error.value = -errno.ESTALE
-            if len(self._stale_replies) > _TOLD:
+            if len(self._stale_replies) > _MAX_STALE_REPLIES:
                 self._stale_replies.clear()
             self._stale_replies[thread] = node
 
     def _complete_reply(self, slot: WorkerSlot, request: Request, answer: int) -> int:
-        """Complete an answer, and note what the kernel learns by it; return the node that it is about."""
+        """Complete a reply, and note the size that the kernel learns from it; return the node that the reply is about."""
         opcode, node, number = request.opcode, request.node, ctypes.c_uint64.from_address
         if opcode == Opcode.OPEN:
             self._complete_open(slot, request, answer)
@@ -165,7 +170,7 @@ class ReplyFilter:
     def _complete_open(self, slot: WorkerSlot, request: Request, answer: int) -> None:
         self._nodes[ctypes.c_uint64.from_address(answer).value] = request.node
         if self._stale_replies:
-            self._stale_replies.pop(slot.thread, None)  # it has looked again
+            self._stale_replies.pop(slot.thread, None)  # it has looked up again
         flags = slot.flags.value
         if not flags & CHANGES:
             ctypes.c_uint32.from_address(answer + _OPEN_FLAGS).value |= _NO_FLUSH
@@ -174,26 +179,26 @@ class ReplyFilter:
 
 
 def size_in_reply(attributes: bytes) -> int:
-    """Return the size that a `fuse_attr_out` shows."""
+    """Return the size in a `fuse_attr_out`."""
     return int(_NUMBER.unpack_from(attributes, SIZE[Opcode.GETATTR])[0])
 
 
 def _body(vector: int) -> int:
-    """Where the second piece of an answer is, behind its header."""
+    """Return the address of a reply's second piece, which follows its header."""
     return ctypes.c_size_t.from_address(vector + _PIECE).value
 
 
 def _iovec_pieces(vector: int, count: int) -> list[tuple[int, int]]:
-    """Where the pieces of an answer are, and their lengths in bytes: an array of `struct iovec`."""
+    """Return the address and the length in bytes of each piece of a reply: an array of `struct iovec`."""
     words = (ctypes.c_size_t * (2 * count)).from_address(vector)
     return list(zip(words[::2], words[1::2], strict=True))
 
 
 class ReadDirPlus:
-    """Asks libfuse, and answers the kernel.
+    """Replies to READDIRPLUS and INIT, for which this process sends requests of its own to libfuse.
 
-    `process` has libfuse carry out the request of so many bytes at an address, and answer on a channel with `operations`.
-    `current`: the slot of the thread that asks.
+    `process` makes libfuse carry out the request of a given length at an address, and reply on a channel with `operations`.
+    `current` holds the slot of the calling thread.
     """
 
     def __init__(
@@ -203,7 +208,7 @@ class ReadDirPlus:
         self._device, self._process, self._current, self._sizes = device, process, current, sizes
 
     def negotiate(self, slot: WorkerSlot, length: int) -> None:
-        """Answer INIT, the kernel's first request: as libfuse does, and with the features that libfuse does not know of."""
+        """Reply to INIT, the kernel's first request: as libfuse does, with the features added that libfuse does not know."""
         request = ctypes.string_at(slot.address, length)
         answer = self.ask_libfuse(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :])
         if len(answer) >= _IN_ANSWER.size:
@@ -212,36 +217,39 @@ class ReadDirPlus:
         write(self._device, answer, len(answer))
 
     def detach_node(self, slot: WorkerSlot, length: int) -> None:
-        """Take the node that a look-up has found, and that the kernel was not told of, off its path: it is found no more."""
+        """Remove the node that a LOOKUP has found from its path, so that no later LOOKUP finds it.
+
+        The kernel has not received that LOOKUP's reply.
+        """
         request, found = ctypes.string_at(slot.address, length), slot.answer
         self.ask_libfuse(Opcode.UNLINK, request[_LENGTH_AND_OPCODE.size :])
         self._forget(request, found)
         slot.request.detaching = False
 
     def _forget(self, request: bytes, node: bytes) -> None:
-        """Have libfuse forget the look-up of a node that the kernel has not heard of."""
+        """Make libfuse forget a LOOKUP of a node whose reply the kernel has not received."""
         before, after = request[_LENGTH_AND_OPCODE.size : _NODE.start], request[_NODE.stop : HEADER_END]
         self.ask_libfuse(Opcode.FORGET, before + node + after + _NUMBER.pack(1))
 
     def reply_to_listing(self, slot: WorkerSlot, length: int) -> None:
-        """Answer READDIRPLUS: with the names that there is room for."""
+        """Reply to READDIRPLUS with as many entries as there is room for."""
         request = ctypes.string_at(slot.address, length)
         listing = self.ask_libfuse(Opcode.READDIR, request[_LENGTH_AND_OPCODE.size :])
         if slot.answered == slot.sequence:
-            return  # nobody waits, and the kernel may forget the directory any moment: libfuse must not look in it
+            return  # EINTR was sent; the kernel may forget the directory at any moment, so libfuse must not look in it
         _, error, unique = ANSWER.unpack_from(listing)
         (room,) = _ROOM.unpack_from(request)
         parts = self._plus_entries(request, listing, room)
         answer = b"".join((ANSWER.pack(ANSWER.size + sum(map(len, parts)), error, unique), *parts))
         if write(self._device, answer, len(answer)) < 0:
-            # The program was told to end: the kernel has heard of none of these nodes.
+            # The program got EINTR: the kernel has received none of these nodes.
             for found in parts[::2]:
                 if any(node := found[: _NUMBER.size]):
                     self._sizes.forget(*_NUMBER.unpack(node))
                     self._forget(request, node)
 
     def _plus_entries(self, request: bytes, listing: bytes, room: int) -> list[bytes]:
-        """What is known of each name in a listing, and its entry in there, as far as there is room."""
+        """Return what is known of each listed name, followed by its listing entry, while there is room."""
         parts: list[bytes] = []
         for name, entry in _parse_entries(listing):
             room -= _FOUND + len(entry)
@@ -251,9 +259,10 @@ class ReadDirPlus:
         return parts
 
     def _lookup_entry(self, request: bytes, name: bytes) -> bytes:
-        """What the kernel would hear of a name in the directory that a request is about.
+        """Return the `fuse_entry_out` of a name in the directory of a request; zeros if its attributes must be left out.
 
-        Never another size than the kernel has heard last: it silently drops what a listing says if it has heard another since.
+        They are left out if the kernel may have another size: it silently drops the attributes of a listing if it has applied
+        others since its request.
         """
         if name in (b".", b".."):
             return _WITHOUT
@@ -269,23 +278,23 @@ class ReadDirPlus:
         return found
 
     def ask_libfuse(self, opcode: Opcode, rest: bytes) -> bytes:
-        """libfuse's answer to a request, of which `rest` follows the length and the opcode."""
+        """Return libfuse's reply to a request; `rest` is the request after its length and opcode."""
         message = _LENGTH_AND_OPCODE.pack(_LENGTH_AND_OPCODE.size + len(rest), opcode) + rest
         request = ctypes.create_string_buffer(message, len(message))
         self._process(ctypes.addressof(request), len(message))
         return self._current.slot.answer
 
     def _capture_reply(self, channel: int, vector: int | None, count: int) -> int:
-        # FORGET has no answer.
+        # FORGET has no reply.
         pieces = _iovec_pieces(vector, count) if vector else []
         self._current.slot.answer = b"".join(ctypes.string_at(*piece) for piece in pieces)
         return 0
 
 
 def _extend_init(answer: bytes, offered: int) -> bytes:
-    """Add to libfuse's answer to INIT what the kernel offers and libfuse lacks; `offered`: the kernel's flags.
+    """Add what the kernel offers and libfuse lacks to libfuse's reply to INIT; `offered`: the kernel's flags.
 
-    A kernel whose own limit of pages is lower (`fs.fuse.max_pages_limit`) sends shorter requests by itself.
+    A kernel with a lower limit of pages (`fs.fuse.max_pages_limit`) sends shorter requests by itself.
     """
     (accepted,) = _IN_ANSWER.unpack_from(answer)
     longer = bytearray(answer)
@@ -298,7 +307,7 @@ def _extend_init(answer: bytes, offered: int) -> bytes:
 
 
 def _parse_entries(listing: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names in an answer to READDIR, each with its whole entry."""
+    """Yield each name in a reply to READDIR, with its whole entry."""
     start = ANSWER.size
     while start < len(listing):
         _, _, length, _ = _ENTRY.unpack_from(listing, start)

@@ -1,4 +1,4 @@
-"""The command line: one small module a command; the only place that puts the parts together."""
+"""The command line: one small module per command; the only package that puts the parts together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 from jobfs import __version__
 from jobfs.errors import UsageError
 
-#: Commands by name: where each is, and the line that `jobfs --help` shows without loading it.
+#: Commands by name: the module of each, and the line that `jobfs --help` shows without loading it.
 COMMANDS = {
     "mount": ("jobfs.cli.mount", "Mount a job's workspace at DIR."),
     "umount": ("jobfs.cli.umount", "Send what is unsent, then unmount DIR."),
@@ -36,7 +36,7 @@ COMMANDS = {
     "completion": ("jobfs.cli.install", "Print what lets bash, zsh or fish complete jobfs."),
     "emulator": ("jobfs.cli.emulator", "Serve the Workspace Instance API on this machine."),
 }
-#: Commands that no list has: for developers of clients of the API.
+#: Commands that no list shows: they are for developers of clients of the API.
 UNLISTED = ("emulator",)
 #: Words that people try, and the commands that they mean.
 _ALSO = {"list": "status", "unmount": "umount"}
@@ -46,9 +46,9 @@ LINKS = ("mount.fuse.jobfs", "mount.jobfs", "umount.fuse.jobfs")
 
 
 def translate_arguments(called: str, arguments: list[str]) -> list[str]:
-    """The words of a command line of ours, if mount(8) calls this program (vfs/semantics.md 6.2). Raises UsageError.
+    """Translate the command line that mount(8) uses into one of jobfs (vfs/semantics.md 6.2). Raises UsageError.
 
-    It does so by one of `LINKS`, else by the name that is in PATH, with a job id first:
+    mount(8) calls this program by one of `LINKS`, or else by its name in PATH, with a job id first:
 
         mount.fuse.jobfs JOB DIR [-snv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]
         umount.fuse.jobfs DIR [-flnrv] [-N NAMESPACE] [-t TYPE]
@@ -68,7 +68,7 @@ def translate_arguments(called: str, arguments: list[str]) -> list[str]:
 
 
 class _Commands(click.Group):
-    """Loads a command when it is called, so that each starts fast and a missing extra harms no other."""
+    """Loads a command when it is called, so that each starts fast, and a missing extra breaks only its own command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name in COMMANDS if name not in UNLISTED]
@@ -82,7 +82,7 @@ class _Commands(click.Group):
         return command
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands only: with a section for options, which the usage has, the help would not fit one screen."""
+        """Write the commands only: with a section for options, which the usage line lists, the help would not fit one screen."""
         self.format_commands(ctx, formatter)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -92,7 +92,7 @@ class _Commands(click.Group):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         begun = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
         commands = [CompletionItem(name, help=COMMANDS[name][1]) for name in begun]
-        # The base class would load every command, for its help.
+        # The base class would load every command for its help.
         return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -1,6 +1,6 @@
-"""`jobfs doctor [JOB] [--try]`: check this machine and the account, and ask the server what a mount relies on.
+"""`jobfs doctor [JOB] [--try]`: check this machine and the account, and test what a mount needs from the server.
 
-What is not well has a remedy, and the last line says whether a mount works (vfs/semantics.md 6).
+Each problem is shown with a remedy, and the last line says whether a mount works (vfs/semantics.md 6).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from jobfs.cli.screen import confirm, escape_for_terminal, format_count, print_e
 from jobfs.errors import JobfsError, UsageError
 from jobfs.settings import Settings, load_settings
 
-#: Seconds without progress after which the server is not waited for, whatever --timeout says.
+#: Seconds without progress after which a request fails, even if --timeout is longer.
 _PATIENCE = 10.0
 _CONNECTIONS = 8
-#: How marks are shown.
+#: The style of each mark on a terminal; others are yellow.
 _STYLES: dict[str, dict[str, Any]] = {
     "ok": {"fg": "green"}, "FAILED": {"fg": "red", "bold": True},
 }  # fmt: skip
@@ -82,7 +82,7 @@ def doctor(
 
 
 def _check_options(job: str | None, trying: bool, yes: bool) -> None:
-    """Raises UsageError for options that do not go together."""
+    """Raise UsageError for options that do not go together."""
     if yes and not trying:
         raise UsageError("--yes belongs to --try: jobfs doctor JOB --try")
     if trying and job is None:
@@ -92,7 +92,7 @@ def _check_options(job: str | None, trying: bool, yes: bool) -> None:
 
 
 class Checkup:
-    """The checks: each prints a line when it is done, but what is well only if `everything` is to be shown."""
+    """The findings of all checks: each prints a line at once, but what is well is printed only with `everything`."""
 
     def __init__(self, *, everything: bool) -> None:
         self._everything = everything
@@ -101,7 +101,7 @@ class Checkup:
         self._slower: list[str] = []
 
     def print_finding(self, about: str, mark: str, text: str) -> None:
-        """Print a line on a finding; of what is slower one line is made in the end."""
+        """Print a finding; those marked "slower" are collected for one line at the end."""
         self._marks[mark] += 1
         if mark == "slower":
             self._slower.append(text)
@@ -109,7 +109,7 @@ class Checkup:
             _print(mark, f"{about}: {text}")
 
     def run_check(self, what: str, check: Callable[[], str]) -> bool:
-        """Make a check, and show what it says; True if that is well."""
+        """Run a check and print its result; return whether all is well."""
         try:
             mark, text = "ok", check()
         except (JobfsError, OSError) as error:
@@ -118,7 +118,7 @@ class Checkup:
         return mark == "ok"
 
     def sum_up(self, what: str) -> None:
-        """Print in one line each what was well since the last time, and what is slower."""
+        """Print one line on what has been well since the last call, and one on what works but is slower."""
         well, self._well = self._marks["ok"] - self._well, self._marks["ok"]
         if well and not self._everything:
             _print("ok", f"{format_count(well, 'check')} of {what} (--verbose shows them)")
@@ -126,7 +126,7 @@ class Checkup:
             _print("ok", f"works, but slower: {'; '.join(self._slower)}")
 
     def conclude(self, more: str) -> int:
-        """Print the last line; the exit code."""
+        """Print the last line; return the exit code."""
         text, code = next(end for mark, end in _ENDS.items() if self._marks[mark])
         print_escaped(text + ("" if code else more))
         return code
@@ -139,7 +139,7 @@ def _print(mark: str, text: str) -> None:
 
 
 def _check_machine(checkup: Checkup, settings: Settings) -> None:
-    """Check what a mount needs of this machine, and list the mounts: the running ones, and those that ended with work left."""
+    """Check what a mount needs of this machine. List the running mounts, and the ended ones that have left something unsent."""
     for what, check in preflight.list_checks(settings).items():
         checkup.run_check(what, check)
     if running := running_mounts(str(settings.state_dir)):
@@ -149,7 +149,7 @@ def _check_machine(checkup: Checkup, settings: Settings) -> None:
 
 
 def _check_account(checkup: Checkup, settings: Settings, job: str | None) -> KeySource | None:
-    """Check the key, the way to the server, and the job. Returns the key, if the server accepts it."""
+    """Check the key, the connection to the server, and the job. Return the key if the server accepts it, else None."""
     from jobfs.api.connection_queue import describe_route
 
     keys: list[KeySource] = []
@@ -171,13 +171,13 @@ def _check_account(checkup: Checkup, settings: Settings, job: str | None) -> Key
 
 
 def _run_trial(checkup: Checkup, settings: Settings, job: str, key: KeySource) -> None:
-    """Ask the server of this job, and take everything away, whatever happens. Raises SystemExit after a signal."""
+    """Ask the server of this job all questions, and always delete what the trial created. Raises SystemExit after a signal."""
     from jobfs.api.client import Client
     from jobfs.state.server import KnownServer
     from jobfs.trial import questions
 
     base_url, timeout = normalize_base_url(settings.base_url), min(settings.timeout, _PATIENCE)
-    logging.getLogger("jobfs").addHandler(logging.NullHandler())  # its warnings are in the answers
+    logging.getLogger("jobfs").addHandler(logging.NullHandler())  # its warnings are part of the findings
     print_escaped(f"jobfs: asking {base_url} what jobfs relies on", err=True)
     with (
         limit_time(),

@@ -27,7 +27,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """One option for each switch of `Behaviour`, so that none can be forgotten."""
+    """Add an option for each switch of `Behaviour`, so that none is missing."""
     for name, field in reversed(SWITCHES.items()):
         flag = "--" + name.replace("_", "-")
         kind: Any = field.annotation
@@ -113,7 +113,7 @@ def _make_config(key: str, options: dict[str, Any]) -> EmulatorConfig:
 
 
 def _convert_choice(name: str, value: Any) -> Any:
-    """click's choices are strings; the model's may be numbers."""
+    """Return the switch's own value for a choice: click's choices are strings, the model's may be numbers."""
     choices = get_args(SWITCHES[name].annotation)
     return next((choice for choice in choices if str(choice) == value), value)
 

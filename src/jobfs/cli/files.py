@@ -1,4 +1,4 @@
-"""Commands about files in a mount: `flush`, `retry` and `discard` what is unsent; `info` and `set` what the server knows."""
+"""Commands on files in a mount: `flush`, `retry` and `discard` for what is unsent; `info` and `set` for what the server knows."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _call_mount(call: str, path: str, state_dir: str | None, **args: str | None)
 
 @contextlib.contextmanager
 def _name_path_in_errors(path: str | None) -> Iterator[None]:
-    """An error names the path that it is about."""
+    """Put the path in front of the message of an FsError."""
     try:
         yield
     except FsError as error:

@@ -1,4 +1,4 @@
-"""The object graph of a mount: which part is built from which, in the one place that knows them all."""
+"""The object graph of a mount: what is built from what. No other module knows all the parts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from jobfs.vfs import Vfs
 def build_mount(
     settings: Settings, job: str, slot: StateDirectory, key: KeySource, expected: int = 0
 ) -> MountParts:
-    """Everything that serves `job`, with its unsent work in `slot`; nothing is asked or started yet.
+    """Build everything that serves `job`, with its unsent work in `slot`. Make no request and start nothing.
 
-    `expected`: how many items there may be.
+    `expected`: the approximate number of items of the job.
     """
     server = KnownServer(settings.state_dir, normalize_base_url(settings.base_url))
     client = Client(

@@ -1,8 +1,8 @@
 """What the rest of a machine needs to find jobfs: links for mount(8), a unit for systemd, completion for the shells.
 
-mount(8) hands `-t fuse.jobfs` to /sbin/mount.fuse.jobfs, and `-t jobfs` to /sbin/mount.jobfs. Without them, `-t fuse.jobfs` goes
-to mount.fuse, which finds only a `jobfs` that is in PATH. umount(8) hands a mount of jobfs to /sbin/umount.fuse.jobfs, so that
-umount(8) too returns when everything is sent: at a shutdown the network goes down after that (vfs/semantics.md 6).
+mount(8) runs /sbin/mount.fuse.jobfs for `-t fuse.jobfs`, and /sbin/mount.jobfs for `-t jobfs`. Without them, `-t fuse.jobfs` runs
+mount.fuse, which finds only a `jobfs` that is in PATH. umount(8) runs /sbin/umount.fuse.jobfs for a mount of jobfs, so that
+umount(8), too, returns only when everything is sent: at a shutdown the network goes down after that (vfs/semantics.md 6).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from jobfs.settings import OPTIONS, Settings, flag_of, load_settings
 
 SHELLS = ("bash", "zsh", "fish")
 
-#: Where mount(8) looks.
+#: The directory in which mount(8) looks for helpers.
 _PLACE = Path("/sbin")
-#: Seconds that `jobfs umount` has at the end.
+#: Seconds that the unit gives `jobfs umount`.
 _DRAIN = 300
-#: A word that stays as it is in a unit.
+#: A word that a unit needs no quotes for.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%:,./=+-]+")
 
 _UNIT = """\
@@ -64,7 +64,7 @@ WantedBy=default.target
 
 
 def find_program() -> str:
-    """The absolute path of the `jobfs` that is running, or of this installation. Raises UsageError if there is none."""
+    """Return the absolute path of the running `jobfs`, or else of this installation's. Raises UsageError if there is none."""
     called = os.path.abspath(sys.argv[0]) if os.sep in sys.argv[0] else ""
     for path in (called, os.path.join(sysconfig.get_path("scripts"), "jobfs")):
         if os.path.basename(path) == "jobfs" and os.access(path, os.X_OK):
@@ -123,7 +123,7 @@ def systemd_unit(job: str, directory: str, mount_options: tuple[str, ...], **fla
         job=job,
         start=_exec_line([jobfs, "mount", job, place, "--foreground", *_given_flags(settings)]),
         stop=_exec_line(stop),
-        # A program that keeps the mount busy is waited for as long as --timeout, and so is the last sending.
+        # Up to --timeout each: the wait for a program that keeps the mount busy, and the last requests.
         timeout=_DRAIN + 2 * settings.timeout + 15,
     )
     click.echo(text, nl=False)
@@ -131,7 +131,7 @@ def systemd_unit(job: str, directory: str, mount_options: tuple[str, ...], **fla
 
 
 def _given_flags(settings: Settings) -> Iterator[str]:
-    """The settings that were given, whichever way, as flags."""
+    """Yield as flags the settings that were given, in whatever way."""
     for name in filter(settings.model_fields_set.__contains__, OPTIONS):
         value = getattr(settings, name)
         if isinstance(value, bool):
@@ -144,7 +144,7 @@ def _given_flags(settings: Settings) -> Iterator[str]:
 
 
 def _exec_line(words: list[str]) -> str:
-    """A command line as systemd reads it (systemd.service(5), Command Lines). Raises UsageError if it can't hold a word."""
+    """Quote a command line for systemd (systemd.service(5), Command Lines). Raises UsageError for a word that can't be quoted."""
     return " ".join(map(_quote_word, words))
 
 
@@ -174,7 +174,7 @@ def completion(shell: str) -> None:
 
 
 def completion_script(shell: str) -> str:
-    """The script that makes one of `SHELLS` ask jobfs."""
+    """Return the script that makes one of `SHELLS` ask jobfs for completions."""
     kind = get_completion_class(shell)
     assert kind is not None
     return kind(click.Command("jobfs"), {}, "jobfs", "_JOBFS_COMPLETE").source()

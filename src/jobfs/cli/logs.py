@@ -1,4 +1,4 @@
-"""Logging of a mount: to stderr, in the background to a file that rotates, as a unit to the journal; never with the API key."""
+"""Logging of a mount: to stderr, or in the background to a rotated file; in a unit, to the journal. Never with the API key."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from jobfs.api.access import KeySource
 from jobfs.cli.screen import escape_for_terminal, print_escaped
 from jobfs.process import is_stderr_journal
 
-#: Bytes of a log file; one older file is kept.
+#: The maximum size of a log file in bytes; one older file is kept.
 _LIMIT = 10 << 20
 
 
 def set_up_logging(level: str, key: KeySource, form: str = "text") -> None:
-    """Log records of `level` and above to stderr, as `text` or `json`; other libraries' only from warning on."""
+    """Log to stderr, as `text` or `json`: records of `level` and above, and from other libraries only warnings and errors."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json(key) if form == "json" else _Formatter(key))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
@@ -29,35 +29,35 @@ def set_up_logging(level: str, key: KeySource, form: str = "text") -> None:
 
 
 def log_to_file(path: Path) -> bool:
-    """From now on everything logged or printed goes to `path`, which only this user can read; one older file is kept.
+    """Redirect what is logged or printed to `path`, which only this user can read; one older file is kept.
 
-    False if it goes to the journal and stays there.
+    Return False, and change nothing, if stderr is the journal.
     """
     if is_stderr_journal():
         return False
     handler = _ToFile(path)
     root = logging.getLogger()
-    for before in root.handlers[:]:
-        handler.setFormatter(before.formatter)
-        root.removeHandler(before)
-        before.close()
+    for old in root.handlers[:]:
+        handler.setFormatter(old.formatter)
+        root.removeHandler(old)
+        old.close()
     root.addHandler(handler)
     return True
 
 
 def log_thread_crashes() -> None:
-    """From now on an exception that ends a thread is logged, as everything else is, instead of printed."""
+    """Log an exception that ends a thread, instead of printing it."""
     log = logging.getLogger("jobfs")
     threading.excepthook = lambda crash: log.error("a thread has crashed", exc_info=crash.exc_value)
 
 
 def warn_user(sentence: str) -> None:
-    """Tell the user something on stderr; once there is a log, as a warning in it, whatever the level."""
+    """Print a sentence on stderr; once there is a log, add it there as a warning at any level."""
     root = logging.getLogger()
     if any(isinstance(handler.formatter, _Formatter) for handler in root.handlers):
         root.handle(root.makeRecord("jobfs", logging.WARNING, __file__, 0, sentence, (), None))
     else:
-        with contextlib.suppress(OSError):  # the terminal, or its reader, is gone: the mount goes on
+        with contextlib.suppress(OSError):  # the terminal is gone: the mount keeps running
             print_escaped(f"jobfs: {sentence}", err=True)
 
 
@@ -65,7 +65,7 @@ def warn_user(sentence: str) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Escapes characters that steer a terminal, and takes the key out of every record, should a library have put it there."""
+    """Escapes control characters for the terminal, and removes the key from every record, in case a library logged it."""
 
     def __init__(self, key: KeySource) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -79,12 +79,15 @@ class _Formatter(logging.Formatter):
         return self.redact_key(escape_for_terminal(super().format(record), keep="\n"))  # of tracebacks
 
     def redact_key(self, text: str) -> str:
-        """The text with stars where the key was."""
+        """Return the text with `***` in place of the key."""
         return text.replace(self._key(), "***")
 
 
 class _Json(_Formatter):
-    """An object a line: time (ISO 8601, UTC), level, logger, message, exception (null, or the traceback)."""
+    """Formats a record as a JSON object on one line: time (ISO 8601, UTC), level, logger, message, exception.
+
+    `exception` is null, or the traceback.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         trace = self.formatException(record.exc_info) if record.exc_info else None
@@ -100,11 +103,11 @@ class _Json(_Formatter):
         )
 
 
-# Where it goes
+# Where records go
 
 
 class _ToFile(logging.handlers.RotatingFileHandler):
-    """The log of a process in the background: what is printed goes there too, also after a rotation."""
+    """The log file of a process in the background. What is printed goes there, too, even after a rotation."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=_LIMIT, backupCount=1, encoding="utf-8", errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""`jobfs merge FILE`: the conflict copies of a file are merged into it, all of them or none (vfs/semantics.md 4, Merging)."""
+"""`jobfs merge FILE`: merge the conflict copies of a file into it, all of them or none (vfs/semantics.md 4, Merging)."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ from jobfs.settings import format_size, shell_command
 from jobfs.state import directory as slot
 from jobfs.state.copies import BASES, read_copy
 
-#: Bytes of a version, and seconds of one run of git, at most.
+#: The largest version in bytes, and the seconds that one run of git may take.
 _LARGEST, _PATIENCE = 16 << 20, 30.0
-#: Times that a version is read again because it was changed in between.
+#: How many times a version is read if it changes during the read.
 _READS = 3
 
 
 class CannotMergeError(Exception):
-    """Why one conflict copy is not merged, in a sentence."""
+    """One conflict copy can't be merged; the message says why."""
 
 
 class _MountedFile(NamedTuple):
-    """A file, and its path inside a mount of this state directory."""
+    """A file in a mount, its path inside the mount, and the mount's slot in the state directory."""
 
     file: Path
     relative_path: str
     state_dir: Path
 
     def ask(self, call: str, **args: Any) -> Any:
-        """Ask the mount something about this file. Raises FsError, NoMountError."""
+        """Make a call about this file to its mount. Raises FsError, NoMountError."""
         return control.call_mount(self.state_dir, call, {"path": self.relative_path, **args})
 
     def is_read_only(self) -> bool:
-        """Return whether the server has it as `readOnly`."""
+        """Return whether the file is `readOnly` on the server."""
         return bool(self.ask("info").get("permission") == Permission.READ_ONLY)
 
     def sibling(self, name: str) -> _MountedFile:
-        """Return another file of its directory."""
+        """Return another file in the same directory."""
         return self._replace(
             file=self.file.with_name(name), relative_path=str(Path(self.relative_path).with_name(name))
         )
 
 
 class _MergeResult(NamedTuple):
-    """What git has made of three versions: the bytes, and how many parts of them overlap."""
+    """The outcome of git's merge of three versions: the bytes, and in how many places both sides changed the same lines."""
 
     data: bytes
     overlap_count: int
@@ -101,7 +101,7 @@ def merge(file: str, dry_run: bool, state_dir: str | None) -> int:
 
 
 def _find(file: str, state_dir: str | None) -> _MountedFile:
-    """Find a file in its mount. Raises UsageError for everything else."""
+    """Find a file in its mount. Raises UsageError if `file` is not a regular file in a mount."""
     found, inside = find_mount_of(file, state_dir)
     if os.path.isdir(file):
         raise UsageError(f"{file} is a directory: give a file")
@@ -111,7 +111,7 @@ def _find(file: str, state_dir: str | None) -> _MountedFile:
 
 
 def _find_copies(target: _MountedFile) -> list[_MountedFile]:
-    """Return the conflict copies of a file, the oldest first. Raises FsError if one of them has copies itself."""
+    """Return the conflict copies of a file, oldest first. Raises FsError if one of them has copies itself."""
     name = target.file.name
     beside = {
         each: kept for each in _list_directory(target.file.parent) if (kept := parse_second_version(each))
@@ -134,7 +134,7 @@ def _list_directory(directory: Path) -> list[str]:
 
 
 def _check_writable(target: _MountedFile, copies: list[_MountedFile]) -> None:
-    """Raise UsageError if the mount, or one of these files, can't be changed."""
+    """Raise UsageError if the mount is read-only, or one of these files is."""
     if os.statvfs(target.file).f_flag & os.ST_RDONLY:
         raise UsageError(f"{target.file} is mounted read-only")
     for each in (target, *copies):
@@ -143,7 +143,7 @@ def _check_writable(target: _MountedFile, copies: list[_MountedFile]) -> None:
 
 
 def _read(target: _MountedFile) -> tuple[os.stat_result, bytes]:
-    """Return the attributes and the bytes of a file, both of one version. Raises UsageError, FsError."""
+    """Return the attributes and the bytes of a file, both of the same version. Raises UsageError, FsError."""
     try:
         with target.file.open("rb") as file:
             data = file.read(_LARGEST + 1)
@@ -155,9 +155,9 @@ def _read(target: _MountedFile) -> tuple[os.stat_result, bytes]:
 def _merge_copies(
     target: _MountedFile, ours: bytes, copies: list[_MountedFile], *, marks: bool
 ) -> tuple[bytes, list[tuple[_MountedFile, Version, bytes]], list[str]]:
-    """Merge copies into the bytes of a file; return the result, the copies' versions, and why some are not merged.
+    """Merge copies into `ours`; return the result, the version and bytes of each copy, and why some copies are not merged.
 
-    With `marks`, what overlaps is in the result, with git's marks.
+    With `marks`, the result includes the places where both sides changed the same lines, with git's marks.
     """
     versions, reasons = [], []
     for copy in copies:
@@ -181,10 +181,10 @@ def _merge_copies(
 
 
 def _read_server_version(copy: _MountedFile) -> tuple[Version, bytes]:
-    """Return the version of a copy that the server has, and its bytes. Raises CannotMergeError, FsError."""
+    """Return a copy's version on the server, and its bytes. Raises CannotMergeError, FsError."""
     for _ in range(_READS):
         try:
-            sync_file(copy.file)  # what was written to it here, and not sent yet
+            sync_file(copy.file)  # sends what was written to the copy on this machine
         except OSError as error:
             raise write_error(copy.file, error) from None
         before, (_, data), after = copy.ask("info"), _read(copy), copy.ask("info")
@@ -196,7 +196,7 @@ def _read_server_version(copy: _MountedFile) -> tuple[Version, bytes]:
 def merge_three_way(
     place: Path, ours: tuple[str, bytes], base: bytes, theirs: tuple[str, bytes], patience: float = _PATIENCE
 ) -> _MergeResult:
-    """Merge two named contents by git, in a private directory in `place`: nothing but these bytes decides on the result.
+    """Merge two named contents with git, in a private directory in `place`; nothing but these bytes affects the result.
 
     Raises CannotMergeError.
     """
@@ -219,7 +219,7 @@ def merge_three_way(
 
 
 def _run_isolated(words: list[str], directory: str, patience: float) -> subprocess.CompletedProcess[bytes]:
-    """Run git in a directory without any configuration. Raises CannotMergeError if it takes too long."""
+    """Run git in a directory, without any configuration. Raises CannotMergeError if it takes longer than `patience` seconds."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     alone = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     above = {"GIT_CEILING_DIRECTORIES": os.path.dirname(directory)}
@@ -243,7 +243,7 @@ def _save_and_delete_copies(
     merged: bytes,
     versions: list[tuple[_MountedFile, Version, bytes]],
 ) -> int:
-    """Save what was merged, and delete the copies that are as they were when they were read. Raises UsageError, FsError."""
+    """Save the merged bytes, and delete the copies that have not changed since they were read. Raises UsageError, FsError."""
 
     def check() -> None:
         now = os.stat(target.file)
@@ -262,7 +262,7 @@ def _save_and_delete_copies(
 
 
 def _delete_unchanged(versions: list[tuple[_MountedFile, Version, bytes]]) -> Iterator[_MountedFile]:
-    """Delete the copies that were merged; those that have changed since are left."""
+    """Delete the copies that were merged, and yield those that have changed since they were read."""
     for copy, version, data in versions:
         digest = hashlib.sha256(data).hexdigest()
         if not copy.ask("unlink_version", version=version, sha256=digest)["done"]:

@@ -1,6 +1,6 @@
 """`jobfs mount JOB DIR`: check everything, then serve in the foreground or in the background.
 
-A mount in the background writes its messages on the terminal until it answers, and then in its log.
+A mount in the background prints its messages on the terminal until it is ready; after that it logs them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from jobfs.errors import JobfsError, UsageError
 from jobfs.settings import Settings, load_settings
 from jobfs.state import directory as slot
 
-#: The exit code for an unexpected error.
+#: The exit code after an unexpected error.
 _UNEXPECTED = 70
-#: When Python looks for cycles among the youngest objects, and how seldom among older ones.
+#: The thresholds of Python's garbage collector: of the youngest generation, and of the two older ones.
 _CYCLES = (20_000, 20, 50)
 
-#: Tells the user that the mount answers, and where its log is. Raises BrokenPipeError if nobody waits for it any more.
+#: Reports that the mount is ready, and where its log is. Raises BrokenPipeError if the process that waits for this has gone.
 Ready = Callable[[str, Path], None]
 
 #: The settings that `--help` shows.
@@ -54,7 +54,7 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
     """
     settings = load_settings(flags, mount_options)
     made = not os.path.lexists(directory)
-    with contextlib.suppress(OSError):  # the checks find out why it can't be made
+    with contextlib.suppress(OSError):  # the checks report why
         os.mkdir(directory)
     failed = True
     try:
@@ -64,7 +64,7 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
             return _serve(settings, job, place, ready)
 
         code = serve(lambda text, log: print_escaped(text)) if foreground else run_in_background(serve)
-        # In the foreground the code is that of a mount that has ended: 1 says that something is left to be sent.
+        # In the foreground, 1 is the code of a mount that has ended with unsent files.
         failed = code != 0 and not foreground
         return code
     finally:
@@ -74,7 +74,7 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
 
 
 def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
-    os.umask(0o077)  # of files that we write; those in the mount have the mode that their programs ask for
+    os.umask(0o077)  # for jobfs's own files; files in the mount get the mode that their programs ask for
     key = preflight.find_key(settings)
     logs.set_up_logging(settings.log_level, key, settings.log_format)
     logs.log_thread_crashes()
@@ -83,8 +83,8 @@ def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
     from jobfs.cli import graph
     from jobfs.vfs.core import raise_descriptor_limit
 
-    # Most objects are either soon gone or stay for good, above all those of the tree. To look for cycles each time the tree has
-    # grown a little takes a fifth of the time that reading it takes.
+    # Most objects either die young or live as long as the mount, above all those of the tree. Collecting whenever the tree has
+    # grown a little takes a fifth of the time that reading the tree takes.
     gc.freeze()
     gc.set_threshold(*_CYCLES)
     process.limit_arenas()
@@ -103,26 +103,26 @@ def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
 
 
 def run_in_background(serve: Callable[[Ready], int]) -> int:
-    """Run `serve` in a new process of its own session. Returns the exit code once the process is ready or has failed.
+    """Run `serve` in a new process with its own session. Return 0 once it is ready, or its exit code if it has failed.
 
-    Until then the process writes its messages here, and afterwards in its log. To be called before a thread is started: only the
-    calling thread goes along.
+    Until then the process prints its messages here; after that it logs them. Call this before any thread is started: only the
+    calling thread survives the fork.
     """
 
     def ready(text: str, log: Path) -> None:
-        kept = logs.log_to_file(log)
-        os.write(say, (f"{text}; its log is {log}" if kept else text).encode())
-        os.close(say)
+        has_file = logs.log_to_file(log)
+        os.write(write_end, (f"{text}; its log is {log}" if has_file else text).encode())
+        os.close(write_end)
 
-    hear, say = os.pipe()
+    read_end, write_end = os.pipe()
     child = os.fork()
     if child:
-        os.close(say)
-        return _wait_for_child(hear, child)
-    os.close(hear)
-    # Other files that the caller has open are its own: a lock, or a file in another mount.
-    os.closerange(3, say)
-    os.closerange(say + 1, os.sysconf("SC_OPEN_MAX"))
+        os.close(write_end)
+        return _wait_for_child(read_end, child)
+    os.close(read_end)
+    # Close the caller's other files: a mount must not hold its lock, or a file of it in another mount.
+    os.closerange(3, write_end)
+    os.closerange(write_end + 1, os.sysconf("SC_OPEN_MAX"))
     os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
@@ -140,10 +140,10 @@ def run_in_background(serve: Callable[[Ready], int]) -> int:
         os._exit(code)
 
 
-def _wait_for_child(hear: int, child: int) -> int:
-    """Wait until the mount answers, or has ended and said why. Raises JobfsError if it could not say why."""
+def _wait_for_child(read_end: int, child: int) -> int:
+    """Wait until the mount is ready, or has ended and printed why. Raises JobfsError if it ended without a message."""
     try:
-        with os.fdopen(hear, "rb") as pipe:
+        with os.fdopen(read_end, "rb") as pipe:
             ready = pipe.read()
     except KeyboardInterrupt:
         os.kill(child, signal.SIGTERM)
@@ -158,7 +158,7 @@ def _wait_for_child(hear: int, child: int) -> int:
 
 
 def _load_parts() -> None:
-    """Import the modules that start threads or need libfuse, which nothing above does."""
+    """Import the modules that start threads or need libfuse; the modules imported at the top do neither."""
     from jobfs import mount
     from jobfs.cli import graph
     from jobfs.fuse import loop

@@ -14,10 +14,10 @@ from jobfs.settings import OPTIONS, flag_of, is_switch, variable_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: In a context's `meta`: the help is to show every option.
+#: The key in a context's `meta` that makes the help show every option.
 HELP_ALL = "jobfs.help_all"
 
-#: What completes to any directory, or any file: the shell looks itself.
+#: Completion of any directory, and of any file, which the shell does itself.
 directories = click.Path(file_okay=False).shell_complete
 files = click.Path().shell_complete
 
@@ -25,8 +25,11 @@ files = click.Path().shell_complete
 def complete_mounted(
     context: click.Context, parameter: click.Parameter, begun: str
 ) -> list[CompletionItem[str]]:
-    """Directories where a job is mounted; if none of them begins so, any path: it may be inside a mount, or relative."""
-    # bash takes what it is given unquoted; names that need quotes are left to its own completion of paths.
+    """Return the directories with a mounted job that begin with `begun`; if there are none, complete any path.
+
+    It may be a path inside a mount, or a relative one.
+    """
+    # bash inserts completions unquoted; names that need quotes are left to its own completion of paths.
     points = {mount.point: mount.kind for mount in list_mounts()}
     offered = [
         CompletionItem(point)
@@ -37,7 +40,7 @@ def complete_mounted(
 
 
 def reject_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """A path as it was given; an empty one, which would be the current directory, is refused."""
+    """Return the path as given. Raises BadParameter for an empty one, which would mean the current directory."""
     if value == "":
         raise click.BadParameter("a path is needed, and this one is empty.")
     return value
@@ -47,12 +50,12 @@ class Rare(click.Option):
     """An option that only `--help-all` shows."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """The option's line in the help, None if the help has no room for it."""
+        """Return the option's line in the help; None without `--help-all`."""
         return super().get_help_record(ctx) if ctx.meta.get(HELP_ALL) else None
 
 
 def help_all(command: F) -> F:
-    """`--help-all`, for a command that has options which are `Rare`."""
+    """Add `--help-all`, for a command with options that are `Rare`."""
     return click.option(
         "--help-all", is_flag=True, expose_value=False, is_eager=True, callback=_print_full_help, help="Show every option.",
     )(command)  # fmt: skip
@@ -66,9 +69,9 @@ def _print_full_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> No
 
 
 def setting_options(*main: str) -> Callable[[F], F]:
-    """Every setting as an option, plus `-o`; values reach the command as given, None if not given.
+    """Add every setting as an option, and `-o`. A setting that was not given reaches the command as None.
 
-    `main`: the names of the settings that `--help` shows, `mount_options` for `-o`.
+    `main`: the names of the settings that `--help` shows; `mount_options` stands for `-o`.
     """
 
     def add(command: F) -> F:
@@ -85,7 +88,7 @@ def setting_options(*main: str) -> Callable[[F], F]:
 
 
 def state_dir_option(command: F) -> F:
-    """`--state-dir`, for commands that look for a running mount."""
+    """Add `--state-dir`, for commands that look for a running mount."""
     return _option("state_dir", rare=False)(command)
 
 
@@ -113,7 +116,7 @@ def _option(name: str, *, rare: bool) -> Callable[[F], F]:
 
 
 def _describe_default(name: str) -> str:
-    """How the help tells a setting's default, "" if there is none to tell."""
+    """Return the note on a setting's default for the help, "" if there is none."""
     default = OPTIONS[name].default
     if is_switch(name) or not isinstance(default, (str, int, float)):
         return ""

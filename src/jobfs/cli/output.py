@@ -1,4 +1,4 @@
-"""What commands write: a file of a mount, all of it or nothing, as an editor does; or standard output."""
+"""Output of commands: into a file of a mount, all or nothing as an editor does it; or to standard output."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from jobfs.errors import FsError, UsageError
 from jobfs.names import quote_for_shell
 from jobfs.settings import shell_command
 
-#: Bytes of a name that its scratch name begins with: 255 less what is around them.
+#: Bytes of the file's name in its scratch name: 255 less what surrounds them.
 _SHARED = 200
 
 
 def replace_file(file: Path, data: bytes, before_rename: Callable[[], object] = lambda: None) -> None:
-    """Write `data` to a scratch name beside the file, rename that over it, and return when the server has it.
+    """Write `data` under a scratch name beside the file, rename that over the file, and return when the server has it.
 
-    Raises UsageError for a file or a mount that can't be written, FsError for everything else; then the file is as it was, but
-    where only the last step has failed: its bytes are sent later.
+    Raises UsageError for a file or a mount that can't be written, FsError for everything else. After an error the file is
+    unchanged, unless only the last step failed: then it has the new bytes, which are sent later.
     """
     begun = os.fsencode(file.name)[:_SHARED].decode(errors="ignore")
     scratch = file.with_name(f".{begun}.{secrets.token_hex(4)}.swp")
@@ -43,9 +43,9 @@ def replace_file(file: Path, data: bytes, before_rename: Callable[[], object] = 
 
 
 def print_unless_same_file(file: str, data: bytes) -> None:
-    """Write to standard output, unless that is the file: the shell has emptied it by now.
+    """Write to standard output. If that is the file itself, the shell has emptied it already: then raise UsageError.
 
-    Raises UsageError, BrokenPipeError, FsError if not everything could be written.
+    Raises BrokenPipeError, or FsError if not everything could be written.
     """
     with contextlib.suppress(OSError):
         if os.path.samestat(os.stat(file), os.fstat(sys.stdout.fileno())):
@@ -70,7 +70,7 @@ def sync_file(file: Path) -> None:
 
 
 def write_error(file: Path, error: OSError) -> UsageError | FsError:
-    """The error of a command that could not write a file."""
+    """Return the error for a command that could not write a file."""
     if error.errno == errno.EROFS:
         return UsageError(f"{file} is mounted read-only")
     if error.errno in (errno.EPERM, errno.EACCES):
@@ -79,7 +79,7 @@ def write_error(file: Path, error: OSError) -> UsageError | FsError:
 
 
 def read_only_error(file: Path) -> UsageError:
-    """The error of a command that was given a readOnly file."""
+    """Return the error for a command that must change a readOnly file."""
     return UsageError(f"{file} is readOnly in the job: chmod u+w {quote_for_shell(file)} first")
 
 

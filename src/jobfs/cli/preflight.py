@@ -1,4 +1,4 @@
-"""Checks before anything is mounted, and the API key; each failure is one sentence with its remedy (vfs/semantics.md 6)."""
+"""Checks before mounting, and the API key. Each failure is one sentence with its remedy (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jobfs.api.client import Client
 
 _DEVICE = Path("/dev/fuse")
-#: What can be done where the device can't be opened: by the error, and in a container.
+#: Remedies where the device can't be opened: by errno, and for a container.
 _REMEDIES = {
     errno.EACCES: f"this user may not: on a desktop, sudo chmod 666 {_DEVICE}; or mount as a user who may",
     errno.EPERM: "something keeps this process from it, as a sandbox or a container does",
@@ -37,14 +37,14 @@ _LIBRARY = "libfuse.so.2"
 _STATUS = Path("/proc/self/status")
 _CAP_SYS_ADMIN = 21
 _PR_SET_DUMPABLE = 4
-#: Seconds that the server has for one small answer, whatever --timeout says; and that all the asking may take.
+#: Seconds for one small reply of the server, even if --timeout is longer; and seconds for all requests of the check together.
 _PROBE, _PROBE_LIMIT = 4.0, 7.0
 
 
 def check_machine(settings: Settings, job: str, directory: str, say: Callable[[str], object]) -> str:
-    """The mount point's real path, if this machine can mount `job` there; else raises UsageError.
+    """Return the real path of the mount point if this machine can mount `job` there; else raise UsageError.
 
-    A dead mount that is there is taken away; `say` tells the user.
+    Unmounts a dead mount there, which `say` reports to the user.
     """
     check_job_id(job)
     normalize_base_url(settings.base_url)
@@ -60,7 +60,7 @@ def check_machine(settings: Settings, job: str, directory: str, say: Callable[[s
 
 
 def list_checks(settings: Settings) -> dict[str, Callable[[], str]]:
-    """By what they look at, the checks of a machine: each returns in words what is well, or raises UsageError."""
+    """Return the checks of this machine by their subjects. Each check returns a text on what is well, or raises UsageError."""
     return {"/dev/fuse": check_device, "libfuse 2": check_library, "fusermount": check_helper} | {
         f"{what} directory": partial(check_writable, path, what, option)
         for path, what, option in _writable_places(settings)
@@ -68,12 +68,12 @@ def list_checks(settings: Settings) -> dict[str, Callable[[], str]]:
 
 
 def _writable_places(settings: Settings) -> tuple[tuple[Path, str, str], ...]:
-    """The directories that a mount writes in: each with what it is for, and the option that moves it."""
+    """Return the directories that a mount writes in, each with its purpose and the option that moves it."""
     return (settings.cache_dir, "cache", "--cache-dir"), (settings.state_dir, "state", "--state-dir")
 
 
 def check_mount_point(directory: str, say: Callable[[str], object]) -> str:
-    """The real path of an empty directory where no job is mounted, once a dead mount there is taken away; raises UsageError."""
+    """Return the real path of an empty directory where no job is mounted; else raise UsageError. Unmounts a dead mount there."""
     path = os.path.realpath(directory)
     there = mount_at(path)
     if there is not None and is_dead(path):
@@ -94,11 +94,11 @@ def check_mount_point(directory: str, say: Callable[[str], object]) -> str:
 def probe_server(
     settings: Settings, job: str, key: KeySource, concurrently: Callable[[], object] = lambda: None
 ) -> int:
-    """How many items the job has, about; raises UsageError within a few seconds if it refuses job or key.
+    """Return the approximate number of items of the job. Raises UsageError within a few seconds if there is no usable answer.
 
-    `concurrently` is done while the question is on its way.
+    Calls `concurrently` while the request is in flight.
     """
-    # Loaded only now, so that help is there at once; and not in the thread that asks, while this one may load more.
+    # Imported only now, so that help is fast; and not in the thread that asks, because `concurrently` may import more modules.
     from jobfs.api.client import Client
 
     try:
@@ -124,14 +124,14 @@ def _probe(connect: type[Client], settings: Settings, job: str, key: KeySource) 
         try:
             return client.get_instance().count_items or 0
         except ContractError:
-            # The answer may be too large, if it has all items in it: a page tells how many there are.
+            # The reply may be too large if it includes all items; a page of the listing says how many there are.
             return client.list_page(1, 0).total
 
 
 def check_writable(path: Path, what: str, option: str) -> str:
-    """Make the directory if need be, and a file in it: only that shows that files can be made.
+    """Make the directory if it is missing, and a file in it: nothing less proves that it is writable.
 
-    Before that, check that the directory is this user's alone: another writer would choose what is read from it.
+    First check that the directory is only this user's: another writer could choose what is read from it. Raises UsageError.
     """
     try:
         with open_own_directory(path, what, option), tempfile.TemporaryFile(dir=path):
@@ -144,7 +144,7 @@ def check_writable(path: Path, what: str, option: str) -> str:
 
 
 def check_device() -> str:
-    """Check that this process can open /dev/fuse."""
+    """Check that this process can open /dev/fuse. Raises UsageError."""
     try:
         os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
@@ -154,7 +154,7 @@ def check_device() -> str:
 
 
 def check_library() -> str:
-    """Load the library, and tell its binding where it is: without this the binding would start other programs to find it."""
+    """Load libfuse, and give fusepy its path: fusepy would start other programs to find it. Raises UsageError."""
     library = os.environ.get("FUSE_LIBRARY_PATH", _LIBRARY)
     try:
         ctypes.CDLL(library)
@@ -168,7 +168,7 @@ def check_library() -> str:
 
 
 def check_helper() -> str:
-    """Check that this process may mount: by itself as root, else by the program that does so for ordinary users."""
+    """Check that this process may mount: as root by itself, otherwise with fusermount. Raises UsageError."""
     root = os.geteuid() == 0
     if not root and shutil.which("fusermount") is None:
         raise UsageError("fusermount is missing: install fuse3 (or fuse)")
@@ -186,9 +186,9 @@ def check_helper() -> str:
 
 
 def find_key(settings: Settings) -> KeySource:
-    """The key in `api_key_file`, else in PERSTACK_API_KEY; read once, so that a bad one is UsageError now.
+    """Return the key in `api_key_file`, or else in PERSTACK_API_KEY. Reads it at once, so that a bad key raises UsageError now.
 
-    From here on this process leaves no core dump, unless `allow_core_dumps`.
+    From then on this process leaves no core dump, unless `allow_core_dumps`.
     """
     if not settings.allow_core_dumps:
         _disable_core_dumps()
@@ -199,10 +199,10 @@ def find_key(settings: Settings) -> KeySource:
         return fixed_key(key)
     path = settings.api_key_file
     if not path.is_file():
-        # The sentence does not name the file: someone may have given the key in its place.
+        # The sentence does not name the file: the user may have given the key in its place.
         raise UsageError("what is given as --api-key-file is not a file")
     info = path.stat()
-    # As ssh asks of a private key. Only the user's own file: others are an administrator's affair.
+    # As ssh requires of a private key. Only for the user's own file: others are the administrator's business.
     if info.st_uid == os.geteuid() and info.st_mode & 0o077:
         print_escaped(
             f"jobfs: others can read the API key in {path}: chmod 600 {quote_for_shell(path)}", err=True
@@ -213,9 +213,9 @@ def find_key(settings: Settings) -> KeySource:
 
 
 def _disable_core_dumps() -> None:
-    """The kernel writes no core of this process, hands none to a program, and lets no debugger of the same user attach.
+    """Let the kernel write no core dump of this process, pass none to a program, and refuse debuggers of the same user.
 
-    It also gives /proc/PID of this process to root: other programs of the user no longer read its environment there.
+    /proc/PID of this process then belongs to root, so other programs of the user can't read its environment there.
     """
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

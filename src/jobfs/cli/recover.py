@@ -1,4 +1,4 @@
-"""`jobfs recover JOB`: finish what mounts that were killed have left, without mounting (save/protocol.md, Recovery)."""
+"""`jobfs recover JOB`: finish the work of mounts that were killed, without mounting (save/protocol.md, Recovery)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def recover(
 
 
 def _finish_all(settings: Settings, job: str, key: KeySource) -> int:
-    """Finish what each ended mount of the job has left; return the exit code."""
+    """Finish the work that each ended mount of the job has left; return the exit code."""
     running, ended = _name_running(settings, job), slot.find_others(settings.state_dir, job, "")
     if not ended and not running:
         print_escaped(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
@@ -98,7 +98,7 @@ def _name_running(settings: Settings, job: str) -> bool:
 def _try_to_finish(
     settings: Settings, job: str, key: KeySource, found: slot.FoundDirectory
 ) -> list[Any] | None:
-    """Finish one slot as `_finish` does; return None, and name the error, where it fails: other slots are not affected."""
+    """Finish one slot as `_finish` does. If that fails, print the error and return None, so that other slots are not affected."""
     try:
         return _finish(settings, job, key, slot.reopen(found, settings.base_url))
     except JobfsError as error:
@@ -108,7 +108,7 @@ def _try_to_finish(
 
 @limit_time()
 def _finish(settings: Settings, job: str, key: KeySource, place: slot.StateDirectory) -> list[Any]:
-    """Do for one slot what its next mount would; returns what is left."""
+    """Do for one slot what its next mount would do; return what is still left."""
     place.write_record()
     where = place.record.directory
     with (
@@ -119,7 +119,7 @@ def _finish(settings: Settings, job: str, key: KeySource, place: slot.StateDirec
         for line in (*mounted.vfs.warnings, *(f"taken up: {line}" for line in mounted.vfs.taken_up)):
             print_escaped(line)
         left: list[Any] = list(mounted.vfs.flush_all(None, None, progress))
-        # Deletes wait until no request of the killed mount can still be carried out (R7), the listing afterwards is short.
+        # Deletes wait until no request of the killed mount can still be executed (R7); the listing after that is short.
         if not left:
             left = mounted.vfs.wait_for_cleanup(2 * settings.request_lifetime + settings.timeout)
         if not left:
@@ -140,7 +140,7 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
             f"the state of mount {mount} is on this machine: {settings.recovery_command(job)}, without --of, loses nothing"
         )
     with tempfile.TemporaryDirectory(prefix="jobfs-recover-") as directory:
-        # This has a state directory of its own: it leaves alone what other mounts have left on this machine.
+        # In a state directory of its own, which keeps it from taking over what other mounts have left on this machine.
         place = slot.acquire(Path(directory), job, "(recover)", settings.base_url)
         with _run_without_mount(settings, job, key, place) as mounted:
             mounted.vfs.refresh()
@@ -163,7 +163,7 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
 def _run_without_mount(
     settings: Settings, job: str, key: KeySource, place: slot.StateDirectory
 ) -> Iterator[MountParts]:
-    """The parts of a mount, at work without a mount point; at the end it is noted whether anything is left."""
+    """Run the parts of a mount without a mount point; at the end, record in the slot whether anything is left."""
     from jobfs.cli import graph
 
     mounted = graph.build_mount(settings, job, place, key)
@@ -171,7 +171,7 @@ def _run_without_mount(
         mounted.vfs.start()
         yield mounted
     except KeyboardInterrupt:
-        # After an interrupt the requests under way are not waited for: the next run looks what became of them.
+        # After an interrupt, do not wait for requests in flight: the next run checks their outcome.
         mounted.break_off()
         raise
     finally:

@@ -1,4 +1,4 @@
-"""`jobfs restore FILE`: what was saved last in a file, whatever has become of it (vfs/semantics.md 4, Kept saves)."""
+"""`jobfs restore FILE`: the last save of a file, even if the job has changed the file since (vfs/semantics.md 4, Kept saves)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def restore(file: str, in_place: bool, forget: bool, state_dir: str | None) -> i
 
 
 def _find_places(file: str, state_dir: str | None) -> tuple[list[tuple[slot.FoundDirectory, str]], bool]:
-    """Return the mounts that may keep a save of a file, with its path in each, and whether they run. Raises UsageError."""
+    """Return the mounts that may keep a save of a file, each with its path inside, and whether they run. Raises UsageError."""
     try:
         return [find_mount_of(file, state_dir)], True
     except UsageError:
@@ -66,7 +66,7 @@ def _gone_error(file: str) -> UsageError:
 
 
 def _read_save(file: str, places: list[tuple[slot.FoundDirectory, str]]) -> bytes:
-    """Return what the first of these mounts that has a save of the file keeps. Raises UsageError if none has."""
+    """Return the save from the first of these mounts that keeps one. Raises UsageError if none does."""
     for found, inside in places:
         data = read_copy(found.path / SAVES, inside, lifetime=SAVES_LIFETIME)
         if data is not None:
@@ -75,7 +75,10 @@ def _read_save(file: str, places: list[tuple[slot.FoundDirectory, str]]) -> byte
 
 
 def _path_in_mount(file: str, found: slot.FoundDirectory) -> Path:
-    """Return the file's path in a mount: a link to the file stays a link. Raises UsageError if nothing is mounted there."""
+    """Return the file's path in a mount. Raises UsageError if the job is not mounted there.
+
+    A link from outside the mount is resolved, so that the file is replaced and not the link.
+    """
     if not is_attached(found):
         raise UsageError(f"{directory_of(found)} is unmounted: mount the job there again")
     path = os.path.abspath(file)
@@ -87,7 +90,7 @@ def _note_put_back(found: slot.FoundDirectory, inside: str) -> None:
 
 
 def _forget(found: slot.FoundDirectory, inside: str, *, runs: bool) -> bool:
-    """Remove what a mount keeps of a file; False if it keeps nothing. Raises UsageError, NoMountError."""
+    """Remove the save that a mount keeps of a file; return whether it kept one. Raises UsageError, NoMountError."""
     if runs:
         return bool(control.call_mount(found.path, "forget", {"path": inside})["known"])
     place = slot.reopen(found, "")

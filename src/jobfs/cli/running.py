@@ -1,4 +1,4 @@
-"""Mounts of this user, by their slots in the state directory: running ones, and ended ones with what they have left."""
+"""Mounts of this user, found by their slots in the state directory: running mounts, and ended ones with what they have left."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from jobfs.state.backlog import read_backlog
 
 
 def running_mounts(state_dir: str | None) -> list[slot.FoundDirectory]:
-    """Every running mount of the state directory, by mount point."""
+    """Return every running mount of the state directory, sorted by mount point."""
     found = slot.find_running(load_settings({"state_dir": state_dir}).state_dir)
     return sorted((entry for entry in found if entry.record is not None), key=directory_of)
 
 
 def find_mount_of(path: str, state_dir: str | None) -> tuple[slot.FoundDirectory, str]:
-    """The running mount that `path` is or lies in, and the path inside it; else raises UsageError."""
+    """Return the running mount at or above `path`, and the path inside it. Raises UsageError if there is none."""
     found = _find_by_record(path, state_dir) or _find_by_mount_table(path, state_dir)
     if found is None:
         left = [each.description for each in find_ended(state_dir) if each.directory in _possible_paths(path)]
@@ -37,8 +37,8 @@ def find_mount_of(path: str, state_dir: str | None) -> tuple[slot.FoundDirectory
 
 
 def _find_by_record(path: str, state_dir: str | None) -> tuple[slot.FoundDirectory, str] | None:
-    """Find the running mount of `path` by the records in the state directory, without a look at the mount; None if none fits."""
-    # Of several mounts at one directory some may be detached: that of the job that is mounted there now comes first.
+    """Find the running mount of `path` by the records in the state directory, without touching the mount; None if none fits."""
+    # Of several mounts at one directory some may be detached: the one of the job that is mounted there now comes first.
     candidates = sorted(
         running_mounts(state_dir), key=lambda found: (-len(directory_of(found)), not is_attached(found))
     )
@@ -51,9 +51,9 @@ def _find_by_record(path: str, state_dir: str | None) -> tuple[slot.FoundDirecto
 
 
 def _find_by_mount_table(path: str, state_dir: str | None) -> tuple[slot.FoundDirectory, str] | None:
-    """Find the mount of `path` by the mount table, for one with another state directory; None if no job is mounted there.
+    """Find the mount of `path` in the mount table, for a mount with another state directory; None if no job is mounted there.
 
-    Raises UsageError if the mount does not say which one it is.
+    Raises UsageError if the mount does not say which slot it has.
     """
     for spelt in map(Path, _possible_paths(path)):
         for above in (spelt, *spelt.parents):
@@ -64,13 +64,13 @@ def _find_by_mount_table(path: str, state_dir: str | None) -> tuple[slot.FoundDi
 
 
 def _possible_paths(path: str) -> Iterator[str]:
-    """The paths by which a mount may know this path; to make the last one, that mount may be asked for links."""
+    """Yield the paths by which a mount may know this path. Computing the last one may make the mount resolve links."""
     yield os.path.abspath(path)
     yield os.path.realpath(path)
 
 
 def _find_by_status(there: MountInfo, state_dir: str | None) -> slot.FoundDirectory:
-    """A mount that has another state directory, by its own status. Raises UsageError if it does not answer, with the remedy."""
+    """Return the slot of a mount with another state directory, read from its own status. Raises UsageError, with the remedy."""
     point = there.point
     if there.user is not None and there.user != os.geteuid():
         name = user_name(there.user)
@@ -90,13 +90,13 @@ def _find_by_status(there: MountInfo, state_dir: str | None) -> slot.FoundDirect
 
 
 def is_attached(found: slot.FoundDirectory) -> bool:
-    """True if the job that is now mounted at the directory of a slot is the job of the slot."""
+    """Return whether the slot's job is the one that is mounted at the slot's directory now."""
     there = mount_at(directory_of(found))
     return there is not None and there.kind == "fuse.jobfs" and there.source in ("", found.path.parent.name)
 
 
 def find_ended_at(path: str, state_dir: str | None) -> list[tuple[slot.FoundDirectory, str]]:
-    """Return the ended mounts in which `path` was, the latest first, each with the path inside."""
+    """Return the ended mounts that `path` was in, latest first, each with the path inside it."""
     found = [
         (each, spelt[len(directory) + 1 :])
         for each in _ended_slots(state_dir)
@@ -108,7 +108,7 @@ def find_ended_at(path: str, state_dir: str | None) -> list[tuple[slot.FoundDire
 
 
 def find_mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.FoundDirectory, str]]:
-    """The mount of a path, or every running one: each with the path inside it. Raises UsageError if there is none."""
+    """Return the mount of a path, or every running one, each with the path inside it. Raises UsageError if there is none."""
     if path is not None:
         return [find_mount_of(path, state_dir)]
     found = running_mounts(state_dir)
@@ -118,7 +118,7 @@ def find_mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.F
 
 
 def ask_or_report(found: slot.FoundDirectory, name: str, args: dict[str, Any], **how: Any) -> Any:
-    """What a mount answers. If it does not, tells the user and returns None: others can still be asked. Raises FsError."""
+    """Return a mount's reply. If there is none, print why and return None: others can still be asked. Raises FsError."""
     try:
         return control.call_mount(found.path, name, args, **how)
     except control.NoMountError as error:
@@ -127,12 +127,12 @@ def ask_or_report(found: slot.FoundDirectory, name: str, args: dict[str, Any], *
 
 
 def directory_of(found: slot.FoundDirectory) -> str:
-    """Where a mount is, "" if that is not known."""
+    """Return the mount point of a slot; "" if unknown."""
     return found.record.directory if found.record else ""
 
 
 class EndedMount(NamedTuple):
-    """A slot whose process is gone; `dead`: its mount is still there. `left`: what it has left, in words, "" if nothing."""
+    """A slot whose process is gone. `dead`: its mount still exists. `left`: what it has left, in words; "" if nothing."""
 
     found: slot.FoundDirectory
     dead: bool
@@ -140,12 +140,12 @@ class EndedMount(NamedTuple):
 
     @property
     def directory(self) -> str:
-        """Where it was mounted."""
+        """Return its mount point."""
         return directory_of(self.found)
 
     @property
     def description(self) -> str:
-        """A sentence with the remedy."""
+        """Return a sentence on what is left, with the remedy."""
         if self.dead:
             remedy = _remedy(self.directory, self.found.path.parents[1])
             return remedy + (f"; it has left {self.left}" if self.left else "")
@@ -154,7 +154,7 @@ class EndedMount(NamedTuple):
 
     @property
     def recovery_command(self) -> str:
-        """The command that sends what it has left."""
+        """Return the command that sends what is left."""
         home, state_dir = self.found.path.parents[:2]
         base_url, key_file = (each.base_url, each.api_key_file) if (each := self.found.record) else ("", "")
         return shell_command(
@@ -163,7 +163,10 @@ class EndedMount(NamedTuple):
 
 
 def find_ended(state_dir: str | None) -> list[EndedMount]:
-    """The dead mounts, and the ended ones that have left something; for a job that is mounted, its status tells of them."""
+    """Return the dead mounts, and the ended ones that have left something.
+
+    What ended mounts of a mounted job have left is not included: the status of that job's mount lists it.
+    """
     mounted = {found.path.parent for found in running_mounts(state_dir)}
     every = list[EndedMount]()
     for found in _ended_slots(state_dir):
@@ -175,16 +178,16 @@ def find_ended(state_dir: str | None) -> list[EndedMount]:
 
 
 def _ended_slots(state_dir: str | None) -> Iterator[slot.FoundDirectory]:
-    """The slots whose process is gone."""
+    """Yield the slots whose process is gone."""
     root = load_settings({"state_dir": state_dir}).state_dir
     with contextlib.suppress(OSError):  # there is no state directory yet
         for job in sorted(os.listdir(root)):
-            with contextlib.suppress(OSError):  # a mount of that job tells what is wrong with its directory
+            with contextlib.suppress(OSError):  # a mount of that job reports what is wrong with its directory
                 yield from slot.find_others(root, job, "")
 
 
 def report_ended(state_dir: str | None) -> bool:
-    """Name the ended mounts on stderr; True if there are any."""
+    """Name the ended mounts on stderr; return whether there are any."""
     every = find_ended(state_dir)
     for each in every:
         print_escaped(f"jobfs: {each.description}", err=True)
@@ -192,7 +195,7 @@ def report_ended(state_dir: str | None) -> bool:
 
 
 def describe_left(found: slot.FoundDirectory) -> str:
-    """What an ended mount has left, in words, as its journal says; "" if nothing."""
+    """Return in words what an ended mount has left, as its journal says; "" if nothing."""
     try:
         return describe_kept(read_backlog(found.path).to_entries())
     except UsageError as error:
@@ -200,7 +203,7 @@ def describe_left(found: slot.FoundDirectory) -> str:
 
 
 def describe_dead(directory: str) -> str:
-    """The words for a dead mount, wherever it is met."""
+    """Return the words that all messages use for a dead mount."""
     return f"the process that served {directory} is gone"
 
 

@@ -1,5 +1,6 @@
-"""`jobfs recover JOB --save TO`: copy what ended mounts have left unsent, without the server (vfs/semantics.md 6, Unsent files
-without a server).
+"""`jobfs recover JOB --save TO`: copy unsent files of ended mounts, without the server.
+
+Implements vfs/semantics.md 6, Unsent files without a server.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jobfs.state.salvage import UnsentEntry, list_local_bytes, read_unsent
 
 
 def save_unsent(state_dir: Path, job: str, to: Path) -> int:
-    """Copy what the ended mounts of the job have left unsent to `to`; return the exit code. Raises UsageError."""
+    """Copy the unsent files of ended mounts of the job to `to`; return the exit code. Raises UsageError."""
     _check_destination(to, state_dir)
     copies, whole = UnsentCopier(to), True
     for found in slot.find_of_job(state_dir, job):
@@ -32,7 +33,7 @@ def save_unsent(state_dir: Path, job: str, to: Path) -> int:
 
 
 def _check_destination(to: Path, state_dir: Path) -> None:
-    """Raises UsageError if nothing can be copied to `to`."""
+    """Raise UsageError if nothing can be copied to `to`."""
     if os.path.lexists(to) and not to.is_dir():
         raise UsageError(f"{to} is not a directory: give --save one, or a name that is free")
     if Path(os.path.realpath(to)).is_relative_to(os.path.realpath(state_dir)):
@@ -42,7 +43,7 @@ def _check_destination(to: Path, state_dir: Path) -> None:
 
 
 def _save_one(found: slot.FoundDirectory, copies: UnsentCopier) -> bool:
-    """Copy what one mount has left; return whether that is everything."""
+    """Copy the unsent files of one mount; return whether all were copied."""
     where = directory_of(found) or str(found.path)
     try:
         with slot.exclude_mounts(found) as ended:
@@ -55,7 +56,7 @@ def _save_one(found: slot.FoundDirectory, copies: UnsentCopier) -> bool:
 
 
 def _list_unsent(found: slot.FoundDirectory, where: str) -> list[UnsentEntry]:
-    """Return what a mount has unsent, with names if its journal can be read. Raises OSError."""
+    """Return the unsent files of a mount, with their names if its journal can be read. Raises OSError."""
     try:
         return read_unsent(found.path)
     except UsageError as error:
@@ -68,7 +69,7 @@ def _list_unsent(found: slot.FoundDirectory, where: str) -> list[UnsentEntry]:
 
 
 class UnsentCopier:
-    """What was copied so far: what several mounts have at one path is copied to several places."""
+    """Copies unsent files, and remembers their paths: files of several mounts at one path get different places."""
 
     def __init__(self, to: Path) -> None:
         self.count = 0
@@ -77,12 +78,12 @@ class UnsentCopier:
         self._directories: set[str] = set()
 
     def copy_all(self, entries: Iterable[UnsentEntry], mount: str, where: str) -> bool:
-        """Copy what the mount with the id `mount` has left, and print a line for each; return whether all was copied."""
+        """Copy the unsent files of the mount with the id `mount`, and print a line for each; return whether all were copied."""
         outcomes = [self._copy_one(unsent, *self._choose_path(unsent, mount, where)) for unsent in entries]
         return all(outcomes)
 
     def sync(self) -> bool:
-        """Bring the copies to the disk; return whether that has worked."""
+        """Sync the copies to the disk; return whether that succeeded."""
         try:
             self._to.sync()
         except OSError as error:
@@ -91,7 +92,7 @@ class UnsentCopier:
         return True
 
     def _choose_path(self, unsent: UnsentEntry, mount: str, where: str) -> tuple[str, str]:
-        """Return the path for a copy, and why it is not the path that its program gave it, "" if it is."""
+        """Return the path for a copy, and why it is not the path that its program used; "" if it is."""
         number = f"{mount}/{unsent.source.name}" if unsent.source else ""
         if not unsent.path:
             return number, "its name is not known"
@@ -102,15 +103,15 @@ class UnsentCopier:
         return unsent.path, unsent.reason
 
     def _is_taken(self, unsent: UnsentEntry) -> bool:
-        """Return whether another copy has this path, or is a file where this one needs a directory."""
+        """Return whether another copy has this path, or whether one of the two is a file where the other needs a directory."""
         file_in_way = not self._files.isdisjoint({unsent.path, *_directories_above(unsent.path)})
         return file_in_way or (unsent.source is not None and unsent.path in self._directories)
 
     def _copy_one(self, unsent: UnsentEntry, path: str, reason: str) -> bool:
-        """Copy one file or directory to `path`, and print a line; return whether that has worked."""
+        """Copy one file or directory to `path`, and print a line; return whether that succeeded."""
         try:
             if not path:
-                raise OSError(0, reason)  # a directory
+                raise OSError(0, reason)  # a directory has no number to copy it under
             amount = self._write_one(unsent, path)
         except OSError as error:
             why = f"{self._to.top / path} exists" if isinstance(error, FileExistsError) else error.strerror
@@ -122,19 +123,19 @@ class UnsentCopier:
         return True
 
     def _write_one(self, unsent: UnsentEntry, path: str) -> str:
-        """Copy one file or directory, and return in words how large it is. Raises OSError."""
+        """Copy one file or directory; return its size in words. Raises OSError."""
         if unsent.source is None:
             self._to.make_directory(path, unsent.mode)
             self._directories.add(path)
             return "/"
-        # Also if this is refused: what another mount has at this path is copied to another place in any case.
+        # Recorded even if the copy fails: another mount's file at this path gets another place in any case.
         self._files.add(path)
         copied = self._to.copy(path, unsent.source, unsent.size, unsent.mode, unsent.mtime_ns)
         return f" ({format_size(copied)})"
 
 
 def _directories_above(path: str) -> set[str]:
-    """Return the directories above a path, but for the top."""
+    """Return the directories above a path, without the top."""
     found = set[str]()
     while path := names.parent(path):
         found.add(path)

@@ -1,4 +1,4 @@
-"""What a person reads: lines that can't steer a terminal, and how far long work is."""
+"""Output for people: lines without control characters for the terminal, and progress."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from jobfs.settings import format_size as format_size
 
 
 def print_escaped(text: object, *, err: bool = False) -> None:
-    """Print one line, escaped: names and reasons come from the server, the job or a neighbour."""
+    """Print one line, escaped: it may contain names and reasons from the server, the job or another user."""
     click.echo(escape_for_terminal(text), err=err)
 
 
 def print_sentence(sentence: str) -> None:
-    """Print on stderr a sentence that comes from a mount."""
+    """Print on stderr a sentence that a mount sent."""
     print_escaped(f"jobfs: {sentence}", err=True)
 
 
 def confirm(question: str) -> bool:
-    """The answer to a question, asked on stderr. Raises UsageError where nobody can be asked."""
+    """Ask a yes-or-no question on stderr; return the answer. Raises UsageError if stdin is not a terminal."""
     if not sys.stdin.isatty():
         raise UsageError("nobody can be asked here: give --yes")
     return click.confirm(escape_for_terminal(question), err=True)
 
 
 def format_count(number: int, what: str) -> str:
-    """A number of things: `1 file`, `1,234 files`."""
+    """Format a number of things: `1 file`, `1,234 files`."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 @contextlib.contextmanager
 def show_progress(what: str) -> Iterator[Callable[[SendProgress], None]]:
-    """A function to call with how far the sending is: it shows a bar on a terminal."""
+    """Show a progress bar on a terminal; yield the function that updates it."""
     try:
         if sys.stderr.isatty():
             with _progress_bar(escape_for_terminal(what)) as update:
@@ -56,7 +56,7 @@ def _progress_bar(what: str) -> Iterator[Callable[[SendProgress], None]]:
     from rich.console import Console
     from rich.table import Column
 
-    # On a narrow terminal, the description is cut short first.
+    # On a narrow terminal, the description is shortened first.
     about = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     described = progress.TextColumn("{task.description}", markup=False, table_column=about)
     amounts = progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeElapsedColumn()
@@ -65,7 +65,7 @@ def _progress_bar(what: str) -> Iterator[Callable[[SendProgress], None]]:
         task = bar.add_task(what, total=None)
 
         def update(sent: SendProgress) -> None:
-            # Directories and empty files have no bytes: then nothing moves until they are there.
+            # Directories and empty files have no bytes: the bar does not move until the server has them.
             files = f"{sent.files} of {format_count(sent.all_files, 'file')}: {what}"
             bar.update(task, completed=sent.bytes, total=sent.all_bytes or None, description=files)
 

@@ -21,26 +21,26 @@ from jobfs.errors import UsageError
 from jobfs.names import replace_hidden_names
 from jobfs.settings import shell_command
 
-#: Exit codes: all well, something needs a person, not mounted or no answer.
+#: Exit codes: all is well; something needs a person; nothing is mounted, or a mount does not answer.
 WELL, NEEDS_A_PERSON, NO_ANSWER = 0, 1, 2
 
-#: Seconds in which a mount answers, or is not well.
+#: Seconds within which a mount must answer.
 _PATIENCE = 10.0
-#: Seconds after which the server's last word on the job is old: it has not answered since.
+#: Seconds after which the server's last report on the job counts as old.
 _OLD = 15.0
-#: Seconds between two looks of `--watch`.
+#: Seconds between two updates of `--watch`.
 _EVERY = 1.0
 
-#: Lists of a status: what each is called, and whether an entry in it needs a person.
+#: Lists in the status: a text for the title, and whether an entry needs a person.
 _LISTS = {
     "unsent": ("not on the server", False),
-    "conflicts": ("", True),  # what to do is among the problems
+    "conflicts": ("", True),  # `problems` says what to do
     "cleaning": ("being tidied up on the server", False),
     "shadowed": ("hidden behind another item of the same name", False),
     "hostile": ("names that can't be shown", False),
     "foreign_hidden": ("saves that another mount left unfinished: mount the job there", False),
 }
-#: Entries of a list that are shown; --json has them all.
+#: The maximum number of entries shown of a list; --json prints all.
 _MOST = 20
 
 
@@ -67,7 +67,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
 
 
 def _look(directory: str | None, state_dir: str | None, *, as_json: bool, watch: bool) -> int:
-    """Show the mounts once; returns the exit code. Raises UsageError if none answers."""
+    """Show the mounts once; return the exit code. Raises UsageError if none answers."""
     reports: list[Status] = []
     try:
         every = find_mounts_of(directory, state_dir)
@@ -85,7 +85,7 @@ def _look(directory: str | None, state_dir: str | None, *, as_json: bool, watch:
 
 
 def _check(reports: Sequence[Status]) -> None:
-    """Raise UsageError if no mount has answered, or one of another version has."""
+    """Raise UsageError if no mount has answered, or one of another version of jobfs has."""
     if not reports:
         raise UsageError("no mount answers")
     for where in (each.get("directory") for each in reports if each.get("schema") != document.SCHEMA):
@@ -94,9 +94,9 @@ def _check(reports: Sequence[Status]) -> None:
 
 
 def _show(reports: Sequence[Status], *, as_json: bool, watch: bool) -> None:
-    """Print what the mounts have answered, as JSON or for a person."""
+    """Print the mounts' statuses, as JSON or for a person."""
     if watch:
-        click.clear()  # of a terminal only
+        click.clear()  # has no effect unless stdout is a terminal
     if as_json:
         click.echo(json.dumps({"mounts": reports}, indent=None if watch else 2))
     else:
@@ -106,7 +106,7 @@ def _show(reports: Sequence[Status], *, as_json: bool, watch: bool) -> None:
 
 
 def _repeat(look: Callable[[], int]) -> int:
-    """Look until Ctrl-C; the exit code of the last look."""
+    """Call `look` until Ctrl-C; return its last exit code."""
     code: int | None = None
     try:
         while True:
@@ -122,7 +122,7 @@ def _repeat(look: Callable[[], int]) -> int:
 
 
 def _format_mount(report: Status) -> Iterator[str]:
-    """A mount as a person reads of it: the facts, the problems, and the lists."""
+    """Yield a mount's status as lines for a person: facts, problems, lists."""
     for name, value in _format_facts(report):
         yield click.style(f"{name:10}", bold=True) + escape_for_terminal(value)
     for problem in report["problems"]:
@@ -148,7 +148,7 @@ def _format_entries(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _format_facts(report: Status) -> Iterator[tuple[str, str]]:
-    """The facts on a mount, a line each: a name and a text."""
+    """Yield the name and the text of each fact on a mount."""
     yield "mount", f"{report['directory']} (process {report['pid']}{', read-only' * report['read_only']})"
     yield "job", f"{report['job_id']} {describe_job(report['job'])}"
     yield "server", f"{report['base_url']} {_describe_server(report)}"
@@ -170,7 +170,7 @@ def _format_facts(report: Status) -> Iterator[tuple[str, str]]:
 
 
 def describe_job(job: JobStatus) -> str:
-    """The job's status and step, its model and what it has used; how long ago, if the server has not answered since."""
+    """Return the job's status, step, model and tokens in words; and their age, if the server has not answered since."""
     if job["status"] is None:
         return "(not known yet)"
     steps = None if job["current_step"] is None else f"step {job['current_step']:,}"
@@ -202,7 +202,7 @@ def _describe_unsent(entries: Sequence[Unsent], failed: int) -> str:
 
 
 def _describe_entry(entry: Mapping[str, Any]) -> str:
-    """One line for an entry of a list: its path, and what else is known of it."""
+    """Return one line for an entry of a list: its path, and what else is known of it."""
     if "origin" in entry:
         return str(entry["reason"])
     told = [
@@ -218,7 +218,7 @@ def _describe_entry(entry: Mapping[str, Any]) -> str:
 
 
 def _format_duration(value: float) -> str:
-    """A duration as people say it."""
+    """Format a duration, given in seconds, as people say it."""
     for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if value >= 2 * length:
             return f"{value / length:.0f} {unit}"

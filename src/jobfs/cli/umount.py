@@ -27,7 +27,7 @@ from jobfs.mountpoint import MountInfo, is_dead, mount_at, unmount
 from jobfs.settings import shell_command
 from jobfs.state.directory import FoundDirectory, is_in_use
 
-#: Seconds that a mount which has answered takes to end.
+#: Seconds within which a mount that has answered must end.
 _ENDING = 15.0
 
 
@@ -79,7 +79,7 @@ def umount(
 
 
 def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
-    """Name every mount, and unmount one after another; if one is refused, the others are still unmounted."""
+    """Name every mount, and unmount one after another. If one fails, the others are still unmounted."""
     dead = filter(attrgetter("dead"), find_ended(state_dir))
     found = [*running_mounts(state_dir), *(each.found for each in dead)]
     if not found:
@@ -129,13 +129,13 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
             f"{directory} is detached, and process {answer['goes_on']} goes on until everything is closed and "
             f"sent{open_there}{unsent}"
         )
-    # Waits, so that the next mount finds the slot free.
+    # Wait, so that the next mount finds the slot free.
     is_in_use(found, _ENDING)
     return _report_left(describe_kept(left))
 
 
 def _exit_code_of_ended(found: FoundDirectory, state_dir: str | None) -> int:
-    """The exit code for a mount that ended before it could answer, by what it has left. Raises NoMountError if it goes on."""
+    """Return the exit code for a mount that ended before it could answer. Raises NoMountError if it has not ended."""
     if is_in_use(found, _ENDING):
         raise NoMountError(f"the mount at {directory_of(found)} does not answer")
     there = mount_at(directory_of(found))
@@ -145,16 +145,16 @@ def _exit_code_of_ended(found: FoundDirectory, state_dir: str | None) -> int:
 
 
 def _report_left(left: str) -> int:
-    """Say what is left or wrong, if anything is. Returns the exit code."""
+    """Print what is left or wrong, if anything; return the exit code."""
     if left:
         print_escaped(f"jobfs: {left}", err=True)
     return 1 if left else 0
 
 
 def _unmount_dead(there: MountInfo, state_dir: str | None) -> int:
-    """Unmount a mount that no process serves any more. Returns 1 if it has left something to be sent, or nobody knows."""
+    """Unmount a mount whose process is gone. Return 1 if it has left something unsent, or if that is not known."""
     known = [each for each in find_ended(state_dir) if each.dead and each.directory == there.point]
-    # Files that are open there give nothing but errors.
+    # Lazily, for programs may have files open there; they only get errors from them.
     unmount(there.point, lazy=True)
     left = known[0].left if known else "what is not known here"
     recovery = known[0].recovery_command if known else shell_command("recover", there.source)

@@ -11,10 +11,10 @@ from jobfs.cli.screen import print_sentence
 from jobfs.document import ASKING, ENDED
 from jobfs.errors import JobfsError, UsageError
 
-#: Exit codes: of the job's statuses, and of the end of `--timeout`, which is that of timeout(1).
+#: Exit codes, by the job's status; and after `--timeout`, the one that timeout(1) uses.
 _CODES = {**dict.fromkeys(ENDED, 1), "completed": 0, ASKING: 3}
 _TIMED_OUT = 124
-#: Seconds that a mount has to answer once `--timeout` has passed; the longest timeout that a socket takes, about.
+#: Seconds that a mount has to answer after `--timeout`; and the longest timeout that a socket accepts, approximately.
 _GRACE, _LONGEST = 5.0, 1e8
 
 

@@ -1,4 +1,4 @@
-"""`jobfs watch [DIR]`: what the job does, a line a change."""
+"""`jobfs watch [DIR]`: show what the job does, one line per change."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from jobfs.errors import JobfsError
 from jobfs.names import join
 from jobfs.state import directory as slot
 
-#: Seconds in which it is seen that nobody reads what is printed, or that a process is gone.
+#: Seconds within which this command notices that nobody reads its output, or that a process is gone.
 _LOOK = 1.0
-#: How each kind of change is shown; others are in the terminal's own colour.
+#: The colour of each kind of change; others have the terminal's own colour.
 _COLOURS = {
     "created": "green", "changed": "yellow", "deleted": "red", "renamed": "cyan", "job": "blue", "conflict": "bright_red",
     "failed": "bright_red", "server": "bright_red", "missed": "bright_red",
@@ -45,7 +45,7 @@ def watch(directory: str | None, as_json: bool, state_dir: str | None) -> int:
     --ttl of the mount says. Exits with 0 at Ctrl-C, with 1 once no mount is left.
     """
     every = find_mounts_of(directory, state_dir)
-    # One at a time: what is not printed yet waits in the mounts, which bound it.
+    # Holds one event: those not printed yet wait in the mounts, which limit their number.
     told: queue.Queue[WatchEvent | JobfsError] = queue.Queue(1)
     for found, inside in every:
         threading.Thread(target=_listen, args=(found, inside, told), daemon=True).start()
@@ -65,7 +65,7 @@ def watch(directory: str | None, as_json: bool, state_dir: str | None) -> int:
 
 
 def _listen(found: slot.FoundDirectory, inside: str, told: queue.Queue[WatchEvent | JobfsError]) -> None:
-    """Hear what a mount tells, and in the end why it tells no more."""
+    """Put the events of a mount into the queue, and at the end the reason why no more will come."""
     where = directory_of(found)
     try:
         control.call_mount(found.path, "watch", {"path": inside}, on_event=told.put)
@@ -78,9 +78,9 @@ def _listen(found: slot.FoundDirectory, inside: str, told: queue.Queue[WatchEven
 
 
 def _next_event(told: queue.Queue[WatchEvent | JobfsError]) -> WatchEvent | JobfsError | None:
-    """What is told next, None if nothing is for a while. Raises BrokenPipeError if nobody can read it."""
+    """Return the next event, None after a while without one. Raises BrokenPipeError if nobody reads the output."""
     reader = select.poll()
-    reader.register(sys.stdout, 0)  # for errors only
+    reader.register(sys.stdout, 0)  # reports errors only
     if reader.poll(0):
         raise BrokenPipeError
     try:
@@ -90,7 +90,7 @@ def _next_event(told: queue.Queue[WatchEvent | JobfsError]) -> WatchEvent | Jobf
 
 
 def _format_event(event: WatchEvent, *, several: bool) -> str:
-    """A change as a person reads of it; `several`: the mount is told too."""
+    """Format a change as a line for a person; with `several` mounts, each path begins with its mount."""
     slash = "/" * event["directory"]
     names = [name + slash for name in (event["old"], event["path"]) if name is not None]
     if several:

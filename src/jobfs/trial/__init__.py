@@ -1,1 +1,1 @@
-"""What jobfs relies on and the API reference leaves open, asked of a server: all by `jobfs doctor --try`, some by a mount."""
+"""Tests of a server for what jobfs needs and the API reference leaves open: `jobfs doctor --try` asks all, a mount some."""

@@ -1,6 +1,6 @@
-"""The questions, as a table: each is a function that asks a server and yields what is not as wished, with its remedy.
+"""The questions, as a table: each is a function that asks a server, and yields what is not as desired, with its remedy.
 
-A mount asks `probe_second_create`, `probe_move_refusal` and `moved_along`, too.
+A mount uses `probe_second_create`, `probe_move_refusal` and `moved_along`, too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from jobfs.errors import (
 from jobfs.namespace.listing import Lister
 from jobfs.nodes import Item, Kind, Permission
 
-#: A name that a server keeps only if it keeps all names; else another name would stand at the target (save/protocol.md R6).
+#: A name that a server keeps only if it keeps every name. A server that changes it would put the item at another path
+#: (save/protocol.md R6).
 TELLTALE = "A\N{COMBINING DIAERESIS}\N{LATIN SMALL LETTER O WITH DIAERESIS} "
 #: The forms in which a server may keep names, and for each a name in another form.
 _COMPOSED, _DECOMPOSED = "composed (Unicode NFC; Macs write NFD)", "decomposed (Unicode NFD)"
@@ -43,11 +44,11 @@ _FORMS = {
 }
 #: The bytes that are sent, and compared with those that come back.
 _CONTENT = random.Random(1).randbytes(3000)
-#: Seconds after which items of another try are taken away: no try takes that long.
+#: Seconds after which items of another trial are deleted: no trial takes that long.
 ABANDONED = 600.0
-#: Looks until everything is gone, and seconds between them: a request that was broken off may be carried out late.
+#: Listings until everything is gone, and seconds between them: an aborted request may be executed late.
 _LOOKS, _BETWEEN = 5, 0.3
-#: Seconds after which even a clock that shows whole seconds shows another one.
+#: Seconds after which even a clock with whole seconds shows another time.
 _TICK = 1.1
 _READ_ONLY = "mount this with --read-only"
 _NEVER = "don't use this server"
@@ -56,30 +57,30 @@ _NEVER = "don't use this server"
 class Mark(StrEnum):
     """What a finding means for a mount."""
 
-    OK = "ok"  # it is as wished
-    SLOWER = "slower"  # all works, and costs more
+    OK = "ok"  # it is as desired
+    SLOWER = "slower"  # everything works, and costs more
     WARN = "WARN"  # something does not work that most people do without
     UNSURE = "UNSURE"  # no answer came
     UNSAFE = "UNSAFE"  # only a mount that does not write is safe
-    FAILED = "FAILED"  # no mount is
+    FAILED = "FAILED"  # no mount is safe
 
 
 class Finding(NamedTuple):
-    """A finding: what the question is about, its mark, and a sentence that says what it means and what can be done."""
+    """The subject of a question, a mark, and a sentence that says what the finding means and what can be done."""
 
     about: str
     mark: Mark
     text: str
 
 
-#: The findings of a question that are not as wished; facts are noted in the Trial. Raises ApiError.
+#: The findings of a question that are not as desired; facts are recorded in the Trial. Raises ApiError.
 Findings = Iterator[tuple[Mark, str]]
 
 
 class Trial:
-    """One try of one server, in a directory in the root of the workspace that no mount shows.
+    """One trial of one server, in a directory in the root of the workspace that no mount shows.
 
-    `scratch` is a directory on this machine for what is sent; `facts` are those of a ServerFacts that were found out.
+    `scratch` is a directory on this machine for the bytes to send; `facts` holds the fields of ServerFacts that were found out.
     """
 
     def __init__(self, client: Client, scratch: Path) -> None:
@@ -90,11 +91,11 @@ class Trial:
         self.root = str(hidden)
 
     def path(self, name: str) -> str:
-        """The path of a name in the try's directory."""
+        """Return the path of a name in the trial's directory."""
         return names.join(self.root, name)
 
     def make_source(self, content: bytes) -> tuple[Path, int]:
-        """A file on this machine with this content, and its size, for a create."""
+        """Make a file on this machine with this content; return its path and size, as a create takes them."""
         path = self._scratch / "source"
         path.write_bytes(content)
         return path, len(content)
@@ -102,20 +103,20 @@ class Trial:
     def create_file(
         self, name: str, content: bytes = b"?", permission: Permission = Permission.READ_WRITE
     ) -> Item:
-        """A new file in the try's directory. Raises ApiError."""
+        """Create a file in the trial's directory. Raises ApiError."""
         return self.client.create_file(self.path(name), *self.make_source(content), permission)
 
     def download_bytes(self, item: Item) -> bytes:
-        """The whole content of a file. Raises ApiError."""
+        """Return the whole content of a file. Raises ApiError."""
         with self.client.download(item.id) as body:
             return b"".join(body.chunks())
 
     def list_items(self) -> list[Item]:
-        """All items of the workspace. Raises ApiError."""
+        """Return all items of the workspace. Raises ApiError."""
         return Lister(self.client).read_all(known=(), own_ids=set)[0]
 
     def leftover_items(self) -> Iterator[Item]:
-        """The items in the try's directory, and those that earlier tries have left. Raises ApiError."""
+        """Yield the items of this trial, and those that earlier trials left behind. Raises ApiError."""
         now = steady_time() + self.client.server_time_offset
         for item in self.list_items():
             parts = names.parse_hidden_name(item.path.partition("/")[0])
@@ -128,14 +129,14 @@ class Trial:
                 yield item
 
 
-# What a mount asks, too
+# Questions that a mount asks, too
 
 
 @contextlib.contextmanager
 def probe_second_create(client: Client, path: str, kind: Kind, source: Path) -> Iterator[bool]:
-    """Whether a second create at `path` is refused; created items are taken away at the end. Raises ApiError.
+    """Yield whether the server refuses a second create at `path`; delete the created items at the end. Raises ApiError.
 
-    `source` has the one byte that a file gets.
+    `source` holds the one byte that a created file gets.
     """
 
     def create() -> Item:
@@ -158,7 +159,7 @@ def probe_second_create(client: Client, path: str, kind: Kind, source: Path) -> 
 
 
 def probe_move_refusal(client: Client, item: Item, taken: Item) -> bool:
-    """Return whether a move of `item` to the path of `taken` is refused and leaves both where they are. Raises ApiError."""
+    """Return whether the server refuses to move `item` to the path of `taken`, and leaves both in place. Raises ApiError."""
     try:
         client.update(item.id, path=taken.path)
         return False
@@ -167,9 +168,9 @@ def probe_move_refusal(client: Client, item: Item, taken: Item) -> bool:
 
 
 def moved_along(client: Client, inside: Iterable[Item], directory: str) -> bool | None:
-    """Whether these items moved along with their directory, whose path is `directory` now. Raises ApiError.
+    """Return whether these items moved along with their directory, whose new path is `directory`. Raises ApiError.
 
-    None if all of them were moved or deleted meanwhile.
+    None if all of them have been deleted, or moved elsewhere, since.
     """
     for item in inside:
         try:
@@ -207,7 +208,7 @@ def _ask_writes(trial: Trial) -> Findings:
 
 def _ask_creates(trial: Trial) -> Findings:
     source, _ = trial.make_source(b"?")
-    # Under a hidden name, an item that gets another name is taken for ours.
+    # Under a hidden name, so that an item which gets another name is recognized as this trial's.
     name = names.HiddenName(names.new_mount_id(), names.new_transaction_id(), names.Role.TRIED, TELLTALE)
     found: dict[Kind, bool] = {}
     why = "a create does not refuse a name that is taken"
@@ -286,7 +287,7 @@ def _ask_permissions(trial: Trial) -> Findings:
         trial.client.update(item.id, path=trial.path("read-only-moved"))
         trial.client.delete(item.id)
     except REFUSALS:
-        # If readOnly is not the reason, this fails as well, and its error is told instead.
+        # If readOnly is not the reason, this fails, too, and its error is reported instead.
         trial.client.update(item.id, permission=Permission.READ_WRITE)
         trial.client.delete(item.id)
         yield Mark.WARN, "what is readOnly can't be renamed, replaced or removed: `chmod +w` it first"
@@ -298,7 +299,7 @@ def _clean_up(trial: Trial) -> Findings:
             if not (left := list(trial.leftover_items())):
                 return
             for item in left:
-                # It may be readOnly, and goes with its directory; the next look sees it.
+                # A readOnly item is deleted with its directory; the next listing shows whether it was.
                 with contextlib.suppress(*REFUSALS, NotFoundError):
                     trial.client.delete(item.id)
             time.sleep(_BETWEEN)
@@ -308,7 +309,7 @@ def _clean_up(trial: Trial) -> Findings:
 
 
 class Question(NamedTuple):
-    """What a question is about, the sentence for all that is as wished, and the function that asks."""
+    """The subject of a question, the sentence for a server that is as desired, and the function that asks."""
 
     about: str
     well: str
@@ -329,19 +330,19 @@ _LAST = Question("cleanup", "all of this was taken away again", _clean_up)
 
 
 def run_trial(trial: Trial) -> Iterator[Finding]:
-    """Ask one question after another, up to the first error. Signals break it off between any two lines."""
+    """Ask the questions in order, up to the first error. A signal may end it between any two findings."""
     for question in QUESTIONS:
         if not (yield from _ask_one(trial, question)):
             return
 
 
 def clean_up(trial: Trial) -> Iterator[Finding]:
-    """Take everything away, and tell how that went."""
+    """Delete everything that this trial has created, and what earlier trials have left; yield how that went."""
     return _ask_one(trial, _LAST)
 
 
 def _ask_one(trial: Trial, question: Question) -> Generator[Finding, None, bool]:
-    """The rows of one question, one at least. Returns False after an error: what comes next would meet it as well."""
+    """Yield the findings of one question, at least one. Return False after an error: the next question would get it, too."""
     well = True
     try:
         for mark, told in question.ask(trial):

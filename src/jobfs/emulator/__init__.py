@@ -5,9 +5,9 @@ from jobfs.emulator import Behaviour, EmulatorConfig, running
 with running(EmulatorConfig(behaviour=Behaviour(find="prefix"))) as server:
     server.store.seed({"notes/a.md": "hello"})
     ...                                             # a client at server.url, server.job, server.key
-    server.faults.next("drop_after", on="create")   # the next create is carried out, its answer is lost
-    server.faults.rate("weather", 0.1)              # a tenth fails, each time in another way
-    server.set(latency=50, bandwidth=2_000_000)     # a slow line
+    server.faults.fail_next("drop_after", on="create")  # the next create is executed, its answer is lost
+    server.faults.set_rate("weather", 0.1)          # a tenth of the requests fail, each in a random way
+    server.set(latency=50, bandwidth=2_000_000)     # a slow network
     with server.down():                             # connections are refused
         ...
     assert not server.log.changes()
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Late, so that the switches can be described where the extra is not installed.
+    # Imported late, so that the switches can be described where the extra is not installed.
     if name in ("Server", "running"):
         from . import runner
 

@@ -1,7 +1,6 @@
-"""The ASGI application: URL, key, ids, latency, faults and log around the operations.
+"""The ASGI application: it checks URL, key and ids, applies latency and faults, and logs, around the operations.
 
-A plain ASGI callable over Starlette's request type: no middleware stack, since this server is also what
-clients are measured against.
+A plain ASGI callable over Starlette's request type, without a middleware stack: clients are benchmarked against this server.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _PAGE = b"<html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1
 
 
 class App:
-    """The local server's application; all state is in the objects it is given."""
+    """The local server's application; all state is in the objects that it is given."""
 
     def __init__(
         self,
@@ -51,7 +50,7 @@ class App:
         self._date = (0, b"")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Answer one request."""
         if scope["type"] != "http":
             return
         if scope["path"].startswith("/_emulator/"):
@@ -80,7 +79,7 @@ class App:
             answer.close()
 
     async def _respond(self, exchange: Exchange, route: Route) -> Answer | None:
-        """The answer, or None if there is to be none; what a rule says happens before or after the work."""
+        """Return the answer, or None if there must be none. A fault takes effect before or after the operation."""
         await exchange.wait_for_head()
         rule = exchange.rule = self._faults.pick(route.operation, exchange.entry.method)
         if rule is not None:
@@ -96,7 +95,7 @@ class App:
         return answer if rule is None else self._spoil(exchange, rule, answer)
 
     def _spoil(self, exchange: Exchange, rule: Rule, answer: Answer) -> Answer | None:
-        """What becomes of the answer once the work is done."""
+        """Apply a fault that takes effect after the operation; return the answer to send, or None."""
         if rule.kind == "error_after":
             answer.close()
             return error_answer(rule.status, rule.reason)
@@ -112,7 +111,7 @@ class App:
         return answer
 
     async def _strike(self, exchange: Exchange, rule: Rule) -> Answer | None:
-        """What happens instead of the work."""
+        """Apply a fault that replaces the operation; return the answer to send, or None."""
         if rule.kind == "drop":
             exchange.drop()
             return None
@@ -130,14 +129,14 @@ class App:
         return answer
 
     def _retry_after_value(self, retry_after: str) -> bytes:
-        """The header's value; "+N" is a date."""
+        """Return the header's value; "+N" becomes the date N seconds from now."""
         if retry_after.startswith("+"):
             clock = time.time() + self._store.behaviour.clock_skew
             retry_after = formatdate(clock + float(retry_after), usegmt=True)
         return retry_after.encode()
 
     async def _run_operation(self, exchange: Exchange, route: Route) -> Answer:
-        """The operation's own answer; its refusals become the reference's error bodies."""
+        """Return the operation's answer; turn its exceptions into the reference's error bodies."""
         try:
             answer = self._find_refusal(exchange, route)
             if answer is None:
@@ -154,12 +153,12 @@ class App:
             raise
         except OSError as failure:
             answer = error_answer(507 if failure.errno == errno.ENOSPC else 500, failure.strerror)
-        # What is left of the body is read, so that the client gets to see the answer.
+        # Read the rest of the body: a client that is still sending could miss the answer.
         await exchange.drain()
         return answer
 
     def _find_refusal(self, exchange: Exchange, route: Route) -> Answer | None:
-        """What is wrong before the operation is asked, in order: 404 or 405, 307, 401, 422, 404 (job)."""
+        """Return the error that precedes the operation, if any; checked in this order: 404 or 405, 307, 401, 422, 404 (job)."""
         if not route.operation:
             return _no_operation_answer(route)
         redirect = self._find_redirect(exchange, route)
@@ -171,7 +170,7 @@ class App:
         return None
 
     def _find_job(self, exchange: Exchange, route: Route) -> None:
-        """The workspace that the request is about. Raises Invalid, Missing."""
+        """Give the exchange its workspace and item id. Raises Invalid, Missing."""
         if not is_valid_id(route.job):
             raise Invalid("params.expertJobId", "expected 24 characters of a-z and 0-9")
         if route.item and not is_valid_id(route.item):
@@ -205,7 +204,7 @@ class App:
         return error_answer(415, "Unsupported content type")
 
     def _date_value(self) -> bytes:
-        """The Date header, of the server's own clock."""
+        """Return the Date header by the server's own clock."""
         second = int(time.time() + self._store.behaviour.clock_skew)
         if second != self._date[0]:
             self._date = (second, formatdate(second, usegmt=True).encode())

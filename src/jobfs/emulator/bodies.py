@@ -1,4 +1,4 @@
-"""Bodies of create and update: multipart as it streams in, or JSON; a mismatch is Invalid, which is a 422."""
+"""Bodies of create and update: streamed multipart, or JSON. A malformed body raises Invalid, which is a 422."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .records import DIRECTORY, FILE, LIFECYCLES, PERMISSIONS, Invalid
 from .store import Blob, EmulatorStore
 from .wire import LONG, SHORT
 
-#: Longest value of a form field that is not the file, in bytes.
+#: The maximum length in bytes of a form field other than the file.
 _FIELD_MAX = 64 * 1024
 
 
 class Unsupported(Exception):  # noqa: N818
-    """A create in a form that is not accepted."""
+    """A create has a content type that is not accepted."""
 
 
 @dataclass(slots=True)
 class CreateRequest:
-    """What a create asks for; `blob` holds a file's bytes."""
+    """The contents of a create's body; `blob` holds a file's bytes."""
 
     kind: Literal["file", "directory"]
     path: str
@@ -36,7 +36,7 @@ class CreateRequest:
 
 
 async def read_create(exchange: Exchange, store: EmulatorStore) -> CreateRequest:
-    """The body of POST items/; Unsupported, or Invalid."""
+    """Read the body of POST items/. Raises Unsupported, Invalid."""
     behaviour = exchange.behaviour
     header = exchange.request.headers.get("content-type", "")
     kind, options = parse_options_header(header)
@@ -52,7 +52,7 @@ async def read_create(exchange: Exchange, store: EmulatorStore) -> CreateRequest
 
 
 async def read_object(exchange: Exchange) -> dict[str, Any]:
-    """A JSON object; Invalid if the body is not one."""
+    """Read a JSON object. Raises Invalid if the body is not one."""
     body = bytearray()
     async for piece in exchange.body():
         body += piece
@@ -68,11 +68,11 @@ async def read_object(exchange: Exchange) -> dict[str, Any]:
 
 
 def _reject_constant(constant: str) -> None:
-    raise ValueError(constant)  # NaN and Infinity, which Python takes for JSON
+    raise ValueError(constant)  # NaN and Infinity, which Python accepts as JSON
 
 
 async def read_update(exchange: Exchange) -> tuple[str | None, str | None, str | None]:
-    """Path, permission and lifecycle of POST items/{id}, each None if absent; Invalid."""
+    """Return path, permission and lifecycle of POST items/{id}, None for those that are absent. Raises Invalid."""
     kind, _ = parse_options_header(exchange.request.headers.get("content-type", ""))
     if kind != b"application/json":
         raise Invalid("body", "expected JSON")
@@ -85,7 +85,7 @@ async def read_update(exchange: Exchange) -> tuple[str | None, str | None, str |
 
 
 class _Form:
-    """Collects the parts: fields in memory, the part `file` straight into a content file."""
+    """Collects the parts of a form: fields in memory, the part `file` directly in a content file."""
 
     def __init__(self, store: EmulatorStore) -> None:
         self.fields: dict[str, str] = {}
@@ -98,7 +98,7 @@ class _Form:
         self._data = bytearray()
 
     def callbacks(self) -> dict[str, Any]:
-        """The parser's hooks."""
+        """Return the parser's callbacks."""
         return {
             "on_part_begin": self._part_begin,
             "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
@@ -122,7 +122,7 @@ class _Form:
         self._value.clear()
 
     def _begin_part(self, named: bool) -> None:
-        # A framework makes a list of parts with one name, and a string of a part without a filename.
+        # As in web frameworks: several parts of one name are a list, and a part without a filename is a string.
         if self._name in self.fields or (self._name == "file" and self.blob is not None):
             raise Invalid(f"body.{self._name}", "given more than once")
         if self._name == "file":
@@ -149,7 +149,7 @@ class _Form:
         self.whole = True
 
     def check_complete(self, kind: Literal["file", "directory"]) -> None:
-        """A file needs bytes, those sent with a directory are dropped. Raises Invalid."""
+        """Check that a file has bytes, and discard those sent with a directory. Raises Invalid."""
         if kind == FILE and self.blob is None:
             raise Invalid("body.file", "required for a file")
         if kind == DIRECTORY and self.blob is not None:
@@ -180,7 +180,7 @@ async def _read_multipart(exchange: Exchange, store: EmulatorStore, boundary: by
 
 
 def _read_json(value: dict[str, Any], store: EmulatorStore, behaviour: Behaviour) -> CreateRequest:
-    # The rewritten client sends path and content only (api/wire.md): such a body is a file.
+    # The rewritten client sends path and content only (api/wire.md): a body without a type is a file's.
     kind, path, permission = _parse_common({"type": _own_spelling(behaviour)[FILE], **value}, behaviour)
     if kind == DIRECTORY:
         return CreateRequest(kind, path, permission, None)

@@ -1,4 +1,4 @@
-"""What a server is started with, and the checks of it."""
+"""The configuration of a server, and its validation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .behaviour import Behaviour
 from .faults import Rule
 from .records import is_valid_id
 
-#: The job and key of a server that a test starts without saying which.
+#: The job and the key of a server that a test starts without naming any.
 DEFAULT_JOB = "test12345678901234567890"
 DEFAULT_KEY = "local-test-key"
 
@@ -22,11 +22,11 @@ _WORD = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmulatorConfig:
-    """Everything but the directory; UsageError for a malformed job id, an empty key or an impossible port.
+    """Everything but the directory. Raises UsageError for a malformed job id, a bad key or an impossible port.
 
-    `jobs` are made if the directory does not hold them; none: those that it holds, or a new one. The first
-    is the server's `job`. `port` 0: any free one. `control_port`: a second port, for the control routes only
-    (control.py); None: they are on `port` alone.
+    `jobs` are created if the directory does not have them; if empty: those in the directory, or a new one. The first is the
+    server's `job`. `port` 0: any free one. `control_port`: a second port, for the control routes only (control.py); None: they
+    are on `port`.
     """
 
     jobs: tuple[str, ...] = (DEFAULT_JOB,)

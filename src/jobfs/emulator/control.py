@@ -1,22 +1,32 @@
 """The control routes under `/_emulator/`: switches, faults, log and the job's side, for tests and scripts.
 
-They need no key and answer only to this machine, and not to a page in a browser (no `Origin`). With
-`--control-port` they are also on a port of their own, which answers while the API's is closed.
+They need no key. They answer only requests from this machine, and none from a page in a browser (`Origin`). With `--control-port`
+they also have a port of their own, which answers while the API's port is closed.
 
-    GET  /_emulator/behaviour            the switches            POST  some of them, as JSON
-    GET  /_emulator/faults               the rules               POST  adds one, or a list; PUT  has them
-                                                                 instead of all others;  DELETE  ends all
-    GET  /_emulator/listener             {"open": true}          POST  {"open": false}: connections break,
-                                                                 new ones are refused; {"open": true}: back
-                                                                 on the same port; {"open": false,
-                                                                 "seconds": 5}: back after that time
-    GET  /_emulator/log                  the entries, ?operation=…, ?changing=1       DELETE forgets them
-    GET  /_emulator/jobs                 the jobs                POST /_emulator/jobs/JOB  its state
-    GET  /_emulator/jobs/JOB/items       every item with its path, sha256 and size
-    GET, PUT, POST, DELETE, PATCH /_emulator/jobs/JOB/files/PATH
-                                         the bytes; written in place; appended to; deleted; renamed to the path
-                                         in {"path": "new"}, all by the job. `If-Match: "SHA256"`: only if the
-                                         file that is replaced has this content, else 412
+    GET     /_emulator/behaviour      the switches
+    POST    /_emulator/behaviour      change the switches in the JSON object
+    GET     /_emulator/faults         the rules
+    POST    /_emulator/faults         add a rule, or a list of rules
+    PUT     /_emulator/faults         replace all rules
+    DELETE  /_emulator/faults         remove all rules
+    GET     /_emulator/listener       {"open": true}
+    POST    /_emulator/listener       {"open": false}: break connections, and refuse new ones;
+                                      {"open": true}: listen again on the same port;
+                                      {"open": false, "seconds": 5}: listen again after that time
+    GET     /_emulator/log            the entries; filters: ?operation=…, ?changing=1
+    DELETE  /_emulator/log            forget them
+    GET     /_emulator/jobs           the jobs
+    GET     /_emulator/jobs/JOB       the job's state
+    POST    /_emulator/jobs/JOB       change the job's state
+    GET     /_emulator/jobs/JOB/items every item with its path, sha256 and size
+
+Files, as the job reads and changes them. With `If-Match: "SHA256"`, only if the file that is replaced has this content, else 412.
+
+    GET     /_emulator/jobs/JOB/files/PATH   its bytes
+    PUT     /_emulator/jobs/JOB/files/PATH   write the file in place
+    POST    /_emulator/jobs/JOB/files/PATH   append to it
+    DELETE  /_emulator/jobs/JOB/files/PATH   delete it
+    PATCH   /_emulator/jobs/JOB/files/PATH   rename it to the path in {"path": "new"}
 """
 
 from __future__ import annotations
@@ -67,7 +77,7 @@ class Control:
         self._listener = listener
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; errors are `{"error": sentence}`."""
+        """Answer one request; errors are `{"error": sentence}`."""
         request = Request(scope, receive)
         try:
             _check_local(request)
@@ -81,7 +91,7 @@ class Control:
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        # As sent: what is encoded in a path of a file is decoded once, after the routes are told apart.
+        # Not decoded: the path of a file is decoded once, after the route is known.
         sent: str = request.scope["raw_path"].decode("ascii")
         name, _, rest = sent.removeprefix("/_emulator/").partition("/")
         if name == "jobs" and rest:
@@ -131,7 +141,7 @@ class Control:
         elif seconds is None:
             raise _Refusal(422, 'this port can only be closed for some "seconds"; see --control-port')
         else:
-            # Its own end is something that this request can't wait for; the answer goes first.
+            # This request can't wait for the end of its own connection; its answer is sent first.
             threading.Thread(target=self._listener.close, args=(seconds,), daemon=True).start()
 
     async def _handle_entries(self, request: Request) -> Any:
@@ -183,7 +193,7 @@ class Control:
 def _check_condition(request: Request, side: JobSide, path: str) -> None:
     wanted = request.headers.get("if-match")
     if wanted is not None and wanted.strip('"') != hashlib.sha256(side.read(path)).hexdigest():
-        raise _Refusal(412, f"{path} has another content")
+        raise _Refusal(412, f"{path} has other content")
 
 
 def _check_local(request: Request) -> None:
@@ -193,12 +203,12 @@ def _check_local(request: Request) -> None:
     except ValueError:
         local = False
     if not local or "origin" in request.headers:
-        raise _Refusal(403, "control routes answer to this machine only")
+        raise _Refusal(403, "control routes answer only requests from this machine")
 
 
 def _check_method(request: Request, *allowed: str) -> str:
     if request.method not in allowed:
-        raise _Refusal(405, f"{request.method} is not possible here; {' or '.join(allowed)}")
+        raise _Refusal(405, f"{request.method} is not allowed here; use {' or '.join(allowed)}")
     return request.method
 
 

@@ -1,4 +1,4 @@
-"""One request and its answer: what a handler gets, what it gives, and how it is sent or broken on purpose."""
+"""One request and its answer: what a handler receives, what it returns, and how the answer is sent or damaged on purpose."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from .workspace import Workspace
 
 _JSON = (b"content-type", b"application/json")
 
-#: How much of a download is read and sent at once.
+#: Bytes of a download that are read and sent at once.
 CHUNK = 256 * 1024
 
-#: How many pieces a second a capped line carries at most: connections take turns, a small answer waits for
-#: a piece of each of the others, not for all that they have to send.
+#: The maximum number of pieces per second with a limited bandwidth. Connections take turns: a small answer waits for one piece of
+#: each other connection, not for everything that they must send.
 _PER_SECOND = 200
 
-#: Seconds between two looks at whether a client has gone that nothing is read from, and for which it is kept
-#: if that can't be seen, since its end stands behind bytes that nobody reads.
+#: Seconds between checks whether a client has disconnected from which nothing is read; and seconds after which such a connection
+#: is closed anyway, because the end of the stream may be behind unread bytes.
 _LOOK, _SILENCE = 0.1, 300
 
 
 class Struck(Exception):  # noqa: N818
-    """A fault that is about the path struck before the work."""
+    """A fault with a path pattern was picked before the operation."""
 
     def __init__(self, rule: Rule) -> None:
         super().__init__(rule.kind)
@@ -42,7 +42,7 @@ class Struck(Exception):  # noqa: N818
 
 @dataclass(slots=True)
 class Answer:
-    """A status, headers and a body in memory; without headers of its own a body is JSON."""
+    """A status, headers, and a body in memory. Without headers of its own, a body is JSON."""
 
     status: int = 200
     body: bytes = b""
@@ -54,25 +54,25 @@ class Answer:
 
     @property
     def length(self) -> int:
-        """Bytes of the body."""
+        """Return the length of the body in bytes."""
         return len(self.body)
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """The body in pieces of at most `size` bytes; one empty piece if it is empty."""
+        """Yield the body in pieces of at most `size` bytes; one empty piece if it is empty."""
         for offset in range(0, max(self.length, 1), size):
             yield self.body[offset : offset + size]
 
     def pad_or_cut(self, by: int) -> None:
-        """Makes the body `by` bytes longer, or shorter if negative; an empty one is always made longer."""
+        """Make the body `by` bytes longer, or shorter if negative; an empty body becomes longer in any case."""
         body = self.body
         self.body = body[:by] if -len(body) <= by < 0 else body + bytes(abs(by))
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Release nothing: the body is in memory."""
 
 
 class FileAnswer(Answer):
-    """An answer whose body is a stretch of an open file; closes the descriptor."""
+    """An answer whose body is a range of an open file; closes the descriptor."""
 
     def __init__(
         self, status: int, headers: list[tuple[bytes, bytes]], fd: int, start: int, end: int
@@ -82,50 +82,50 @@ class FileAnswer(Answer):
 
     @property
     def length(self) -> int:
-        """Bytes of the stretch."""
+        """Return the length of the range in bytes."""
         return self._end - self._start
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """The stretch in pieces of at most `size` bytes; one empty piece if it is empty."""
+        """Yield the range in pieces of at most `size` bytes; one empty piece if it is empty."""
         for offset in range(self._start, max(self._end, self._start + 1), size):
             wanted = min(size, self._end - offset)
             yield os.pread(self._fd, wanted, offset).ljust(wanted, b"\0")
 
     def pad_or_cut(self, by: int) -> None:
-        """Makes the stretch longer, by zeros, or shorter; see `Answer.pad_or_cut`."""
+        """Make the range longer, with zeros, or shorter; see `Answer.pad_or_cut`."""
         self._end += by if by >= -self.length else abs(by)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 def error_answer(status: int, reason: Any) -> Answer:
-    """An answer with the reference's error body."""
+    """Return an answer with the reference's error body."""
     return Answer(status, error_json(status, reason))
 
 
 class Throttle:
-    """Spreads bytes over time: all that goes in one direction shares one line of so many bytes a second."""
+    """Spreads bytes over time: everything sent in one direction shares a limited number of bytes per second."""
 
     def __init__(self) -> None:
         self._free_at = 0.0
 
     async def wait_for_bytes(self, size: int, rate: int) -> None:
-        """Waits until `size` more bytes have passed; no wait if `rate` is 0."""
+        """Wait until `size` more bytes have passed at `rate` bytes per second; not at all if `rate` is 0."""
         piece = max(rate // _PER_SECOND, 1)
         while rate > 0 and size > 0:
             now = asyncio.get_running_loop().time()
-            # A piece may be late by its own length: what the clock sleeps too long is caught up.
+            # A piece may be late by its own duration: an overlong sleep is made up for.
             self._free_at = max(now - piece / rate, self._free_at) + min(size, piece) / rate
             size -= piece
             await asyncio.sleep(self._free_at - now)
 
 
 class Bandwidth:
-    """What all connections share: one direction is one line, and does not slow the other."""
+    """The network that all connections share: the two directions do not slow each other."""
 
     def __init__(self) -> None:
         self.up = Throttle()
@@ -133,7 +133,7 @@ class Bandwidth:
 
 
 class Exchange:
-    """One request on its way: its parts for the handler, and the connection for the faults."""
+    """One request in progress: its parts for the handler, and its connection for the faults."""
 
     def __init__(
         self,
@@ -159,19 +159,19 @@ class Exchange:
         self._ended = False
 
     async def wait_latency(self) -> None:
-        """Half of the latency: once on the way to the work, once on the way back."""
+        """Wait for half of the latency: called once before and once after the operation."""
         if self.behaviour.latency:
             await asyncio.sleep(self.behaviour.latency / 2000)
 
     async def wait_for_head(self) -> None:
-        """Waits until the request's head is here."""
+        """Wait as long as the request's head takes to arrive."""
         await self.wait_latency()
         await self._line.up.wait_for_bytes(
             _head_size(self.request.scope["headers"]), self.behaviour.bandwidth
         )
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The request's body as it arrives; ConnectionResetError if the client goes away."""
+        """Yield the request's body as it arrives. Raises ConnectionResetError if the client disconnects."""
         while True:
             if self._ended:
                 return
@@ -185,13 +185,13 @@ class Exchange:
                 yield piece
 
     async def drain(self) -> None:
-        """Reads what is left of the request's body and forgets it."""
+        """Read and discard the rest of the request's body."""
         async for _ in self.body():
             pass
 
     async def ignore(self) -> None:
-        """Reads and says nothing until the client has gone, five minutes at most."""
-        # asyncio does not see the end of a connection that it does not read from.
+        """Read nothing and send nothing until the client disconnects, at most five minutes; then close the connection."""
+        # asyncio does not notice the end of a connection that it does not read from.
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
         for _ in range(int(_SILENCE / _LOOK)):
@@ -201,7 +201,10 @@ class Exchange:
         self._transport.abort()
 
     async def strike_path_fault(self, path: str) -> None:
-        """Called right before the work with the path it is about: the place of late, slow and path faults."""
+        """Apply late, slow and path faults. Handlers call this right before their work, with the path that it affects.
+
+        Raises Struck for a fault that replaces the work.
+        """
         self.entry.target = path
         if self.rule is None:
             self.rule = self._faults.pick(self.entry.operation, self.entry.method, path)
@@ -216,16 +219,16 @@ class Exchange:
             await asyncio.sleep(self.rule.delay)
 
     def drop(self) -> None:
-        """Drops the connection; what was not sent yet is lost."""
+        """Drop the connection; what has not been sent yet is lost."""
         self._transport.abort()
 
     async def wait_closed(self) -> None:
-        """Waits until the connection has ended."""
+        """Wait until the connection has ended."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def send(self, answer: Answer, cut: float | None = None) -> None:
-        """Sends the answer; with `cut` only this part of its body, then the connection ends."""
+        """Send the answer; with `cut`, send only this fraction of its body, then end the connection."""
         length = answer.length
         headers = [*answer.headers, (b"content-length", str(length).encode())]
         rate, line = self.behaviour.bandwidth, self._line.down
@@ -246,5 +249,5 @@ class Exchange:
 
 
 def _head_size(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """Bytes of a head, about."""
+    """Return the approximate length of a head in bytes."""
     return sum(len(name) + len(value) + 4 for name, value in headers)

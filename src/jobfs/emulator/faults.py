@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: rules that pick requests and say what happens, the same for the same seed."""
+"""Faults on purpose: rules that pick requests and say what happens to them, reproducible with the same seed."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from jobfs.errors import UsageError
 from .log import CHANGING
 
 Kind = Literal[
-    "unavailable",  # 503 before the work
-    "throttled",  # 429 before the work
-    "error",  # 500, or `status`, before the work
-    "error_after",  # the work is done, the answer is 500, or `status`
-    "gateway",  # 500, or `status`, before the work, with the HTML page of a proxy
-    "drop",  # the connection is dropped before the work
-    "drop_after",  # the work is done, the connection is dropped without an answer
-    "late",  # the connection is dropped, the work is done `delay` seconds later
-    "cut",  # the answer breaks off in its body, `at` this part of it
-    "hang",  # no answer, no work, the connection stays open
-    "hang_after",  # the work is done, no answer, the connection stays open
-    "silent",  # no answer, no work, not even the request's body is read; the connection stays open
-    "slow",  # the work begins `delay` seconds late
-    "wrong_length",  # the body is `by` bytes longer (shorter if negative) than it is, and says so
-    "odd_item",  # items of the answer whose path fits `path` have the JSON `value` as their `field`
-    "undone",  # an update is answered with success and the item as it was, and nothing is done
-    "weather",  # any of the kinds above but the last three, drawn anew for each request that is struck
+    "unavailable",  # 503; the operation is not executed
+    "throttled",  # 429; the operation is not executed
+    "error",  # 500, or `status`; the operation is not executed
+    "error_after",  # the operation is executed; the answer is 500, or `status`
+    "gateway",  # 500, or `status`, with the HTML page of a proxy; the operation is not executed
+    "drop",  # the connection is dropped; the operation is not executed
+    "drop_after",  # the operation is executed; the connection is dropped without an answer
+    "late",  # the connection is dropped; the operation is executed `delay` seconds later
+    "cut",  # the answer ends after the fraction `at` of its body
+    "hang",  # the operation is not executed; there is no answer, and the connection stays open
+    "hang_after",  # the operation is executed; there is no answer, and the connection stays open
+    "silent",  # as "hang", and even the request's body is not read
+    "slow",  # the operation begins `delay` seconds late
+    "wrong_length",  # the body is `by` bytes longer than the content (shorter if negative), as its length says
+    "odd_item",  # items in the answer whose path matches `path` have the JSON `value` as their `field`
+    "undone",  # an update is not executed; the answer is a success with the unchanged item
+    "weather",  # any kind above but the last three, drawn at random for each picked request
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
 
-#: Kinds that strike instead of the work.
+#: Kinds that replace the operation.
 BEFORE = frozenset({"unavailable", "throttled", "error", "gateway", "drop", "hang", "silent"})
 
-#: What weather is made of: everything that fails; not the answers that lie.
+#: What weather consists of: all kinds that fail; not those whose answers are false.
 WEATHER: tuple[Kind, ...] = (
     "unavailable", "throttled", "error", "error_after", "gateway", "drop", "drop_after", "late", "cut",
     "hang", "hang_after", "silent", "slow",
@@ -47,14 +47,13 @@ OPERATIONS = ("instance", "list", "find", "get", "create", "update", "delete", "
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which requests (`on`, `path`), how often (`rate`, at most `times`, after `skip`), and what happens.
+    """Which requests (`on`, `path`), how often (`rate`, at most `times`, after `skip`), and what happens to them.
 
-    `on` is an operation, a method, "read", "change" or "*", several joined by "+". `path` is a pattern for
-    the workspace path that the request is about ("*": all, also requests about none); for odd_item, of the
-    items in the answer. `retry_after` is a header's value: seconds, a date, or "+60" for the date that is 60
-    seconds from the answer; it belongs to unavailable and throttled. `delay` in seconds. `status` and `reason`
-    belong to error, error_after and gateway; `at` (0 to 1) to cut; `by` (bytes) to wrong_length; `field` and `value` (JSON)
-    to odd_item.
+    `on` is an operation, a method, "read", "change" or "*"; several are joined by "+". `path` is a pattern for the workspace path
+    that the request affects ("*": all requests, even those that affect no path); for odd_item, for the items in the answer.
+    `retry_after` is a header's value: seconds, a date, or "+60" for the date 60 seconds after the answer; it applies to
+    unavailable and throttled. `delay` is in seconds. `status` and `reason` apply to error, error_after and gateway; `at` (0 to 1)
+    to cut; `by` (bytes) to wrong_length; `field` and `value` (JSON) to odd_item.
     """
 
     kind: Kind
@@ -74,42 +73,44 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise UsageError(f"unknown fault {self.kind!r}; one of {', '.join(KINDS)}")
+            raise UsageError(f"unknown fault {self.kind!r}; use one of {', '.join(KINDS)}")
         known = {*OPERATIONS, "GET", "POST", "DELETE", "read", "change", "*"}
         for name in set(self.on.split("+")) - known:
-            raise UsageError(f"a fault can't be on {name!r}; one of {', '.join(sorted(known))}")
+            raise UsageError(f"a fault can't be on {name!r}; use one of {', '.join(sorted(known))}")
         self._check_bounds()
         wait = self.retry_after or ""
         if wait.startswith("+") and not wait[1:].isdecimal():
-            raise UsageError(f"a fault's retry_after is seconds, a date or +seconds, not {self.retry_after}")
+            raise UsageError(
+                f"a fault's retry_after must be seconds, a date or +seconds, not {self.retry_after}"
+            )
         try:
             json.loads(self.value)
         except (TypeError, ValueError):
-            raise UsageError(f"a fault's value is JSON, not {self.value!r}") from None
+            raise UsageError(f"a fault's value must be JSON, not {self.value!r}") from None
 
     def _check_bounds(self) -> None:
-        """Raise UsageError if a number is out of its bounds."""
+        """Raise UsageError if a number is out of bounds."""
         bounds = {
             "rate": (self.rate, 0, 1, ""), "at": (self.at, 0, 1, ""),
             "delay": (self.delay, 0, 3600, " seconds"), "status": (self.status, 400, 599, ""),
         }  # fmt: skip
         for name, (given, least, most, unit) in bounds.items():
             if not least <= given <= most:
-                raise UsageError(f"a fault's {name} is between {least} and {most}{unit}, not {given}")
+                raise UsageError(f"a fault's {name} must be from {least} to {most}{unit}, not {given}")
 
     @property
     def depends_on_path(self) -> bool:
-        """True if it depends on the path that a request is about."""
+        """Return whether the rule depends on the path that a request affects."""
         return self.path != "*" and self.kind != "odd_item"
 
     def matches(self, operation: str, method: str) -> bool:
-        """True if this rule is about such a request."""
+        """Return whether the rule applies to requests of this operation and method."""
         group = "change" if operation in CHANGING else "read"
         return any(name in ("*", operation, method, group) for name in self.on.split("+"))
 
 
 class Faults:
-    """The rules in force, asked in order; the first that strikes wins. Safe from any thread."""
+    """The active rules, checked in order; the first that picks a request wins. Thread-safe."""
 
     def __init__(self, rules: tuple[Rule, ...] = (), seed: int = 0) -> None:
         self._lock = threading.Lock()
@@ -120,36 +121,39 @@ class Faults:
             self.add(rule)
 
     def add(self, rule: Rule) -> None:
-        """Adds a rule after the others; those that end (`times`) are asked before those that stay."""
+        """Add a rule after the others, but one with `times` before those without."""
         with self._lock:
             ending = sum(other.times is not None for other in self._rules)
             self._rules.insert(len(self._rules) if rule.times is None else ending, rule)
 
     def fail_next(self, kind: Kind, on: str = "*", times: int = 1, **more: Any) -> None:
-        """The next `times` requests of `on` get this fault; a second call is about those after them."""
+        """Apply this fault to the next `times` requests of `on`; a second call applies to the requests after those."""
         self.add(Rule(kind, on, times=times, **more))
 
     def set_rate(self, kind: Kind, rate: float, on: str = "*", **more: Any) -> None:
-        """This share of the requests of `on` gets this fault."""
+        """Apply this fault to a fraction `rate` of the requests of `on`."""
         self.add(Rule(kind, on, rate=rate, **more))
 
     def clear(self) -> None:
-        """Removes all rules; requests that hang go on hanging, until their connection is broken."""
+        """Remove all rules. Requests that hang stay so until their connections end."""
         with self._lock:
             self._rules.clear()
 
     def reseed(self, seed: int) -> None:
-        """Starts the sequence of decisions again."""
+        """Restart the sequence of random decisions."""
         with self._lock:
             self._rng.seed(seed)
 
     def rules(self) -> list[Rule]:
-        """The rules in force, with what is left of `times` and `skip`."""
+        """Return the active rules, with what remains of `times` and `skip`."""
         with self._lock:
             return list(self._rules)
 
     def pick(self, operation: str, method: str, path: str | None = None) -> Rule | None:
-        """The rule that strikes this request, of those without a path pattern or of those that fit `path`."""
+        """Return the rule that picks this request, None if none does.
+
+        Without `path`, only rules without a path pattern are checked; with it, only those whose pattern matches.
+        """
         if not self._rules:
             return None
         with self._lock:
@@ -164,7 +168,7 @@ class Faults:
         return None
 
     def _draw_weather(self, rule: Rule) -> Rule:
-        """What the weather is for one request."""
+        """Draw one kind of fault for one request."""
         return replace(
             rule,
             kind=self._rng.choice(WEATHER),
@@ -187,7 +191,7 @@ class Faults:
 
 
 def rule_from_json(values: dict[str, Any]) -> Rule:
-    """A rule from JSON; UsageError, in one sentence, for what is not one."""
+    """Return the rule in a JSON object. Raises UsageError, with one sentence, if it is not valid."""
     unknown = set(values) - {field.name for field in fields(Rule)}
     if unknown:
         raise UsageError(f"a fault has no field {sorted(unknown)[0]!r}")
@@ -200,7 +204,7 @@ def rule_from_json(values: dict[str, Any]) -> Rule:
 
 
 def parse_rule(text: str) -> Rule:
-    """A rule from KIND[=RATE][@ON][,NAME=VALUE]… (the command line's form); UsageError if it is not one."""
+    """Parse KIND[=RATE][@ON][,NAME=VALUE]…, the form of the command line. Raises UsageError if it is not valid."""
     head, *more = text.split(",")
     head, _, on = head.partition("@")
     kind, _, rate = head.partition("=")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from .behaviour import Behaviour
 from .records import StoredItem, ancestors, parent
 
-#: How far apart items may be that change places in the "unstable" order.
+#: The group size within which items are shuffled in the "unstable" order.
 _NEIGHBOURS = 4
 
 
@@ -18,7 +18,7 @@ class ItemIndex:
     def __init__(self) -> None:
         self._items: dict[str, StoredItem] = {}
         self._paths: dict[str, tuple[str, ...]] = {}
-        #: What is directly below a path: where an item is, or something further down.
+        #: By path: the paths directly below that have an item, or something below them.
         self._below: dict[str, dict[str, None]] = {}
         self._order: list[StoredItem] | None = None
         self._order_kind = ""
@@ -30,20 +30,20 @@ class ItemIndex:
         return iter(self._items.values())
 
     def get(self, item_id: str) -> StoredItem | None:
-        """The item of this id."""
+        """Return the item with this id, or None."""
         return self._items.get(item_id)
 
     def items_at(self, path: str) -> list[StoredItem]:
-        """All items at exactly this path, oldest first."""
+        """Return all items at exactly this path, oldest first."""
         return [self._items[item_id] for item_id in self._paths.get(path, ())]
 
     def items_below(self, directory: str) -> list[StoredItem]:
-        """All items below this path."""
+        """Return all items below this path."""
         found: list[StoredItem] = []
         left = [directory]
         while left:
             inside = left.pop()
-            # "/x", which a test may seed, is below "" as "x" is, but not in the directory "".
+            # "/x", which a test may seed, has the parent "" like "x", but is not in the root.
             below = [path for path in self._below.get(inside, ()) if path.startswith(inside + "/")]
             for path in below:
                 found += self.items_at(path)
@@ -51,11 +51,11 @@ class ItemIndex:
         return found
 
     def shown_at(self, path: str) -> StoredItem | None:
-        """The item that wins at this path: the job's own before a default, then the newest."""
+        """Return the item that takes precedence at this path: the job's own before a default, then the newest."""
         return max(self.items_at(path), key=_precedence, default=None)
 
     def put(self, item: StoredItem) -> None:
-        """Adds the item, or takes it in place of the one with its id."""
+        """Add the item, or replace the one with its id."""
         old = self._items.get(item.id)
         self._items[item.id] = item
         if old is None or old.path != item.path:
@@ -68,23 +68,23 @@ class ItemIndex:
             self._order = None
 
     def remove(self, item: StoredItem) -> None:
-        """Removes the item."""
+        """Remove the item."""
         del self._items[item.id]
         self._unlink(item)
         self._order = None
 
     def is_blocked(self, path: str) -> bool:
-        """True if something above `path` is a file and not a directory as well."""
+        """Return whether a path above `path` has a file and no directory."""
         return any(
             items and not any(i.is_dir for i in items) for items in map(self.items_at, ancestors(path))
         )
 
     def has_directory(self, path: str) -> bool:
-        """True for the root and for a path where a directory item stands."""
+        """Return whether a path is the root, or has a directory item."""
         return path == "" or any(item.is_dir for item in self.items_at(path))
 
     def in_list_order(self, behaviour: Behaviour, rng: random.Random) -> list[StoredItem]:
-        """All items in the order that the list shows; not to be changed by the caller."""
+        """Return all items in the order of the list; the caller must not change the result."""
         kind = behaviour.list_order
         if self._order is None or self._order_kind != kind:
             self._order = _sort_items(self._items.values(), kind)
@@ -126,7 +126,7 @@ def _sort_items(items: Iterable[StoredItem], kind: str) -> list[StoredItem]:
 
 
 def _shuffle_neighbours(items: list[StoredItem], rng: random.Random) -> list[StoredItem]:
-    """`items` with neighbours shuffled, as a database does that sorts by a key which is not unique."""
+    """Shuffle neighbouring items, as a database does that sorts by a key which is not unique."""
     start = rng.randrange(_NEIGHBOURS)
     result = items[:start]
     for first in range(start, len(items), _NEIGHBOURS):
@@ -137,7 +137,7 @@ def _shuffle_neighbours(items: list[StoredItem], rng: random.Random) -> list[Sto
 
 
 def missing_parents(index: ItemIndex, paths: Iterable[str]) -> list[str]:
-    """The directories that `paths` need and that have no item, outermost first."""
+    """Return the directories above `paths` that have no item, outermost first."""
     wanted: dict[str, None] = {}
     seen: set[str] = set()
     for path in paths:

@@ -1,7 +1,7 @@
-"""The other side of a workspace: what the job does to its files, and what a test wants to put there and see.
+"""The other side of a workspace: what the job does to its files, and what a test puts there or checks.
 
-Nothing here asks the API's rules: a test may seed hostile paths, two items at one path, or files whose
-directory has no item. Paths are relative; a path where nothing is raises KeyError.
+Nothing here applies the API's rules: a test may seed hostile paths, two items at one path, or files whose directory has no item.
+Paths are relative; a path without an item raises KeyError.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Permission = Literal["readOnly", "readWrite"]
 
 
 class JobSide:
-    """Direct access to the items of one job; every method is atomic and may be called from any thread.
+    """Direct access to the items of one job. Every method is atomic and thread-safe.
 
-    A caller that holds `lock` makes one step of several calls.
+    A caller that holds `lock` makes several calls atomic together.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -41,9 +41,9 @@ class JobSide:
         directories: bool = True,
         age: float = 0.0,
     ) -> list[StoredItem]:
-        """Adds a new item for each path, unchecked: None is a directory, text is UTF-8; `age` in seconds.
+        """Add a new item for each path, without checks: None is a directory, text is UTF-8; `age` in seconds.
 
-        With `directories`, directories on the way that have no item get one. Returns the items of `tree`.
+        With `directories`, missing directories above the paths are added. Returns the items of `tree`.
         """
         with self.lock:
             made = []
@@ -59,7 +59,7 @@ class JobSide:
             return [item for item in made if item.path in tree]
 
     def write(self, path: str, content: bytes | str) -> StoredItem:
-        """New content in place, as the job writes it: the same id with a new updatedAt; or a new file."""
+        """Write new content in place, as the job does: the same id with a new updatedAt; or create the file."""
         with self.lock:
             item = self._index.shown_at(path)
             if item is None:
@@ -68,35 +68,35 @@ class JobSide:
             return self._change_item(item, blob=blob, size=size)
 
     def append(self, path: str, content: bytes | str) -> StoredItem:
-        """Adds to the end of a file in place, or makes it."""
+        """Append to a file in place, or create it."""
         with self.lock:
-            before = self.read(path) if self._index.shown_at(path) else b""
-            return self.write(path, before + _to_bytes(content))
+            old = self.read(path) if self._index.shown_at(path) else b""
+            return self.write(path, old + _to_bytes(content))
 
     def replace(self, path: str, content: bytes | str) -> StoredItem:
-        """The job deletes what is there and makes a new file: another id at the same path."""
+        """Delete a file and create a new one, as the job may do: another id at the same path."""
         with self.lock:
             self.delete(path)
             return self.seed({path: content})[0]
 
     def mkdir(self, path: str) -> StoredItem:
-        """The directory item at this path, made if there is none."""
+        """Return the directory item at this path; create it if there is none."""
         with self.lock:
             found = [item for item in self._index.items_at(path) if item.is_dir]
             return found[0] if found else self.seed({path: None})[0]
 
     def delete(self, path: str) -> None:
-        """Removes every item at this path and below."""
+        """Remove every item at this path and below."""
         with self.lock:
             self._workspace.commit(drops=self._tree_at(path))
 
     def clear(self) -> None:
-        """Removes everything."""
+        """Remove all items."""
         with self.lock:
             self._workspace.commit(drops=self._index)
 
     def move(self, old: str, new: str) -> None:
-        """Renames as the job's own `mv` does: what is at `new` is replaced, all below `old` goes along."""
+        """Rename as the job's own `mv` does: `new` is replaced, and everything below `old` moves along."""
         with self.lock:
             moving = self._tree_at(old)
             doomed = {item.id: item for item in [*self._index.items_at(new), *self._index.items_below(new)]}
@@ -106,7 +106,7 @@ class JobSide:
                     self._workspace.move(item, new + item.path[len(old) :])
 
     def read(self, path: str) -> bytes:
-        """The bytes of the file that is shown at this path."""
+        """Return the bytes of the file shown at this path."""
         with self.lock:
             item = self.item_at(path)
             if item.is_dir:
@@ -114,7 +114,7 @@ class JobSide:
             return self._read_content(item)
 
     def content_of(self, item_id: str) -> bytes:
-        """The bytes of one item, shadowed or not."""
+        """Return the bytes of one item, even if it is shadowed."""
         with self.lock:
             item = self.item_by_id(item_id)
             if item.is_dir:
@@ -122,51 +122,51 @@ class JobSide:
             return self._read_content(item)
 
     def item_at(self, path: str) -> StoredItem:
-        """The item that is shown at this path: the job's own before a default, then the newest."""
+        """Return the item shown at this path: the job's own before a default, then the newest."""
         item = self._index.shown_at(path)
         if item is None:
             raise KeyError(path)
         return item
 
     def item_by_id(self, item_id: str) -> StoredItem:
-        """The item of this id."""
+        """Return the item with this id."""
         item = self._index.get(item_id)
         if item is None:
             raise KeyError(item_id)
         return item
 
     def items_at(self, path: str) -> list[StoredItem]:
-        """All items at this path, oldest first."""
+        """Return all items at this path, oldest first."""
         with self.lock:
             return self._index.items_at(path)
 
     def exists(self, path: str) -> bool:
-        """True if an item stands at this path."""
+        """Return whether there is an item at this path."""
         return bool(self.items_at(path))
 
     def items(self) -> list[StoredItem]:
-        """All items, oldest first."""
+        """Return all items, oldest first."""
         with self.lock:
             return list(self._index)
 
     def tree(self) -> dict[str, bytes | None]:
-        """Path to bytes (None: a directory) of all items that are shown, sorted by path."""
+        """Return path and bytes (None: a directory) of all items that are shown, sorted by path."""
         with self.lock:
             shown = [self.item_at(path) for path in sorted({item.path for item in self._index})]
             return {item.path: None if item.is_dir else self._read_content(item) for item in shown}
 
     def set_permission(self, path: str, permission: Permission) -> StoredItem:
-        """Changes the permission of the item that is shown."""
+        """Change the permission of the item shown at this path."""
         with self.lock:
             return self._change_item(self.item_at(path), permission=permission)
 
     def set_lifecycle(self, path: str, lifecycle: Lifecycle) -> StoredItem:
-        """Changes the lifecycle of the item that is shown."""
+        """Change the lifecycle of the item shown at this path."""
         with self.lock:
             return self._change_item(self.item_at(path), lifecycle=lifecycle)
 
     def set_job(self, **changes: Any) -> Job:
-        """Changes the job's state: `status`, `current_step`, `max_steps`, `query`."""
+        """Change the job's state: `status`, `current_step`, `max_steps`, `query`."""
         with self.lock:
             job = replace(self._workspace.job, updated_us=self._store.now_us(), **changes)
             self._store.save_job(job)
@@ -174,7 +174,7 @@ class JobSide:
             return job
 
     def job(self) -> Job:
-        """The job's state."""
+        """Return the job's state."""
         return self._workspace.job
 
     def _change_item(self, item: StoredItem, **changes: Any) -> StoredItem:

@@ -13,7 +13,7 @@ _FILE = "api-key"
 
 
 class FoundKey(NamedTuple):
-    """A key and, in words for the start line, where it came from: the key itself only if it is new."""
+    """A key, and its source in words for the first line of output: the key itself is shown only if it is new."""
 
     key: str
     source: str
@@ -21,9 +21,9 @@ class FoundKey(NamedTuple):
 
 
 def find_key(directory: Path, key: str | None, key_file: Path | None) -> FoundKey:
-    """The key given, or the one in the file given, or the directory's own, or a new one to be kept there.
+    """Return the key that was given, else the one in the key file, else the directory's own, else a new one to be kept there.
 
-    Raises UsageError if both are given, or a file can't be read or is empty. Writes nothing.
+    Raises UsageError if both are given, or if a file can't be read or is empty. Writes nothing.
     """
     if key is not None and key_file is not None:
         raise UsageError("give --key or --key-file, not both")
@@ -37,14 +37,14 @@ def find_key(directory: Path, key: str | None, key_file: Path | None) -> FoundKe
             new = secrets.token_urlsafe(24)
             return FoundKey(new, f"{new}, new, kept in {path}", path)
         reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise UsageError(f"cannot read the key file {path}: {reason}") from None
+        raise UsageError(f"can't read the key file {path}: {reason}") from None
     if not text:
         raise UsageError(f"the key file {path} is empty; put the key there")
     return FoundKey(text, f"from {path}")
 
 
 def keep_key(found: FoundKey) -> None:
-    """Writes a new key where the next start finds it, readable by its owner only."""
+    """Write a new key where the next start finds it, readable only by its owner."""
     if found.keep_in is not None:
         fd = os.open(found.keep_in, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(fd, "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""uvicorn in a thread: starts and stops in milliseconds, and shows each request its connection."""
+"""uvicorn in a thread: it starts and stops within milliseconds, and gives each request access to its connection."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from jobfs.errors import UsageError
 
-#: Seconds that an idle connection is kept.
+#: Seconds after which an idle connection is closed.
 _KEEP_ALIVE = 600
 
-#: Seconds that answers on their way are given when the server stops.
+#: Seconds that answers in progress get when the server stops.
 _GRACE = 0.2
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """Puts the connection into the scope's state, where faults find it."""
+    """Puts the connection into the scope's state, where the faults find it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
@@ -31,7 +31,7 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
 
 class _Server(uvicorn.Server):
-    """Waits for an event instead of looking every tenth of a second whether to stop."""
+    """Waits for an event, instead of checking ten times per second whether to stop."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -40,24 +40,24 @@ class _Server(uvicorn.Server):
         self._stopping: asyncio.Event
 
     def request_stop(self) -> None:
-        """Makes the loop end, if it has not; from any thread."""
+        """Make the loop end, if it has not. Thread-safe."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def main_loop(self) -> None:
-        """Serves until asked to stop."""
+        """Serve until `request_stop` is called."""
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         self.ready.set()
         await self._stopping.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends listeners and connections; what hangs is broken off."""
+        """Close listeners and connections; abort requests that take longer than the grace period."""
         for server in self.servers:
             for listening in server.sockets:
                 self._loop.remove_reader(listening)
         for _ in range(3):
-            # What is accepted already becomes a connection within so many turns of the loop: else nobody would close it.
+            # An accepted socket becomes a connection within three iterations of the loop; after that it can be closed here.
             await asyncio.sleep(0)
         for server in self.servers:
             server.close()
@@ -68,17 +68,17 @@ class _Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         if self.server_state.tasks:
-            # Late work goes on without a connection: it dies with the server.
+            # A late operation has no connection any longer: it ends with the server.
             for task in list(self.server_state.tasks):
                 task.cancel()
         await asyncio.sleep(0)
 
 
 class Listener:
-    """One listening address and the thread that serves it; safe from any thread but the one that serves.
+    """One listening address and the thread that serves it. Thread-safe, except from the serving thread.
 
-    From the first start on the port is its own, also while it is closed: clients are refused then, and none
-    of them gets it as the port that it calls from (and talks to itself).
+    From the first start on, the port stays bound, even while it is closed. Clients are refused then, and none of them gets the
+    port as its own source port, with which it would connect to itself.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -92,16 +92,16 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port, real once it was started."""
+        """Return the port; the real one after the first start."""
         return self._address[1]
 
     @property
     def is_open(self) -> bool:
-        """True if clients are answered."""
+        """Return whether clients are served."""
         return self._server is not None
 
     def start(self, app: ASGIApp) -> None:
-        """Binds, unless it has its port, and serves `app`; UsageError if the address can't be had."""
+        """Bind the address, unless it is bound already, and serve `app`. Raises UsageError if the address can't be bound."""
         with self._lock:
             self._app = app
             if self._kept is None:
@@ -110,7 +110,7 @@ class Listener:
             self._open()
 
     def stop(self) -> None:
-        """Ends it for good and gives the port back."""
+        """Stop for good, and release the port."""
         with self._lock:
             self._close()
             if self._kept is not None:
@@ -118,12 +118,12 @@ class Listener:
                 self._kept = None
 
     def open(self) -> None:
-        """Serves again on the same port; nothing if it does, or was never started."""
+        """Serve again on the same port. Does nothing if it is open, or was never started."""
         with self._lock:
             self._open()
 
     def close(self, seconds: float | None = None) -> None:
-        """Connections break, new ones are refused; for good or for so many seconds."""
+        """Break connections and refuse new ones, until `open` is called or `seconds` have passed."""
         with self._lock:
             self._close()
             if seconds is not None and self._kept is not None:
@@ -171,7 +171,7 @@ class Listener:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A socket that holds the address and does not listen."""
+    """Return a socket that holds the address without listening."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, proto)
@@ -198,5 +198,5 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _bind_error(host: str, port: int, error: OSError) -> UsageError:
     return UsageError(
-        f"cannot listen on {host} port {port}: {error.strerror}; choose another with --host or --port 0"
+        f"can't listen on {host} port {port}: {error.strerror}; choose another with --host or --port 0"
     )

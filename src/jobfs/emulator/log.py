@@ -1,4 +1,4 @@
-"""The request log: one entry for each request to the API, in order of arrival; never a header or a key."""
+"""The request log: one entry for each request to the API, in order of arrival. It never contains headers or keys."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from jobfs.errors import UsageError
 
 CHANGING = frozenset({"create", "update", "delete"})
 
-#: Entries kept in memory, about 12 MB; `count` goes on counting.
+#: The maximum number of entries in memory, about 12 MB; `count` counts older ones, too.
 KEPT = 20_000
 
 
 @dataclass(slots=True)
 class Entry:
-    """One request. `status` is what was sent (None: no answer, or not yet); `fault` what was done to it.
+    """One request. `status` is what was sent (None: no answer, or none yet); `fault` the fault that was applied.
 
-    `operation` is instance, list, find, get, create, update, delete, download, or "" for an unknown URL.
-    `path` and `query` are the URL's; `item` and `target` the workspace item and the path it is about (for a
-    move: the destination). `time` is seconds since the epoch at arrival, `ms` how long it took.
+    `operation` is instance, list, find, get, create, update, delete, download, or "" for an unknown URL. `path` and `query` are
+    the URL's; `item` and `target` the workspace item and the path that the request affects (for a move: the destination). `time`
+    is the arrival in seconds since the epoch, `ms` the duration in milliseconds.
     """
 
     number: int
@@ -42,12 +42,12 @@ class Entry:
 
     @property
     def is_change(self) -> bool:
-        """True if the request was to change something, whether it did or not."""
+        """Return whether the request asked for a change, even if it failed."""
         return self.operation in CHANGING or self.method not in ("GET", "HEAD")
 
 
 class RequestLog:
-    """The last entries since the last `clear` in memory and, with a file, all as JSON lines. Safe from any thread."""
+    """The latest entries since the last `clear` in memory; with a file, all entries as JSON lines. Thread-safe."""
 
     def __init__(self, file: Path | None = None) -> None:
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class RequestLog:
         self._file = _open_file(file) if file else None
 
     def start(self, method: str, operation: str, job: str, path: str, query: str) -> Entry:
-        """Notes a request that has arrived."""
+        """Record a request that has arrived."""
         with self._lock:
             self._counts[operation] += 1
             entry = Entry(self._counts.total(), time.time(), method, operation, job, path, query)
@@ -64,7 +64,7 @@ class RequestLog:
             return entry
 
     def finish(self, entry: Entry, status: int | None) -> None:
-        """Notes its status; called before the answer is sent, so that whoever has the answer sees it here."""
+        """Record the status. Called before the answer is sent, so that a client that has the answer finds the status here."""
         entry.status = status
         entry.ms = round((time.time() - entry.time) * 1000, 3)
         if self._file is not None:
@@ -75,26 +75,26 @@ class RequestLog:
                     self._file.flush()
 
     def entries(self, operation: str | None = None) -> list[Entry]:
-        """The entries, oldest first, of one operation or of all."""
+        """Return the entries, oldest first, of one operation or of all."""
         with self._lock:
             return [entry for entry in self._entries if operation is None or entry.operation == operation]
 
     def changes(self) -> list[Entry]:
-        """The requests that were to change something."""
+        """Return the requests that asked for a change."""
         return [entry for entry in self.entries() if entry.is_change]
 
     def count(self, operation: str | None = None) -> int:
-        """How many requests there were, of one operation or of all."""
+        """Return the number of requests, of one operation or of all."""
         return self._counts.total() if operation is None else self._counts[operation]
 
     def clear(self) -> None:
-        """Forgets all entries; the file keeps its lines."""
+        """Forget all entries; the file keeps its lines."""
         with self._lock:
             self._entries.clear()
             self._counts.clear()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         with self._lock:
             if self._file is not None:
                 self._file.close()
@@ -105,5 +105,5 @@ def _open_file(path: Path) -> TextIO:
         return path.open("a", encoding="utf-8")
     except OSError as error:
         raise UsageError(
-            f"cannot write the log file {path}: {error.strerror}; choose another with --log"
+            f"can't write the log file {path}: {error.strerror}; choose another with --log"
         ) from None

@@ -1,4 +1,4 @@
-"""A sample job that goes on writing, so that one can watch a client follow it."""
+"""A sample job that keeps writing, to watch how a client follows it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .jobside import JobSide
 
 _DOING = ("reading data", "cleaning a station", "comparing months", "writing a report", "checking figures")
 
-#: Every so many steps something is rewritten in place, made, or replaced by a new item.
+#: Numbers of steps after which a file is rewritten in place, created, or replaced by a new item.
 _REWRITE, _NEW, _REPLACE = 3, 4, 7
 
 
 class Player:
-    """Plays the job in a thread: one step each `interval` seconds, completed after `steps` (0: never)."""
+    """Plays the job in a thread: one step every `interval` seconds, completed after `steps` (0: never)."""
 
     def __init__(self, side: JobSide, interval: float = 1.0, steps: int = 0) -> None:
         self._side = side
@@ -25,11 +25,11 @@ class Player:
         self._thread = threading.Thread(target=self._run, name="play", daemon=True)
 
     def start(self) -> None:
-        """Begins to play."""
+        """Start to play."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends within the step that is being played."""
+        """Stop after the current step."""
         self._stopping.set()
         self._thread.join()
 
@@ -41,7 +41,7 @@ class Player:
 
 
 def play_step(side: JobSide, step: int, last: bool = False) -> None:
-    """What the job does in one step: the log grows, now and then a report is rewritten and a file made."""
+    """Do what the job does in one step: the log grows; every few steps a report is rewritten and a file created."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     doing = _DOING[step % len(_DOING)]
     job = side.set_job(current_step=side.job().current_step + 1, status="completed" if last else "processing")

@@ -1,4 +1,4 @@
-"""The vocabulary of the store: a stored item, a job's state, ids, times, the rules of paths, refusals."""
+"""The vocabulary of the store: stored items, a job's state, ids, path rules, refusals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DIRECTORY: Literal["directory"] = "directory"
 LIFECYCLES = ("application", "expertJob")
 PERMISSIONS = ("readOnly", "readWrite")
 
-#: api/wire.md: 1..1024 characters, counted as `utf16_length` does.
+#: The maximum length of a path, counted as `utf16_length` does (api/wire.md).
 PATH_MAX = 1024
 
 _ID = re.compile(r"[a-z0-9]{24}")
@@ -62,7 +62,7 @@ class StoredItem:
 
     @property
     def is_dir(self) -> bool:
-        """True for a directory."""
+        """Return whether the item is a directory."""
         return self.kind == DIRECTORY
 
 
@@ -83,7 +83,7 @@ class Job:
 
 
 def new_id() -> str:
-    """A fresh id of 24 lower-case letters and digits."""
+    """Return a new id of 24 lower-case letters and digits."""
     number = secrets.randbits(124)
     letters = []
     for _ in range(24):
@@ -93,28 +93,28 @@ def new_id() -> str:
 
 
 def is_valid_id(text: str) -> bool:
-    """True if `text` fits the reference's pattern for ids."""
+    """Return whether `text` matches the reference's pattern for ids."""
     return _ID.fullmatch(text) is not None
 
 
 def parent(path: str) -> str:
-    """The directory that holds `path`; "" is the root."""
+    """Return the directory of `path`; "" is the root."""
     return path.rpartition("/")[0]
 
 
 def ancestors(path: str) -> list[str]:
-    """All directories above `path`, the root left out, outermost first."""
+    """Return all directories above `path` except the root, outermost first."""
     parts = path.split("/")[:-1]
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
 def utf16_length(text: str) -> int:
-    """The length of `text` as JavaScript counts it: UTF-16 units."""
+    """Return the length of `text` as JavaScript counts it: in UTF-16 units."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def checked_path(path: str) -> str:
-    """`path` without one leading slash; BadPath if no client may use it."""
+    """Return `path` without one leading slash. Raises BadPath if no client may use it."""
     relative = path.removeprefix("/")
     parts = relative.split("/")
     if utf16_length(path) > PATH_MAX or "\0" in relative or any(part in ("", ".", "..") for part in parts):

@@ -1,4 +1,4 @@
-"""The eight endpoints: which operation a URL means, and what each does."""
+"""The eight endpoints: which operation a URL means, and what each operation does."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _PREFIX = "/api/studio/v1/expert_jobs/"
 
 _TEXT = (b"content-type", b"text/plain")
 
-#: Items that a partial instance shows.
+#: The number of items in a partial instance.
 _PARTIAL = 10
 
 
 class Route(NamedTuple):
-    """What a URL and method mean; `allow` names the methods if this one is not among them."""
+    """The meaning of a URL and method; `allow` names the methods of the URL if this one is not among them."""
 
     operation: str
     job: str = ""
@@ -36,9 +36,9 @@ class Route(NamedTuple):
 
 
 def resolve_route(method: str, path: str) -> Route | None:
-    """The route of a URL path, with or without a trailing slash; None if the API has no such URL.
+    """Return the route of a URL path, with or without a trailing slash; None if the API has no such URL.
 
-    `path` is as sent: what is encoded in it is decoded after the ids are cut out, so that an encoded slash is part of an id.
+    `path` is still encoded: each id is decoded after the path is split, so that an encoded slash is part of an id.
     """
     if not path.startswith(_PREFIX):
         return None
@@ -50,7 +50,7 @@ def resolve_route(method: str, path: str) -> Route | None:
             return _route(method, {"GET": "instance"}, job, collection=True)
         case [job, "items"]:
             return _route(method, {"GET": "list", "POST": "create"}, job, collection=True)
-        # To a router of methods, POST and DELETE are about the item "find", which is no id.
+        # As in a router by method, POST and DELETE are about an item with the id "find", which is malformed.
         case [job, "items", "find"] if method not in ("POST", "DELETE"):
             return _route(method, {"GET": "find"}, job)
         case [job, "items", item]:
@@ -69,7 +69,7 @@ def _route(
 
 
 class Operations:
-    """The handlers, one an endpoint; they raise Refused, Missing, Invalid, Unsupported or Struck."""
+    """The handlers, one per endpoint. They raise Refused, Missing, Invalid, Unsupported or Struck."""
 
     def __init__(self, store: EmulatorStore) -> None:
         self._store = store
@@ -109,7 +109,7 @@ class Operations:
         return Answer(body=page_json(map(workspace.render, items), meta))
 
     async def find(self, exchange: Exchange) -> Answer:
-        """GET items/find: path of at least one character."""
+        """GET items/find: a path of at least one character."""
         path = exchange.request.query_params.get("path")
         if not path:
             raise Invalid("query.path", "required" if path is None else "at least 1 character")
@@ -159,7 +159,7 @@ class Operations:
             return _item_answer(exchange, workspace.carry_out_update(*changes))
 
     def _move_lock(self) -> asyncio.Lock:
-        """The lock that moves hold; a server that was started again has another loop, and another lock."""
+        """Return the lock that moves hold. Each event loop has its own: a restarted server has another loop."""
         return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     async def delete(self, exchange: Exchange) -> Answer:
@@ -172,7 +172,7 @@ class Operations:
         return _item_answer(exchange, item) if body is None else Answer(body=body)
 
     async def download(self, exchange: Exchange) -> Answer:
-        """GET items/{id}/download: text/plain whatever the bytes are; 206 or 416 to a Range if `ranges`."""
+        """GET items/{id}/download: text/plain for any bytes; with `ranges`, 206 or 416 to a Range."""
         workspace = exchange.workspace
         await exchange.strike_path_fault(workspace.path_of(exchange.item_id))
         item, fd = workspace.open_content(exchange.item_id)
@@ -196,12 +196,12 @@ def _item_answer(exchange: Exchange, item: StoredItem) -> Answer:
 
 
 def _format_number(value: float) -> float:
-    """As JavaScript writes a number: 5, 5.5, 1e+21."""
+    """Return a number that JSON formats as JavaScript does: 5, 5.5, 1e+21."""
     return int(value) if value.is_integer() and value < 1e21 else value
 
 
 def _parse_number(text: str, name: str, low: float, high: float) -> float:
-    """A number as JavaScript reads one from a query; Invalid if it is none or out of range."""
+    """Parse a number in a query as JavaScript does. Raises Invalid if it is none or out of range."""
     value = parse_number(text)
     if not math.isfinite(value):
         raise Invalid(f"query.{name}", "expected number")

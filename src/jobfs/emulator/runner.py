@@ -22,10 +22,10 @@ from .workspace import Workspaces
 
 
 class Server:
-    """The local server on one directory. `start` and `stop` may alternate: state, port and log stay.
+    """The local server on one directory. `start` and `stop` may alternate: state, port and log are kept.
 
-    `store` is the direct side of the first job, `job` its id, `jobs` all ids, `faults` and `log` what their
-    modules say, `key` the API key.
+    `store` is the JobSide of the first job, `job` its id, `jobs` all ids, `key` the API key; for `faults` and `log`, see their
+    modules.
     """
 
     def __init__(self, config: EmulatorConfig, directory: Path) -> None:
@@ -50,24 +50,24 @@ class Server:
 
     @property
     def url(self) -> str:
-        """The base URL, without a slash at the end."""
+        """Return the base URL, without a trailing slash."""
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
         return f"http://{host}:{self._listener.port}"
 
     @property
     def control_url(self) -> str:
-        """The base URL of the control routes, without a slash at the end: `url`, or that of their own port."""
+        """Return the base URL of the control routes, without a trailing slash: `url`, or that of their own port."""
         own = self.config.control_port is not None
         return f"http://127.0.0.1:{self._control_listener.port}" if own else self.url
 
     @property
     def is_open(self) -> bool:
-        """False while connections are refused."""
+        """Return False while connections are refused."""
         return self._listener.is_open
 
     @property
     def behaviour(self) -> Behaviour:
-        """The switches in force; assign another to change them, the next request sees it."""
+        """The current switches; assign another Behaviour to change them from the next request on."""
         return self._state.behaviour
 
     @behaviour.setter
@@ -75,26 +75,26 @@ class Server:
         self._state.behaviour = behaviour
 
     def set(self, **changes: Any) -> None:
-        """Changes some switches."""
+        """Change some switches."""
         self.behaviour = self.behaviour.with_changes(**changes)
 
     def job_side(self, job_id: str) -> JobSide:
-        """Direct access to the items of a job, which is made if it is not there."""
+        """Return direct access to the items of a job, which is created if it does not exist."""
         return JobSide(self._workspaces.add(job_id))
 
     def start(self) -> None:
-        """Listens; UsageError if the address can't be had."""
+        """Start to listen. Raises UsageError if the address can't be bound."""
         self._listener.start(self._app)
         if self.config.control_port is not None:
             self._control_listener.start(self._control)
 
     def stop(self) -> None:
-        """Stops answering: connections break, new ones are refused; the port stays this server's."""
+        """Stop serving: break connections and refuse new ones. The port stays bound."""
         self._listener.close()
 
     @contextmanager
     def down(self) -> Iterator[None]:
-        """The server is not there for a while; its port and state are kept."""
+        """Stop the server for the duration of a with block; its port and state are kept."""
         self.stop()
         try:
             yield
@@ -102,7 +102,10 @@ class Server:
             self.start()
 
     def reset(self) -> None:
-        """No items, no faults, an empty log, the first behaviour, open again; for tests that share a server."""
+        """Remove all items, faults and log entries, restore the first behaviour, and open the port.
+
+        For tests that share a server.
+        """
         self._listener.open()
         self.faults.clear()
         self.faults.reseed(self.config.seed)
@@ -111,7 +114,7 @@ class Server:
         self.log.clear()
 
     def close(self) -> None:
-        """Stops and gives ports and directory back."""
+        """Stop, and release the ports and the directory."""
         self._control_listener.stop()
         self._listener.stop()
         self._state.close()
@@ -120,7 +123,7 @@ class Server:
 
 @contextmanager
 def running(config: EmulatorConfig | None = None, directory: Path | None = None) -> Iterator[Server]:
-    """A server in a thread of this process, on loopback, on `directory` or a temporary one."""
+    """Run a server in a thread of this process, on loopback, with `directory` or a temporary one."""
     with tempfile.TemporaryDirectory(prefix="emulator-") as temporary:
         server = Server(config or EmulatorConfig(), directory or Path(temporary))
         try:

@@ -1,4 +1,4 @@
-"""A sample workspace: what a job on a small study of rainfall might have, the same every time."""
+"""A sample workspace: what a job on a small study of rainfall might have, always the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MONTHS = tuple(f"2025-{month:02d}" for month in range(1, 13))
 
 
 def seed_sample(side: JobSide) -> int:
-    """Puts the sample into an empty workspace; how many items there are then. Nothing if it has items."""
+    """Fill an empty workspace with the sample; leave any other as it is. Return the number of items."""
     if not side.items():
         side.seed(_defaults(), lifecycle="application", owner="user", age=30 * 86_400)
         side.seed({"brief.md": _BRIEF}, permission="readOnly", owner="user", age=7200)
@@ -27,7 +27,7 @@ def seed_sample(side: JobSide) -> int:
 
 
 def _defaults() -> Mapping[str, str | bytes | None]:
-    """Files of the workspace itself; the job has its own version of the settings."""
+    """Return the files of the workspace's defaults; the job has its own version of the settings."""
     return {
         ".editorconfig": "root = true\n\n[*]\nindent_style = space\nindent_size = 4\nend_of_line = lf\n",
         "config/settings.json": json.dumps({"threshold_mm": 2.5, "stations": 8}, indent=2) + "\n",
@@ -94,7 +94,7 @@ def _reports() -> Mapping[str, str | bytes | None]:
 
 
 def _measurements(rng: random.Random) -> str:
-    """About 1.4 MiB of daily values."""
+    """Return about 1.4 MiB of daily values."""
     rows = ["station,date,rain_mm,temperature_c,quality"]
     for station in _STATIONS:
         for day in range(4800):
@@ -112,7 +112,7 @@ def _table(title: str, rng: random.Random) -> str:
 
 
 def _png(rng: random.Random) -> bytes:
-    """A bar chart, grey on white."""
+    """Draw a bar chart, grey on white."""
     width, height = 120, 60
     bars = [rng.randrange(8, height) for _ in range(12)]
     lines = [

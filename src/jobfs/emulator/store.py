@@ -1,9 +1,8 @@
-"""The state on disk: SQLite for jobs and items, one file for each content. Survives kill -9 at any instant.
+"""The state on disk: SQLite for jobs and items, one file for each content. It survives kill -9 at any moment.
 
-A content file is written whole before the row that names it is committed, and is never written again; a file
-that no row names is left over from a death in between and is removed at the next start. Every change of
-memory follows its commit. One lock guards the rows, the memory and the order of both; it is held for short
-disk work only.
+A content file is complete before the row that names it is committed, and is never written again. A file that no row names is left
+over from a crash in between; the next start removes it. Every change in memory follows its commit. One lock protects the rows and
+the memory, and keeps them in the same order; it is held only for short disk operations.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _COLUMNS = "id, kind, path, owner, lifecycle, permission, created_us, updated_us
 
 
 class Blob:
-    """A content file being written; `name` is what an item stores once it is `close`d."""
+    """A content file being written; an item stores its `name` after `close`."""
 
     def __init__(self, directory: Path) -> None:
         self.name = secrets.token_hex(12)
@@ -54,7 +53,7 @@ class Blob:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Appends `data`."""
+        """Append `data`."""
         view = memoryview(data)
         while view:
             done = os.write(self._fd, view)
@@ -62,19 +61,19 @@ class Blob:
             view = view[done:]
 
     def close(self) -> None:
-        """Ends the writing; may be called again."""
+        """End the writing; may be called again."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def discard(self) -> None:
-        """Removes the file again."""
+        """Remove the file again."""
         self.close()
         self._path.unlink(missing_ok=True)
 
 
 class EmulatorStore:
-    """All jobs in one directory; UsageError if it can't be used, or is in use by another server."""
+    """All jobs in one directory. Raises UsageError if it can't be used, or if another server uses it."""
 
     def __init__(self, directory: Path, behaviour: Behaviour | None = None, seed: int = 0) -> None:
         self.lock = threading.RLock()
@@ -98,7 +97,7 @@ class EmulatorStore:
             raise UsageError(f"{directory} holds no usable state of a local server: {error}") from None
 
     def close(self) -> None:
-        """Gives the directory back."""
+        """Release the directory."""
         with self.lock:
             self._db.close()
             os.close(self._lock_fd)
@@ -111,13 +110,14 @@ class EmulatorStore:
         return job
 
     def save_job(self, job: Job) -> None:
-        """Writes the state of a job."""
+        """Save the state of a job."""
         self._db.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?)", (job.id, json.dumps(asdict(job))))
 
     def now_us(self) -> int:
-        """The server's clock in microseconds since the epoch; never the same twice.
+        """Return the server's clock in microseconds since the epoch; never the same twice.
 
-        Never the first millisecond of a second: a driver takes a whole second for the stamp of a server that knows no finer ones.
+        Never within the first millisecond of a second: a client takes such a timestamp for that of a server whose clock has whole
+        seconds.
         """
         now = int((time.time() + self.behaviour.clock_skew) * 1_000_000)
         now = now if now > self._last_us or now < self._last_us - 1_000_000 else self._last_us + 1
@@ -125,7 +125,7 @@ class EmulatorStore:
         return self._last_us
 
     def commit(self, job_id: str, puts: Iterable[StoredItem], drops: Iterable[StoredItem]) -> None:
-        """Writes and removes rows in one transaction; OSError if the disk does not take it."""
+        """Write and remove rows in one transaction. Raises OSError if the disk rejects it."""
         try:
             self._transact(job_id, puts, drops)
         except sqlite3.OperationalError as error:
@@ -146,15 +146,15 @@ class EmulatorStore:
         self._db.execute("COMMIT")
 
     def new_blob(self) -> Blob:
-        """A content file to write."""
+        """Return a new content file to write."""
         return Blob(self._content)
 
     def open_blob(self, name: str) -> int:
-        """A descriptor to read a content from; it stays good when the content is replaced."""
+        """Return a descriptor to read a content file; it stays valid when the content is replaced."""
         return os.open(self._content / name[:2] / name, os.O_RDONLY)
 
     def remove_blob(self, name: str) -> None:
-        """Removes a content that no row names any more."""
+        """Remove a content file that no row names any longer."""
         (self._content / name[:2] / name).unlink(missing_ok=True)
 
     def _load(self) -> list[tuple[Job, list[StoredItem]]]:
@@ -175,13 +175,13 @@ class EmulatorStore:
 
 
 def _lock_directory(directory: Path) -> int:
-    """Makes the directory and takes its lock."""
+    """Make the directory and take its lock; return the lock's descriptor. Raises UsageError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UsageError(
-            f"cannot keep state in {directory}: {error.strerror}; choose a writable directory with --dir"
+            f"can't keep state in {directory}: {error.strerror}; choose a writable directory with --dir"
         ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

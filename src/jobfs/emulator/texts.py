@@ -1,4 +1,4 @@
-"""How texts of a request are read: numbers, the Range header, patterns."""
+"""Parsers for the texts of a request: numbers, the Range header, patterns."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _OTHER = re.compile(r"0(?:[xX][0-9a-fA-F]+|[oO][0-7]+|[bB][01]+)")
 
 
 def parse_number(text: str) -> float:
-    """The value of JavaScript's `Number(text)`, which is how the service reads take and skip (api/wire.md).
+    """Return the value of JavaScript's `Number(text)`, which is how the service parses take and skip (api/wire.md).
 
-    An infinity for a number beyond all others, NaN for what is none.
+    Returns an infinity if the number is too large for a float, NaN if `text` is not a number.
     """
     text = text.strip(_SPACE)
     if not text:
@@ -34,7 +34,7 @@ _RANGE = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE)
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Start and end (exclusive) of what to send; None: the whole, as HTTP allows; start == end: nothing fits, a 416."""
+    """Return the start and the exclusive end of the bytes to send; None for the whole, as HTTP allows; equal ends for a 416."""
     match = _RANGE.fullmatch(header) if header else None
     if match is None or not (match[1] or match[2]):
         return None
@@ -54,13 +54,13 @@ _TOKEN = re.compile(r"\*\*/?|\*|\?|\[!?\]?[^\]/]*\]|[{},]|.", re.DOTALL)
 
 
 def make_matcher(pattern: str) -> Callable[[str], bool]:
-    """Whether a path fits `pattern`, as shells and JavaScript's libraries read it.
+    """Return a function that matches paths with `pattern`, as shells and JavaScript's libraries do.
 
-    `*` and `?` stay within a name, `**` does not; `[a-z]`, `[!a]`, `{a,b}`.
+    `*` and `?` match within a name, `**` across names; `[a-z]`, `[!a]` and `{a,b}` work, too.
     """
     try:
         expression = re.compile(_to_regex(pattern), re.DOTALL)
-    except re.error:  # a class like [z-a] fits nothing
+    except re.error:  # a class like [z-a] matches nothing
         return lambda path: False
     return lambda path: expression.fullmatch(path) is not None
 

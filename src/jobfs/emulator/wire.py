@@ -1,4 +1,4 @@
-"""The JSON of answers: items, pages, the instance, errors, exactly as the API reference prints them."""
+"""The JSON of answers: items, pages, the instance, errors, exactly as the API reference shows them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FRACTION = {"microseconds": (1, 6), "milliseconds": (1000, 3), "seconds": (1_00
 
 
 def timestamp(moment_us: int, resolution: str) -> str:
-    """ISO 8601 in UTC; `seconds` is written as JavaScript does, with a fraction of zero."""
+    """Format a time in ISO 8601, UTC. With `seconds`, the fraction is zero, as JavaScript writes it."""
     step, digits = _FRACTION[resolution]
     moment_us -= moment_us % step
     seconds, fraction = divmod(moment_us, 1_000_000)
@@ -32,12 +32,12 @@ def timestamp(moment_us: int, resolution: str) -> str:
 
 
 def shown_path(path: str, behaviour: Behaviour) -> str:
-    """A path as answers show it."""
+    """Return a path in the form of answers."""
     return "/" + path if behaviour.path_style == "slash" else path
 
 
 def item_json(item: StoredItem, job_id: str, behaviour: Behaviour) -> bytes:
-    """One workspace item."""
+    """Return the JSON of one workspace item."""
     spelling = LONG if behaviour.type_spelling == "long" else SHORT
     fields: dict[str, Any] = {
         "type": spelling[item.kind],
@@ -58,18 +58,18 @@ def item_json(item: StoredItem, job_id: str, behaviour: Behaviour) -> bytes:
 
 
 def envelope_json(item: bytes, envelope: str) -> bytes:
-    """`data.workspaceItem`, or `data.item`."""
+    """Return the body with one item: `data.workspaceItem`, or `data.item`."""
     return b'{"data":{"' + envelope.encode() + b'":' + item + b"}}"
 
 
 def page_json(items: Iterable[bytes], meta: dict[str, float] | None = None) -> bytes:
-    """`data.workspaceItems`, with `meta` on a page."""
+    """Return the body with items: `data.workspaceItems`, and `meta` for a page."""
     tail = b"" if meta is None else b',"meta":' + json.dumps(meta).encode()
     return b'{"data":{"workspaceItems":[' + b",".join(items) + b"]}" + tail + b"}"
 
 
 def add_odd_items(body: bytes, pattern: str, field: str, value: str) -> bytes:
-    """The answer with the JSON `value` as `field` of each item whose path fits `pattern`."""
+    """Set `field` to the JSON `value` in each item of an answer whose path matches `pattern`; return the new body."""
     answer = json.loads(body) if body else None
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, dict):
@@ -83,18 +83,18 @@ def add_odd_items(body: bytes, pattern: str, field: str, value: str) -> bytes:
 
 
 def error_json(status: int, reason: Any) -> bytes:
-    """The body of every error: code, error, reason."""
+    """Return the body of an error: code, error, reason."""
     error = _ERRORS.get(status) or HTTPStatus(status).phrase
     return json.dumps({"code": status, "error": error, "reason": reason}).encode()
 
 
 def invalid_json(where: str, message: str) -> bytes:
-    """The body of a 422: `reason` is a list of what failed and where."""
+    """Return the body of a 422: `reason` is a list of what is wrong, and where."""
     return error_json(422, [{"path": where.split("."), "message": message}])
 
 
 def instance_json(job: Job, items: list[bytes], count: int, behaviour: Behaviour) -> bytes:
-    """`data.workspaceInstance`: the job's state, the names of its variables; all fields of the reference."""
+    """Return `data.workspaceInstance`: the job's state, the names of its variables, and all other fields of the reference."""
     resolution = behaviour.updated_resolution
     created, updated = timestamp(job.created_us, resolution), timestamp(job.updated_us, resolution)
     times = {"createdAt": created, "updatedAt": updated}
@@ -140,7 +140,7 @@ def _application(job: Job, times: dict[str, str]) -> dict[str, Any]:
 
 
 def _expert(job: Job, times: dict[str, str], kind: str) -> dict[str, Any]:
-    """The job's expert, as one of the three kinds that api/wire.md names."""
+    """Return the job's expert, as one of the three kinds in api/wire.md."""
     name, version = _EXPERT.split("@")
     shared = {
         "type": kind,

@@ -1,4 +1,4 @@
-"""What the eight endpoints do to one job's items: a method is one endpoint's work, atomic under the lock."""
+"""What the eight endpoints do to one job's items: each method is one endpoint's work, atomic under the lock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .store import EmulatorStore
 from .texts import make_matcher
 from .wire import item_json, shown_path
 
-#: How names are kept, by the switch `name_form`.
+#: How names are stored, by the switch `name_form`.
 _KEPT: dict[str, Callable[[str], str]] = {
     "as_sent": lambda path: path,
     "nfc": lambda path: unicodedata.normalize("NFC", path),
@@ -37,7 +37,7 @@ _KEPT: dict[str, Callable[[str], str]] = {
 
 
 class Workspace:
-    """The items of one job, as the API sees and changes them."""
+    """The items of one job, as the API shows and changes them."""
 
     def __init__(self, store: EmulatorStore, job: Job, items: Iterable[StoredItem]) -> None:
         self.store = store
@@ -53,7 +53,7 @@ class Workspace:
     def create(
         self, kind: Literal["file", "directory"], path: str, permission: str, blob: str = "", size: int = 0
     ) -> StoredItem:
-        """POST items/: a new item; takes over the content. Refused as the reference's 400 table says."""
+        """POST items/: create an item, which takes over the content. Raises Refused as the reference's table for 400 says."""
         with self.lock:
             behaviour = self.store.behaviour
             path = self._check_destination(path)
@@ -66,7 +66,7 @@ class Workspace:
             return item
 
     def get(self, item_id: str) -> StoredItem:
-        """GET items/{id}; Missing if it is not there."""
+        """GET items/{id}. Raises Missing if there is no such item."""
         item = self.index.get(item_id)
         if item is None:
             raise Missing("Workspace item not found")
@@ -75,7 +75,7 @@ class Workspace:
     def update(
         self, item_id: str, path: str | None, permission: str | None, lifecycle: str | None
     ) -> StoredItem:
-        """POST items/{id}: what is not None is changed; a directory takes all under it along, unless `move_carries` is off."""
+        """POST items/{id}: change what is not None. A directory moves with its contents, unless `move_carries` is off."""
         with self.lock:
             self.check_update(item_id, path, permission, lifecycle)
             return self.carry_out_update(item_id, path, permission, lifecycle)
@@ -83,7 +83,7 @@ class Workspace:
     def check_update(
         self, item_id: str, path: str | None, permission: str | None, lifecycle: str | None
     ) -> None:
-        """The first half of `update`: raise Refused or Missing if it can't be carried out."""
+        """Do the first half of `update`: raise Refused or Missing if it is not possible."""
         with self.lock:
             item = self.get(item_id)
             if path is None and permission is None and lifecycle is None:
@@ -95,7 +95,7 @@ class Workspace:
     def carry_out_update(
         self, item_id: str, path: str | None, permission: str | None, lifecycle: str | None
     ) -> StoredItem:
-        """The second half of `update`, whatever stands at the path by now. Raises Missing."""
+        """Do the second half of `update`, even if the path has been taken since the first. Raises Missing."""
         with self.lock:
             item = self.get(item_id)
             target = item.path if path is None else self._check_destination(path, item)
@@ -107,7 +107,7 @@ class Workspace:
             )
 
     def delete(self, item_id: str) -> StoredItem:
-        """DELETE items/{id}: the item, and for a directory all under it."""
+        """DELETE items/{id}: remove the item, and a directory's contents."""
         with self.lock:
             item = self.get(item_id)
             self._check_writable(item)
@@ -115,7 +115,7 @@ class Workspace:
             return item
 
     def find(self, path: str) -> list[StoredItem]:
-        """GET items/find: the items whose path matches, as the switch `find` says."""
+        """GET items/find: return the items whose path matches, as the switch `find` says."""
         with self.lock:
             mode = self.store.behaviour.find
             wanted = path.removeprefix("/")
@@ -129,13 +129,13 @@ class Workspace:
             return [item for item in self.index if wanted in item.path]
 
     def page(self, take: int, skip: int) -> tuple[list[StoredItem], int]:
-        """GET items/: one page and the number of all items."""
+        """GET items/: return one page, and the number of all items."""
         with self.lock:
             items = self.index.in_list_order(self.store.behaviour, self._rng)
             return items[skip : skip + take], len(items)
 
     def open_content(self, item_id: str) -> tuple[StoredItem, int]:
-        """GET items/{id}/download: the item and a descriptor on its bytes; Missing for a directory."""
+        """GET items/{id}/download: return the item and a descriptor of its bytes. Raises Missing for a directory."""
         with self.lock:
             item = self.get(item_id)
             if item.is_dir:
@@ -143,12 +143,12 @@ class Workspace:
             return item, self.store.open_blob(item.blob)
 
     def path_of(self, item_id: str) -> str:
-        """The item's path now, "" if it is not there."""
+        """Return the item's current path; "" if there is no such item."""
         item = self.index.get(item_id)
         return item.path if item else ""
 
     def render(self, item: StoredItem) -> bytes:
-        """The JSON of an item under the current behaviour, remembered until either changes."""
+        """Return the JSON of an item under the current behaviour, cached until either changes."""
         with self.lock:
             behaviour = self.store.behaviour
             if self._rendered_for is not behaviour:
@@ -162,7 +162,7 @@ class Workspace:
             return text
 
     def commit(self, puts: Iterable[StoredItem] = (), drops: Iterable[StoredItem] = ()) -> None:
-        """Commits, then changes memory, then removes contents that nothing names any more."""
+        """Commit to the store, then change the memory, then remove content files that no item names any longer."""
         puts, drops = list(puts), list(drops)
         self.store.commit(self.job.id, puts, drops)
         stale = [item.blob for item in drops if item.blob]
@@ -179,7 +179,7 @@ class Workspace:
             self.store.remove_blob(blob)
 
     def move(self, item: StoredItem, target: str, **changes: Any) -> StoredItem:
-        """The item at `target`, with `changes`; not checked; with a directory goes what is in it if `move_carries`."""
+        """Move an item to `target`, with `changes`, unchecked; a directory moves with its contents if `move_carries`."""
         now = self.store.now_us()
         touches = self.store.behaviour.move_touches
         is_move = target != item.path
@@ -211,7 +211,7 @@ class Workspace:
         return changed
 
     def _free_target(self, item: StoredItem, target: str, lifecycle: str) -> None:
-        """Raise Refused if another item is at the target; where moves replace, delete that."""
+        """Raise Refused if another item is at the target; with `move_existing=replace`, delete that item instead."""
         if (target, lifecycle) == (item.path, item.lifecycle):
             return
         others = [other for other in self._find_existing(target, lifecycle) if other.id != item.id]
@@ -229,7 +229,7 @@ class Workspace:
         return [item for item in self.index.items_at(path) if everywhere or item.lifecycle == lifecycle]
 
     def _check_destination(self, path: str, item: StoredItem | None = None) -> str:
-        """The relative path of a destination; Refused if it is not one."""
+        """Return the relative path of a destination. Raises Refused if it is not valid."""
         behaviour = self.store.behaviour
         if behaviour.input_spelling == "own" and path.startswith("/") != (behaviour.path_style == "slash"):
             raise BadPath
@@ -243,7 +243,7 @@ class Workspace:
         return path
 
     def _is_too_long(self, path: str, item: StoredItem | None, behaviour: Behaviour) -> bool:
-        """True if the path, or that of something a moved directory takes along, would be shown too long."""
+        """Return whether the path, or that of an item in a moved directory, would be too long as shown."""
         longest = utf16_length(shown_path(path, behaviour))
         if item is not None and item.is_dir and behaviour.move_carries:
             ends = (
@@ -267,7 +267,7 @@ class Workspaces(dict[str, Workspace]):
         self._store = store
 
     def add(self, job_id: str) -> Workspace:
-        """Return the workspace of this job; if there is none, begin the job."""
+        """Return the workspace of this job; create the job if it does not exist."""
         with self._store.lock:
             if job_id not in self:
                 self[job_id] = Workspace(self._store, self._store.new_job(job_id), [])
@@ -275,7 +275,7 @@ class Workspaces(dict[str, Workspace]):
 
 
 class MissingWorkspace(Workspace):
-    """The workspace of a job that does not exist: nothing is in it, and no directory to make anything in."""
+    """The workspace of a job that does not exist: it is empty, and has no directory to create anything in."""
 
     def __init__(self, store: EmulatorStore, job_id: str) -> None:
         super().__init__(store, Job(job_id, "", "", "", 0, 0), ())

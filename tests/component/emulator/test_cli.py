@@ -82,7 +82,7 @@ def ended(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, 
     ("--job", "short", "malformed job id"), ("--page-cap", "101", "page_cap"),
     ("--fault", "explode", "unknown fault"), ("--port", "99999", "no such port"),
     ("--host", "256.1.1.1", "no such address"), ("--key-file", "b", "not both"),
-    ("--log", "/nonexistent/log", "cannot write the log file"),
+    ("--log", "/nonexistent/log", "can't write the log file"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence_and_exit_2(
     tmp_path: Path, option: str, value: str, words: str, capsys: pytest.CaptureFixture[str]

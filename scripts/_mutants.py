@@ -1,4 +1,4 @@
-"""`scripts/mutants`: mutmut on a copy of this tree, a sample of its mutants, and a bound on the tests that each meets."""
+"""`scripts/mutants`: run mutmut on a copy of this tree, with a sample of its mutants and a limit on the tests per mutant."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mutmut.state import state
 from mutmut.workers import isolation, timeout
 
 _ROOT = Path(__file__).parents[1]
-#: Where the copy is; it is kept, so that a second run goes on with what it knows of the tests.
+#: The copy. It is kept, so that a second run reuses what mutmut knows of the tests.
 _COPY = _ROOT / "build" / "mutants"
-#: Exit codes of pytest under a mutant: no test failed; no test comes to that line; the types are wrong. All others are a find.
+#: Exit codes of pytest under a mutant: no test failed; no test reaches that line; the types are wrong. Any other code is a find.
 _SURVIVED, _UNTESTED, _ILL_TYPED = 0, 33, 37
 
 
 def _copy() -> None:
-    """Bring what git knows of this tree into the copy."""
+    """Copy the files that git lists in this tree."""
     _COPY.mkdir(parents=True, exist_ok=True)
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=_ROOT, check=True, capture_output=True).stdout
     for name in filter(None, listed.decode().split("\0")):
@@ -38,14 +38,14 @@ def _copy() -> None:
 
 
 def _stop(pid: int, number: int) -> None:
-    """A signal to a child; a number that its end has set free may be that of any other process, and gets none."""
+    """Send a signal to a child. If the child has been reaped, another process may have its pid, and no signal is sent."""
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         os.kill(pid, number)
 
 
 def _patch(sample: int, seed: int, seconds: float) -> None:
-    """Have mutmut take a sample, give each mutant the quickest tests first, and run on threads."""
+    """Patch mutmut to take a sample, to run the quickest tests of each mutant first, and to work with threads."""
     tool: Any = mutmut
     everything = tool.collect_source_file_mutation_data
     regular = PytestRunner._pytest_args_regular_run
@@ -53,7 +53,7 @@ def _patch(sample: int, seed: int, seconds: float) -> None:
 
     def sampled(*, mutant_names: Any) -> Any:
         mutants, data = everything(mutant_names=mutant_names)
-        # By name: a change of one function leaves the others' mutants in the sample, or out of it.
+        # Chosen by name: when one function changes, the other functions' mutants stay in the sample or out of it.
         return sorted(mutants, key=lambda mutant: hashlib.sha256(f"{seed} {mutant[1]}".encode()).digest())[
             :sample
         ], data
@@ -70,16 +70,17 @@ def _patch(sample: int, seed: int, seconds: float) -> None:
 
     patch.setattr(tool, "collect_source_file_mutation_data", sampled)
     patch.setattr(PytestRunner, "_pytest_args_regular_run", quickest)
-    # The tests have passed just before, while it was counted which of them come to which line.
+    # The tests passed just before, when mutmut recorded which tests reach which lines.
     patch.setattr(isolation.ForkRunner, "run_clean_tests", lambda runner, tests: 0)
     patch.setattr(timeout, "os", SimpleNamespace(kill=_stop, getpid=os.getpid))
 
     def bounded(*, pid: int, timeout_s: float) -> None:
-        # mutmut allows for all tests that come to a line, and a mutant that waits for ever would wait as long.
+        # mutmut's time limit is for all tests that reach a line; a mutant that hangs would use all of that time.
         timeout.register_timeout(pid, min(timeout_s, 10 * seconds))
 
     patch.setattr(isolation, "register_timeout", bounded)
-    # Contexts of threads that go on beside a test make this end in a segmentation fault; it is needed for what was imported only.
+    # With contexts of threads that outlive a test, mutmut's call stack crashes with a segmentation fault; only lines that run at
+    # import need it.
     for name, answer in (("get", (None, 0)), ("set", None), ("reset", None)):
         patch.setattr(MutmutCallStack, name, lambda *_, answer=answer: answer)
 
@@ -91,7 +92,7 @@ def _patch(sample: int, seed: int, seconds: float) -> None:
     "--seconds", default=15.0, show_default=True, help="Tests that a mutant meets, the quickest first."
 )
 def main(sample: int, seed: int, seconds: float) -> None:
-    """Plant faults, and tell which of them no test finds."""
+    """Plant faults, and print those that no test finds."""
     tool: Any = mutmut
     _copy()
     os.chdir(_COPY)

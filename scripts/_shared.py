@@ -1,6 +1,6 @@
-"""What the wheel has beside the package, made from the program's own help: man pages, and completion for three shells.
+"""The wheel's files beside the package: man pages, and completions for three shells, generated from the program's own help.
 
-They go where a prefix has them: share/man/man1, share/bash-completion/completions, ….
+They have the usual places below a prefix: share/man/man1, share/bash-completion/completions, ….
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import click
 from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-#: Where each shell looks below a prefix.
+#: By shell: the file below a prefix in which it looks for completions.
 COMPLETIONS = {
     "bash": "share/bash-completion/completions/jobfs",
     "zsh": "share/zsh/site-functions/_jobfs",
@@ -26,11 +26,11 @@ COMPLETIONS = {
 
 
 class SharedFiles(BuildHookInterface[BuilderConfig]):
-    """Adds them to the wheel; an editable one goes without, for they would not follow the source."""
+    """Adds these files to the wheel. An editable wheel gets none, because they would not follow the source."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Make the files and name them to the builder. Raises SystemExit for a Python that the program does not run on."""
-        # Whoever builds it for pip is not asked before: without this the program itself ends in a traceback.
+        """Make the files and add them to the build. Raises SystemExit for a Python that the program does not support."""
+        # pip does not check this before it builds: without the check, the program itself would fail with a traceback.
         core, python = self.metadata.core, platform.python_version()
         if not core.python_constraint.contains(python, prereleases=True):
             raise SystemExit(f"jobfs needs Python {core.requires_python}, and this is Python {python}")
@@ -44,19 +44,19 @@ class SharedFiles(BuildHookInterface[BuilderConfig]):
             build_data["shared_data"][str(path)] = place
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Take away what is in the wheel by now."""
+        """Delete the files, which the wheel now contains."""
         if version != "editable":
             self._made.cleanup()
 
 
 def files() -> Iterator[tuple[str, str]]:
-    """Each file: its place below a prefix, and what is in it."""
+    """Yield the place of each file below a prefix, and its text."""
     from jobfs.cli import COMMANDS, jobfs
     from jobfs.cli.install import SHELLS, completion_script
     from jobfs.cli.options import HELP_ALL
 
     group = jobfs.make_context("jobfs", [], resilient_parsing=True)
-    # Which the contexts of its commands share.
+    # The contexts of all commands share this.
     group.meta[HELP_ALL] = True
     lines = {name: line for name, (_, line) in COMMANDS.items()}
     listed = {name: lines[name] for name in jobfs.list_commands(group)}
@@ -71,7 +71,7 @@ def files() -> Iterator[tuple[str, str]]:
 
 
 def man_page(context: click.Context, line: str, commands: Mapping[str, str]) -> str:
-    """The page of a command in roff: what its help says; `line` and `commands` are one line on it and on those it has."""
+    """Return a command's man page in roff: its help. `line` describes the command in one line; `commands` its subcommands."""
     command = context.command
     path = context.command_path
     title = path.replace(" ", "-")
@@ -102,7 +102,7 @@ def man_page(context: click.Context, line: str, commands: Mapping[str, str]) -> 
 
 
 def _fields(path: str) -> Iterator[str]:
-    """What the documents of a command's --json have in them: the text and the types of their module."""
+    """Yield the description of a command's --json documents: the text and the types of their module."""
     from jobfs import document
 
     yield from _paragraphs((document.__doc__ or "").replace("`", ""))
@@ -114,7 +114,7 @@ def _fields(path: str) -> Iterator[str]:
 
 
 def _described(kind: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every field of a TypedDict, and of those in it, with its meaning."""
+    """Yield every field of a TypedDict and of nested ones, with its meaning."""
     for name, hint in get_type_hints(kind, include_extras=True).items():
         inner, meaning = (hint, "") if is_typeddict(hint) else get_args(hint)
         entry = get_args(inner)[0] if get_origin(inner) is list else inner
@@ -126,7 +126,7 @@ def _described(kind: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _paragraphs(help: str) -> Iterator[str]:
-    """A command's help; click's \\b at the head of a paragraph keeps its lines as they are."""
+    r"""Yield a command's help in roff; in a paragraph that begins with click's \\b, the lines are kept."""
     for paragraph in inspect.cleandoc(help).split("\n\n"):
         yield ".PP"
         if paragraph.startswith("\b"):
@@ -136,7 +136,7 @@ def _paragraphs(help: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Text that means nothing to roff, in ASCII."""
+    """Return the text in ASCII, without any meaning to roff."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     text = "".join(sign if sign.isascii() else f"\\[u{ord(sign):04X}]" for sign in text)
     return f"\\&{text}" if text.startswith((".", "'")) else text

@@ -1,1 +1,1 @@
-"""The benchmark: jobfs and its peers on the same tree, through the same slow line, in the same run."""
+"""The benchmark: jobfs and its peers on the same tree, through the same slow network, in the same run."""

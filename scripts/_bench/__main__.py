@@ -91,9 +91,9 @@ def bench(
     workloads: tuple[str, ...], everything: bool, rtts: list[float], runs: int, peers: list[str],
     json_file: Path | None, quick: bool, readme: bool, profile: bool,
 ) -> None:  # fmt: skip
-    """Exit code: 0, even where a target is missed; 1 if something of jobfs could not be measured or was wrong.
+    """Run the bench. Exit code: 0, even if a target is missed; 1 if something of jobfs could not be measured or was wrong.
 
-    128 and its number after a signal, once the table of what was measured until then is printed.
+    After a signal: print the table of what has been measured, and exit with 128 plus the signal's number.
     """
     names = tuple(WORKLOADS) if everything else workloads
     console = Console() if sys.stdout.isatty() else Console(width=220)
@@ -120,7 +120,7 @@ def _failed(outcomes: Iterable[Outcome]) -> bool:
 
 
 class _StoppedError(BaseException):
-    """A signal that asks the bench to end; one that only ended Python would leave what was mounted."""
+    """A signal that asks the bench to end: Python's default for it would leave the mounts in place."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ def _take_signals() -> None:
 
 
 def _measure(wish: Wish, lab: Lab, console: Console, outcomes: list[Outcome]) -> int:
-    """Measure, and print each row once it is measured; the number of the signal that ended this, 0 if none did."""
+    """Measure, and print each row at once; return the number of the signal that ended the measurement, 0 if none did."""
     errors, began = Console(stderr=True), time.monotonic()
 
     def say(text: str) -> None:
@@ -155,7 +155,7 @@ def _measure(wish: Wish, lab: Lab, console: Console, outcomes: list[Outcome]) ->
 
 
 def _facts(wish: Wish, began: float) -> dict[str, Any]:
-    """The circumstances of the run; `began` in seconds since the epoch."""
+    """Return the circumstances of the run; `began` in seconds since the epoch."""
     machine = {"python": platform.python_version(), "cpus": os.cpu_count()}
     seconds = time.time() - began
     return {"began": began, "seconds": seconds, "runs": wish.runs, "quick": wish.plan.quick, **machine}
@@ -170,7 +170,7 @@ def _warn_if_busy(console: Console) -> None:
 
 
 def _show_profile(directory: Path | None) -> None:
-    """Print what cProfile has left in `directory`, if the run was under it."""
+    """Print cProfile's results in `directory`; None: the run was not profiled."""
     if directory is None:
         return
     import pstats
@@ -189,5 +189,5 @@ if __name__ == "__main__":
     except NotMeasured as error:
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(1)
-    except _StoppedError as stopped:  # before or after what is measured
+    except _StoppedError as stopped:  # the signal came before or after the measurement
         sys.exit(128 + stopped.number)

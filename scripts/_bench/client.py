@@ -1,8 +1,8 @@
-"""What runs inside a mount in a process of its own: loops that time single calls, from Python to stay portable.
+"""The client of a mount, a process of its own: loops that time single system calls, in Python to be portable.
 
-python -m _bench.client save|replace|new DIR SOURCE      each file of SOURCE into DIR; seconds of each, as JSON
-python -m _bench.client getattr|open DIR TURNS           says "ready", waits for a line, works, says how long
-python -m _bench.client absent DIR COUNT                 asks for names that are not there; how many are not
+python -m _bench.client save|replace|new DIR SOURCE      save each file of SOURCE in DIR; print the seconds of each, as JSON
+python -m _bench.client getattr|open DIR TURNS           print "ready", wait for a line, run, print the seconds
+python -m _bench.client absent DIR COUNT                 stat names that do not exist; print how many were not found
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _new(path: str, content: bytes) -> None:
 
 
 def saves(how: str, directory: str, source: str) -> None:
-    """One file after another, as an editor saves."""
+    """Save one file after another, as an editor does."""
     save = {"save": _save, "replace": _replace, "new": _new}[how]
     seconds = []
     for place in sorted(Path(source).iterdir()):
@@ -58,7 +58,7 @@ def _paths(directory: str) -> list[str]:
 
 
 def _getattr_loop(paths: list[str], turns: int) -> Callable[[], None]:
-    """Each call is one getattr request: the kernel may not answer from its cache, and looks up no name."""
+    """Return a loop in which each call is one getattr request: the kernel can't answer from its cache, and looks up no name."""
     statx = ctypes.CDLL(None, use_errno=True).statx
     handles = [os.open(path, os.O_PATH) for path in paths]
     buffer = ctypes.create_string_buffer(256)
@@ -84,7 +84,7 @@ def _open_loop(paths: list[str], turns: int) -> Callable[[], None]:
 
 
 def loop(how: str, directory: str, turns: int) -> None:
-    """The same call over all files, many times; the first round, before "ready", warms everything."""
+    """Make the same call on all files, many times; the first round, before "ready", warms all caches."""
     paths = _paths(directory)
     _open_loop(paths, len(paths))()
     work = (_getattr_loop if how == "getattr" else _open_loop)(paths, turns)
@@ -96,7 +96,7 @@ def loop(how: str, directory: str, turns: int) -> None:
 
 
 def absent(directory: str, count: int) -> None:
-    """Names that are not there, in the root and in its directories."""
+    """Look up names that do not exist, in the root and in its directories."""
     places = [directory, *(entry.path for entry in os.scandir(directory) if entry.is_dir())]
     missing = 0
     for number in range(count):

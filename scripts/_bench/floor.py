@@ -1,9 +1,8 @@
-"""The floor: a file system in memory on fusepy, with nothing in it but what fusepy itself costs.
+"""The floor: a file system in memory on fusepy, which costs only what fusepy itself costs.
 
-Lean callbacks, attributes packed once, the kernel's timeouts as jobfs sets them, no `keep_cache`, and long-lived
-threads in `fuse_loop`, all written anew here: a floor that shared code with what it is held against would rise
-with it.
-Run as a process on a directory whose files it serves from memory, read-only.
+It has lean callbacks, attributes that are packed once, the same kernel timeouts as jobfs, no `keep_cache`, and long-lived threads
+in `fuse_loop`. It shares no code with jobfs: a slower jobfs would make such a floor slower, too. Run it as a process on a
+directory, whose files it serves from memory, read-only.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _teardown = CFUNCTYPE(None, c_void_p, c_void_p)(("fuse_teardown", _library))
 
 
 class Memory:
-    """Callbacks over dictionaries; a path is bytes, as libfuse gives it."""
+    """Callbacks on dictionaries; a path is bytes, as libfuse passes it."""
 
     def __init__(self, directory: Path) -> None:
         self._stats: dict[bytes, bytes] = {}
@@ -102,7 +101,7 @@ class Memory:
 
 
 def serve(directory: Path, mountpoint: str) -> None:
-    """Mounts what `directory` holds and serves it until it is unmounted."""
+    """Mount the contents of `directory`, and serve them until SIGTERM."""
     memory, table = Memory(directory), fuse.fuse_operations()
     for name, kind, *_ in fuse.fuse_operations._fields_:
         if hasattr(memory, name):
@@ -128,7 +127,7 @@ def serve(directory: Path, mountpoint: str) -> None:
 
 
 class Floor(System):
-    """The empty file system as one of those under test; nothing is behind a line."""
+    """The empty file system as a system under test, without a network."""
 
     name = "floor"
 
@@ -140,7 +139,7 @@ class Floor(System):
 
     @contextmanager
     def mount(self, dataset: str, **options: Any) -> Iterator[Mounted]:
-        """Mounts a data set that it was made with."""
+        """Mount one of the data sets that the constructor got."""
         with self.lab.mount_point() as directory:
             command = [sys.executable, "-m", "_bench.floor", self._source / dataset, directory]
             with self.lab.process(command) as process:

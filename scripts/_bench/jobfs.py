@@ -24,12 +24,12 @@ from .system import Mounted, System
 
 _KEY = "bench"
 
-#: Of the huge workspace: all items, those in its largest directory, those in each of the others.
+#: The huge workspace: all items, those in its largest directory, those in each other directory.
 HUGE_ITEMS, HUGE_DIRECTORY, HUGE_PART = 100_000, 10_000, 300
 
 
 class Server:
-    """The local server on `directory`; its own port is asked only for what is not measured."""
+    """The local server on `directory`; its own port is used only for what is not measured."""
 
     def __init__(self, lab: Lab, directory: Path) -> None:
         command = [sys.executable, "-m", "jobfs", "emulator", "--dir", directory, "--key", _KEY]
@@ -37,24 +37,24 @@ class Server:
         self.port = int(lab.say_of(self.process).partition("http://127.0.0.1:")[2].partition(" ")[0])
 
     def control(self, path: str, method: str = "GET", body: bytes | None = None) -> bytes:
-        """The answer of a control route."""
+        """Return the answer of a control route."""
         url = f"http://127.0.0.1:{self.port}/_emulator/{path}"
         with urllib.request.urlopen(urllib.request.Request(url, body, method=method), timeout=60) as answer:
             content: bytes = answer.read()
             return content
 
     def log(self) -> list[dict[str, Any]]:
-        """The requests since `forget`."""
+        """Return the requests since `forget`."""
         entries: list[dict[str, Any]] = json.loads(self.control("log"))
         return entries
 
     def forget(self) -> None:
-        """Empties the log."""
+        """Clear the log."""
         self.control("log", "DELETE")
 
 
 class Jobfs(System):
-    """A server with a job for each data set, and `spare` more of some."""
+    """A server with a job for each data set, and `spare` more jobs for some."""
 
     name = "jobfs"
 
@@ -79,17 +79,17 @@ class Jobfs(System):
         self.relay = Relay(lab, self.server.port)
 
     def writable(self, dataset: str) -> str:
-        """One of the spare jobs with these data."""
+        """Return the name of a spare job with these data."""
         name = f"{dataset}-{len(self._spare[dataset])}"
         self._jobs[name] = self._spare[dataset].pop()
         return name
 
     def environment(self) -> dict[str, str]:
-        """What a jobfs command runs with."""
+        """Return the environment of a jobfs command."""
         return self.lab.environment(PERSTACK_API_KEY=_KEY)
 
     def command(self, dataset: str, directory: Path, *words: str, **options: Any) -> list[str | Path]:
-        """The command line of a mount with new, empty directories for cache and state."""
+        """Return the command line of a mount with new, empty directories for cache and state."""
         assert self.relay is not None
         home = self.lab.fresh("jobfs")
         python: list[str | Path] = [sys.executable, "-m"]
@@ -103,7 +103,7 @@ class Jobfs(System):
 
     @contextmanager
     def mount(self, dataset: str, **options: Any) -> Iterator[Mounted]:
-        """Mounts a job in the foreground of a process of its own."""
+        """Mount a job in the foreground of a process of its own."""
         with self.lab.mount_point() as directory:
             command = self.command(dataset, directory, "--foreground", **options)
             with self.lab.process(command, self.environment()) as process:
@@ -111,7 +111,7 @@ class Jobfs(System):
                 yield Mounted(directory, [process.pid])
 
     def mount_in_background(self, dataset: str, directory: Path) -> None:
-        """The mount command as a user gives it: returns once the mount answers."""
+        """Run the mount command as a user does: it returns once the mount is ready."""
         done = subprocess.run(
             self.command(dataset, directory),
             env=self.environment(),
@@ -123,12 +123,12 @@ class Jobfs(System):
             raise NotMeasured(f"jobfs mount ended with {done.returncode}: {done.stderr}")
 
     def unmount(self, directory: Path) -> None:
-        """Ends a mount in the background."""
+        """End a mount in the background."""
         command = [sys.executable, "-m", "jobfs", "umount", str(directory)]
         subprocess.run(command, env=self.environment(), capture_output=True, check=True)
 
     def download_url(self, dataset: str, path: str) -> tuple[str, str]:
-        """The URL of a file's content, through the relay, and the header that it needs."""
+        """Return the URL of a file's content, through the relay, and the header that it needs."""
         assert self.relay is not None
         items = json.loads(self.server.control(f"jobs/{self._jobs[dataset]}/items"))
         (item,) = [item["id"] for item in items if item["path"] == path]
@@ -136,7 +136,7 @@ class Jobfs(System):
         return f"{base}/workspace_instance/items/{item}/download", f"Authorization: Bearer {_KEY}"
 
     def arrival(self, dataset: str, tree: tree.Tree, since: float) -> float:
-        """When the last request that brought something had been answered; checks every byte."""
+        """Wait until the server has every byte; return when it answered the last POST (seconds since the epoch)."""
         wanted = {path: hashlib.sha256(content).hexdigest() for path, content in tree.items()}
         job = self._jobs[dataset]
 
@@ -162,7 +162,7 @@ class Jobfs(System):
 
 
 class Huge(Jobfs):
-    """A workspace of 100,000 items on a line of its own."""
+    """A workspace of 100,000 items, with its own server and relay."""
 
     def __init__(self, lab: Lab) -> None:
         System.__init__(self, lab)
@@ -175,7 +175,7 @@ class Huge(Jobfs):
 
 
 def huge_paths() -> tuple[list[str], list[str]]:
-    """The directories and the files of the huge workspace, HUGE_ITEMS together."""
+    """Return the directories and the files of the huge workspace, HUGE_ITEMS in all."""
     directories = ["large"]
     files = [f"large/entry-{n:05d}.dat" for n in range(HUGE_DIRECTORY)]
     while len(directories) + len(files) < HUGE_ITEMS:
@@ -195,7 +195,7 @@ def _seed(directory: Path, jobs: Mapping[str, tree.Tree]) -> None:
 
 
 def _seed_huge(directory: Path, job: str) -> None:
-    """Rows only: every file has the same content, of which the server keeps one copy."""
+    """Write rows only: every file has the same content, which the server stores once."""
     store = EmulatorStore(directory)
     try:
         workspace = Workspaces(store).add(job)
@@ -220,5 +220,5 @@ def _seed_huge(directory: Path, job: str) -> None:
 
 
 def now() -> float:
-    """The clock that the server's log has too."""
+    """Return the time by the clock that the server's log uses, too."""
     return time.time()

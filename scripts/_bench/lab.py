@@ -1,4 +1,4 @@
-"""The lab: a directory of its own, processes, mount points; all of it is gone at the end, whatever happened."""
+"""The lab: its own directory, processes and mount points. All of them are gone at the end, even after an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
-#: Seconds after which a program is taken to have given up.
+#: Seconds after which a program is assumed to hang.
 PATIENCE = 150.0
 
 #: Signals that ask the bench to end.
@@ -30,11 +30,11 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class NotMeasured(Exception):  # noqa: N818
-    """Something could not be measured, or its result was wrong; the text says what."""
+    """Something could not be measured, or its result was wrong; the message says what."""
 
 
 def await_that(condition: Callable[[], Any], what: str, patience: float = 30.0, pause: float = 0.01) -> Any:
-    """The first true value of `condition`; NotMeasured if there is none within `patience` seconds."""
+    """Return the first true value of `condition`. Raises NotMeasured if there is none within `patience` seconds."""
     end = time.monotonic() + patience
     while not (value := condition()):
         if time.monotonic() > end:
@@ -44,26 +44,26 @@ def await_that(condition: Callable[[], Any], what: str, patience: float = 30.0, 
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used, in user and kernel mode, all threads together; 10 ms resolution."""
+    """Return the CPU time that a process has used, user and kernel mode, all threads; its resolution is 10 ms."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def resident_bytes(pid: int) -> int:
-    """The most memory that the process has had resident so far, in bytes."""
+    """Return the peak resident memory of the process, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     match = re.search(r"VmHWM:\s+(\d+) kB", status)
     return int(match[1]) * 1024 if match else 0
 
 
 def is_mounted(directory: Path) -> bool:
-    """True if something is mounted there, answering or not."""
+    """Return whether anything is mounted there, even if it does not answer."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return any(line.split(" ")[4] == str(directory) for line in lines)
 
 
 def detach(directory: Path) -> None:
-    """Takes away what is still mounted there."""
+    """Unmount whatever is still mounted there."""
     for _ in range(50):
         if not is_mounted(directory):
             return
@@ -74,7 +74,7 @@ def detach(directory: Path) -> None:
 
 
 class Lab:
-    """A context: a temporary directory, and whatever is started in it."""
+    """A context: a temporary directory, and everything that is started in it."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
@@ -82,14 +82,14 @@ class Lab:
 
     def __enter__(self) -> Lab:
         self.root = Path(tempfile.mkdtemp(prefix="jobfs-bench-")).resolve()
-        self.root.chmod(0o711)  # davfs2 gives up root's rights, and must reach its cache
+        self.root.chmod(0o711)  # davfs2 drops root's rights, and must reach its cache
         self._stack.callback(shutil.rmtree, self.root, ignore_errors=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A second signal must not end the putting away of what the first one interrupted.
+        # A second signal must not interrupt the cleanup after the first one.
         previous = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
         try:
             self._stack.close()
@@ -98,11 +98,11 @@ class Lab:
                 signal.signal(number, handler)
 
     def keep(self, context: contextlib.AbstractContextManager[Any]) -> Any:
-        """Enters `context`, which ends with the lab."""
+        """Enter `context`, which ends with the lab."""
         return self._stack.enter_context(context)
 
     def fresh(self, name: str) -> Path:
-        """A new, empty directory."""
+        """Return a new, empty directory."""
         self._number += 1
         directory = self.root / f"{name}-{self._number}"
         directory.mkdir()
@@ -110,7 +110,7 @@ class Lab:
 
     @contextlib.contextmanager
     def mount_point(self) -> Iterator[Path]:
-        """A new directory to mount at; nothing is mounted there afterwards."""
+        """Yield a new directory to mount at; whatever is mounted there is unmounted afterwards."""
         directory = self.fresh("mnt")
         try:
             yield directory
@@ -118,7 +118,7 @@ class Lab:
             detach(directory)
 
     def environment(self, **more: str) -> dict[str, str]:
-        """What programs run with: a home of their own, nothing that a developer has set."""
+        """Return the environment of programs: a home of their own, and none of the developer's settings."""
         home = self.root / "home"
         (home / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = {
@@ -136,7 +136,7 @@ class Lab:
     def process(
         self, command: Sequence[object], env: Mapping[str, str] | None = None
     ) -> Iterator[subprocess.Popen[str]]:
-        """A process with pipes for stdin and stdout, out of the terminal's reach; ended afterwards."""
+        """Run a process with pipes for stdin and stdout, detached from the terminal; end it afterwards."""
         log = self.root / "stderr.log"
         with log.open("ab") as stderr:
             process = subprocess.Popen(
@@ -155,14 +155,14 @@ class Lab:
             _end(process)
 
     def complaints(self) -> str:
-        """The last lines that any process of the lab wrote to stderr."""
+        """Return the last lines that any process of the lab wrote to stderr."""
         log = self.root / "stderr.log"
         return "\n".join(log.read_text(errors="replace").splitlines()[-8:]) if log.exists() else ""
 
     def say_of(self, process: subprocess.Popen[str]) -> str:
-        """The next line of a process's stdout; NotMeasured if it has ended, or says nothing for too long."""
+        """Return the next line of a process's stdout. Raises NotMeasured if it has ended, or prints nothing for too long."""
         assert process.stdout is not None
-        # Nobody says more than one line at a time, so that none can be in the buffer already.
+        # No process prints more than one line at a time, so the buffer can't hold one already.
         if not select.select([process.stdout], [], [], PATIENCE)[0]:
             raise NotMeasured(f"{process.args!r} says nothing for {PATIENCE:.0f} s")
         line = process.stdout.readline()
@@ -196,14 +196,14 @@ class Relay:
         self.pid: int = self._process.pid
 
     def ask(self, **changes: float) -> dict[str, int]:
-        """Changes the line, if asked to; the counts so far."""
+        """Change the network's settings, if any are given; return the counts so far."""
         self._process.stdin.write(json.dumps(changes) + "\n")
         self._process.stdin.flush()
         counts: dict[str, int] = json.loads(self._lab.say_of(self._process))
         return counts
 
     def quiet(self, for_seconds: float = 0.25, patience: float = 60.0) -> dict[str, int]:
-        """The counts once nothing has moved for a while."""
+        """Return the counts once they have not changed for a while; all times in seconds."""
         end = time.monotonic() + patience
         counts, since = self.ask(), time.monotonic()
         while time.monotonic() - since < for_seconds and time.monotonic() < end:

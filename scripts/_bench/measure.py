@@ -1,4 +1,4 @@
-"""The vocabulary of results: a sample, a row of the table with its goals, and an outcome, which is both together."""
+"""The vocabulary of results: a sample, a row of the table with its goals, and an outcome, which combines both."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-#: The round trip at which the goals of most rows hold, in seconds.
+#: The round trip at which the goals of most rows apply, in seconds.
 GOAL_RTT = 0.05
 
 
 @dataclass
 class Sample:
-    """One measurement, its answer verified: seconds, and what they cost (None: not known)."""
+    """One measurement, whose result was verified: seconds, and the cost (None: unknown)."""
 
     seconds: float
     requests: float | None = None
@@ -23,7 +23,7 @@ class Sample:
 
 
 class Measured(NamedTuple):
-    """A sample of a row; `system` is who it is of, if not the system whose turn it is."""
+    """A sample for a row; `system` names the system that was measured, if it is not the one under test."""
 
     row: str
     sample: Sample
@@ -32,7 +32,7 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Goal:
-    """A target: `value` of an outcome (None: not measured this time) is to be at most, or at least, `limit`."""
+    """A target: `value` of an outcome (None: not measured) must be at most, or at least, `limit`."""
 
     text: str
     value: Callable[[Outcome], float | None]
@@ -40,21 +40,21 @@ class Goal:
     at_least: bool = False
 
     def met(self, outcome: Outcome) -> bool | None:
-        """Whether it is; None if that was not measured."""
+        """Return whether the goal is met; None if it was not measured."""
         value = self.value(outcome)
         if value is None:
             return None
         return value >= self.limit if self.at_least else value <= self.limit
 
     def found(self, outcome: Outcome) -> str:
-        """What was found, and what was wanted."""
+        """Return the value that was found, and the goal."""
         value = self.value(outcome)
         return "" if value is None else f"{value:.3g} (wanted {self.text})"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `bound` gives seconds from a round trip; goals hold at `rtt` (None: at any)."""
+    """One line of the table. `bound` returns seconds for a round trip; goals apply at `rtt` (None: at any)."""
 
     key: str
     title: str
@@ -73,7 +73,7 @@ class Outcome:
     failures: dict[str, str] = field(default_factory=dict)
 
     def median(self, system: str, of: str = "seconds") -> float | None:
-        """The median over the runs of a system; `of` is a field of Sample or a fact."""
+        """Return the median over the runs of a system; `of` is a field of Sample or a fact."""
         values = [
             sample.facts[of] if of in sample.facts else getattr(sample, of, None)
             for sample in self.samples.get(system, ())
@@ -83,17 +83,17 @@ class Outcome:
 
     @property
     def bound(self) -> float | None:
-        """The least that the line allows, in seconds; None if it sets no bound."""
+        """Return the minimum that the network allows, in seconds; None if it sets none."""
         return self.row.bound(self.rtt) or None
 
     @property
     def unsynced(self) -> list[str]:
-        """Systems whose fsync returned before the server had the bytes."""
+        """Return the systems whose fsync returned before the server had the bytes."""
         return [name for name in self.samples if self.median(name, "synced") == 0]
 
     @property
     def peer(self) -> tuple[str, float] | None:
-        """The best peer and its seconds, of those that keep the same promise."""
+        """Return the best peer and its seconds, among those that keep the same promise."""
         found = [
             (name, seconds)
             for name in self.samples
@@ -103,17 +103,17 @@ class Outcome:
         return min(found, key=lambda pair: pair[1], default=None)
 
     def met(self) -> bool | None:
-        """Whether every goal that could be measured is met; None if none could, or none holds at this rtt."""
+        """Return whether every goal that was measured is met; None if none was, or if none applies at this round trip."""
         verdicts = [goal.met(self) for goal in self.goals if goal.met(self) is not None]
         return all(verdicts) if verdicts else None
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """The goals that hold at this round trip."""
+        """Return the goals that apply at this round trip."""
         return self.row.goals if self.row.rtt in (None, self.rtt) else ()
 
     def misses(self) -> list[str]:
-        """Each goal that is not met, with what was found."""
+        """Return each goal that is not met, with the value that was found."""
         return [goal.found(self) for goal in self.goals if goal.met(self) is False]
 
 
@@ -122,37 +122,37 @@ def _ratio(one: float | None, other: float | None) -> float | None:
 
 
 def round_trips(limit: float) -> Goal:
-    """At most so many round trips."""
+    """Return a goal: at most so many round trips."""
     return Goal(f"<= {limit:g} rt", lambda o: _ratio(o.median("jobfs"), o.rtt), limit)
 
 
 def requests(limit: float) -> Goal:
-    """At most so many requests, those of the background counted in."""
+    """Return a goal: at most so many requests, including those of the background."""
     return Goal(f"<= {limit:g} req", lambda o: o.median("jobfs", "requests"), limit)
 
 
 def of_bound(limit: float) -> Goal:
-    """At most so many times the bound."""
+    """Return a goal: at most so many times the bound."""
     return Goal(f"<= {limit:g} x bound", lambda o: _ratio(o.median("jobfs"), o.bound), limit)
 
 
 def of_system(name: str, limit: float) -> Goal:
-    """At most so many times what that system took."""
+    """Return a goal: at most so many times the seconds of that system."""
     return Goal(f"<= {limit:g} x {name}", lambda o: _ratio(o.median("jobfs"), o.median(name)), limit)
 
 
 def ahead_of_peers(factor: float) -> Goal:
-    """So many times as fast as the best peer."""
+    """Return a goal: so many times as fast as the best peer."""
     return Goal(
         f">= {factor:g} x peer", lambda o: _ratio(o.peer and o.peer[1], o.median("jobfs")), factor, True
     )
 
 
 def ahead_of(name: str, factor: float) -> Goal:
-    """So many times as fast as that peer."""
+    """Return a goal: so many times as fast as that peer."""
     return Goal(f">= {factor:g} x {name}", lambda o: _ratio(o.median(name), o.median("jobfs")), factor, True)
 
 
 def at_most(fact: str, limit: float, text: str) -> Goal:
-    """A fact, or a field of Sample, that is at most so much."""
+    """Return a goal: a fact, or a field of Sample, is at most `limit`."""
     return Goal(text, lambda o: o.median("jobfs", fact), limit)

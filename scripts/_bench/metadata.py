@@ -1,4 +1,4 @@
-"""The workloads about names and attributes: CPU of single calls, the TTL, absent names, a huge tree, mounting."""
+"""The workloads on names and attributes: CPU of single calls, the TTL, absent names, a huge tree, mounting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STAT = (
 )
 RECHECK = (
     Row("recheck", "one stat after the TTL", lambda rtt: rtt, (round_trips(1.5), requests(1))),
-    # The kernel asks for each name of the path by itself, one after the other.
+    # The kernel looks up each name of the path in turn.
     Row("recheck-deep", "one stat after the TTL, one level down", lambda rtt: 2 * rtt),
 )
 ABSENT = (Row("absent", "500 names that do not exist", goals=(requests(0),), rtt=None),)
@@ -35,7 +35,7 @@ MOUNT = (
     ),
 )  # fmt: skip
 
-#: The huge tree has a line of its own.
+#: The round trip of the huge tree, in seconds.
 HUGE_RTT = 0.005
 _PAGE = 100
 
@@ -45,7 +45,7 @@ def _huge_bound(rtt: float) -> float:
 
 
 def _of_huge_bound(outcome: Outcome) -> float | None:
-    """Times the bound or the CPU time of whoever was busiest, whichever is larger."""
+    """Return the ratio to the bound, or to the CPU time of the busiest process if that is longer."""
     seconds, cpu = outcome.median("jobfs"), outcome.median("jobfs", "busiest_cpu")
     return None if seconds is None or cpu is None else seconds / max(_huge_bound(outcome.rtt), cpu)
 
@@ -64,14 +64,14 @@ HUGE = (
 
 
 def single_calls(trial: Trial) -> Iterator[Measured]:
-    """Four processes make one call again and again; `seconds` is the driver's CPU time for each call."""
-    trial.system.set_rtt(0)  # the line has no part in it, but slows what comes before it
+    """Make one call many times in four processes; `seconds` is the driver's CPU time per call."""
+    trial.system.set_rtt(0)  # the network plays no part here, and would slow the preparation
     for how, turns in _TURNS.items():
         turns = trial.plan.share(turns if trial.system.name in ("jobfs", "floor") else turns // 10)
         with trial.mounted("tree", ttl=WARM_TTL) as mounted, contextlib.ExitStack() as stack:
             command = [sys.executable, "-m", "_bench.client", how, mounted.path, str(turns)]
             clients = []
-            for _ in range(CLIENTS):  # the first one warms the cache for the others
+            for _ in range(CLIENTS):  # the first client warms the cache for the others
                 clients.append(stack.enter_context(trial.lab.process(command, trial.env)))
                 same(trial.lab.say_of(clients[-1]), "ready", "the client")
             with trial.system.metered(mounted) as cost:
@@ -85,7 +85,7 @@ def single_calls(trial: Trial) -> Iterator[Measured]:
 
 
 def recheck(trial: Trial) -> Iterator[Measured]:
-    """What was known is too old: one name is asked for."""
+    """Look up one name whose cached attributes have expired."""
     file = next(iter(tree.small_files(trial.plan.share(tree.FILES), trial.plan.share(tree.DIRECTORIES))))
     ttl = 1.0
     for row, path in zip(RECHECK, (file.partition("/")[0], file), strict=True):
@@ -102,7 +102,7 @@ def _says(path: str) -> Callable[[str], None]:
 
 
 def absent_names(trial: Trial) -> Iterator[Measured]:
-    """A build looks for headers where they are not."""
+    """Look up names that do not exist, as a build does that searches for headers."""
     count = trial.plan.share(500)
     with trial.mounted("tree") as mounted:
         trial.run(["ls", "-lR", mounted.path])
@@ -113,7 +113,7 @@ def absent_names(trial: Trial) -> Iterator[Measured]:
 
 
 def mounting(trial: Trial) -> Iterator[Measured]:
-    """The command as a user gives it, and the first answer of what it mounted."""
+    """Run the mount command as a user does, and wait for the first answer of the mount."""
     assert isinstance(trial.system, Jobfs)
     with trial.lab.mount_point() as directory:
         trial.system.server.forget()
@@ -128,12 +128,12 @@ def mounting(trial: Trial) -> Iterator[Measured]:
 
 
 def huge_tree(trial: Trial) -> Iterator[Measured]:
-    """A workspace of 100,000 items: the first look at its root, and a directory of 10,000."""
+    """List the root of a workspace of 100,000 items for the first time, then a directory of 10,000."""
     system = trial.system
     if not isinstance(system, Huge):
         raise NotMeasured("the huge tree needs a server of its own")
     directories, _ = huge_paths()
-    # Else the second look lists again, until the mount knows how long that takes (vfs/semantics.md 1).
+    # Otherwise the second command would list again, until the mount knows how long that takes (vfs/semantics.md 1).
     with trial.mounted("huge", ttl=60) as mounted:
         first = trial.timed(
             mounted, ["ls", mounted.path], lambda out: same(set(out.split()), set(directories), "ls")

@@ -1,4 +1,4 @@
-"""The peers: rclone, davfs2 and fsspec's FUSE on WebDAV, sshfs on SSH, each on the same files of this disk."""
+"""The peers: rclone, davfs2 and fsspec's FUSE on WebDAV, sshfs on SSH; all serve the same files of this disk."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .lab import Lab, NotMeasured, Relay, await_that, detach, is_mounted
 from .system import Mounted, System
 from .tree import Tree, write
 
-#: What jobfs has by default, where a peer can be told the same.
+#: The defaults of jobfs, for peers that have the same setting.
 _CONNECTIONS, _WRITE_BACK = 16, "500ms"
 
 _SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
 class Peer(System):
-    """A peer whose server shows the directory `served` of this disk."""
+    """A peer whose server serves the directory `served` of this disk."""
 
     def __init__(self, lab: Lab, served: Path, relay: Relay) -> None:
         super().__init__(lab)
@@ -35,15 +35,15 @@ class Peer(System):
     @staticmethod
     @abstractmethod
     def missing() -> str:
-        """Why it can't take part, "" if it can."""
+        """Return why the peer can't take part, "" if it can."""
 
     @abstractmethod
     def command(self, dataset: str, directory: Path) -> Sequence[object]:
-        """The command that mounts a data set, with an empty cache."""
+        """Return the command that mounts a data set, with an empty cache."""
 
     @contextmanager
     def mount(self, dataset: str, **options: Any) -> Iterator[Mounted]:
-        """Starts it in the foreground, waits until it is mounted, and ends it afterwards."""
+        """Start the peer in the foreground, wait until it is mounted, and end it afterwards."""
         with self.lab.mount_point() as directory:
             try:
                 with self.lab.process(
@@ -61,13 +61,13 @@ class Peer(System):
         return [pid]
 
     def writable(self, dataset: str) -> str:
-        """A new directory with the same files."""
+        """Copy the files into a new directory; return its name."""
         name = f"work-{self.name}-{time.monotonic_ns()}"
         shutil.copytree(self._served / dataset, self._served / name)
         return name
 
     def arrival(self, dataset: str, tree: Tree, since: float) -> float:
-        """Looks at the server's disk until every file is whole."""
+        """Poll the server's disk until every file is complete; return the time in seconds since the epoch."""
         missing = dict(tree)
 
         def arrived() -> bool:
@@ -91,11 +91,11 @@ class Rclone(Peer):
 
     @staticmethod
     def missing() -> str:
-        """It is one program."""
+        """Check for the one program."""
         return _without("rclone")
 
     def command(self, dataset: str, directory: Path) -> Sequence[object]:
-        """Write-back delay and connections as jobfs has them."""
+        """Use the write-back delay and the connections of jobfs."""
         assert self.relay is not None
         return [
             "rclone", "mount", ":webdav:", directory, "--config", "/dev/null",
@@ -106,22 +106,22 @@ class Rclone(Peer):
 
 
 class Davfs2(Peer):
-    """`mount.davfs`, which goes to the background by itself."""
+    """`mount.davfs`, which forks into the background by itself."""
 
     name = "davfs2"
 
     @staticmethod
     def missing() -> str:
-        """Only root may mount what is not in fstab."""
+        """Check for the program, and for root: only root may mount without a line in fstab."""
         return _without("mount.davfs") or ("" if os.geteuid() == 0 else "it needs root")
 
     def command(self, dataset: str, directory: Path) -> Sequence[object]:
-        """Its shortest delay before sending; the buffer that listings need."""
+        """Raise NotImplementedError: `mount` runs the command itself."""
         raise NotImplementedError
 
     @contextmanager
     def mount(self, dataset: str, **options: Any) -> Iterator[Mounted]:
-        """Mounts and unmounts it as root does."""
+        """Mount and unmount as root does, with the shortest delay before uploads and the buffer size that listings need."""
         assert self.relay is not None
         cache = self.lab.fresh("davfs2")
         settings = cache / "davfs2.conf"
@@ -130,7 +130,7 @@ class Davfs2(Peer):
             f"cache_dir {cache}\nsecrets {cache}/secrets\n"
         )
         (cache / "secrets").touch(0o600)
-        with suppress(LookupError):  # who it runs as, if it was built so
+        with suppress(LookupError):  # the group that davfs2 runs as, if it was built that way
             shutil.chown(cache, group="davfs2")
             cache.chmod(0o775)
         url = f"http://127.0.0.1:{self.relay.port}/{dataset}"
@@ -158,11 +158,11 @@ class Sshfs(Peer):
 
     @staticmethod
     def missing() -> str:
-        """The programs of both ends."""
+        """Check for the programs of both ends."""
         return _without("sshfs") or _without("sshd") or _without("ssh-keygen")
 
     def command(self, dataset: str, directory: Path) -> Sequence[object]:
-        """With the key that this run's own server knows."""
+        """Use the key that this run's own server accepts."""
         assert self.relay is not None
         options = [
             f"IdentityFile={self._served}-ssh/key", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null",
@@ -173,7 +173,7 @@ class Sshfs(Peer):
         return ["sshfs", "-f", where, directory, "-p", self.relay.port, "-F", "/dev/null", *flags]
 
     def _count(self, through_relay: int) -> float | None:
-        return None  # what goes through the relay is encrypted
+        return None  # the traffic through the relay is encrypted
 
 
 class Fsspec(Peer):
@@ -183,11 +183,11 @@ class Fsspec(Peer):
 
     @staticmethod
     def missing() -> str:
-        """It lives in a virtual environment of its own."""
+        """Check for the virtual environment that fsspec has of its own."""
         return "" if _fsspec_python().exists() else f"no virtual environment with it at {_fsspec_python()}"
 
     def command(self, dataset: str, directory: Path) -> Sequence[object]:
-        """As its documentation shows it; with threads its reads mix up their offsets."""
+        """Follow its documentation; with threads, its reads would mix up their offsets."""
         assert self.relay is not None
         code = (
             "import sys, fsspec.fuse; from webdav4.fsspec import WebdavFileSystem; "
@@ -203,7 +203,7 @@ PEERS = tuple(_KINDS)
 def start_peers(
     names: Sequence[str], lab: Lab, datasets: Mapping[str, Tree], say: Callable[[str], None]
 ) -> list[System]:
-    """Those of the named peers that can take part here, with their servers running; the others are named."""
+    """Start the servers of the named peers that can take part, and return those peers; report the others with `say`."""
     able = []
     for name in names:
         if reason := _KINDS[name].missing():
@@ -233,7 +233,7 @@ def _start_webdav(lab: Lab, served: Path) -> int:
     if reason := _without("rclone"):
         raise NotMeasured(f"{reason}, which serves WebDAV to it")
     port = _free_port()
-    # It would not see what is put on the disk behind its back for as long as it remembers directories.
+    # With its default it would not see files put on the disk directly, until its directory cache has expired.
     words = ["--addr", f"127.0.0.1:{port}", "--config", "/dev/null", "--dir-cache-time", "1ms"]
     lab.keep(lab.process(["rclone", "serve", "webdav", served, *words]))
     await_that(lambda: _answers(port), "rclone serve webdav")
@@ -241,7 +241,7 @@ def _start_webdav(lab: Lab, served: Path) -> int:
 
 
 def _start_sshd(lab: Lab, served: Path) -> int:
-    """An SSH server on a port of its own, with a key of its own, for this user only."""
+    """Start an SSH server on its own port, with its own key, for this user only; return the port."""
     place = Path(f"{served}-ssh")
     place.mkdir(mode=0o700)
     for name in ("host", "key"):
@@ -296,7 +296,7 @@ def _processes_with(word: str) -> list[int]:
 
 
 def _gone(pid: int) -> None:
-    """Waits until it has ended; it has sent what it had, and is ended if it does not."""
+    """Wait until the process has ended by itself, which lets it send what is left; else end it."""
     with suppress(NotMeasured):
         await_that(lambda: not Path(f"/proc/{pid}").exists(), "it ends", 5.0)
         return

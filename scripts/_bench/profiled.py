@@ -1,6 +1,6 @@
-"""`python -m _bench.profiled DIR mount …`: jobfs under cProfile in every thread; the sum goes to a file in DIR.
+"""`python -m _bench.profiled DIR mount …`: run jobfs under cProfile in every thread; write the sum to a file in DIR.
 
-Its clock is each thread's CPU time, so that waiting costs nothing.
+The clock is each thread's CPU time, so that waiting counts as nothing.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _profiles: list[cProfile.Profile] = []
 
 
 def _begin(frame: FrameType | None = None, event: str = "", argument: Any = None) -> None:
-    """The first event of a thread: from here on its own profile watches it."""
+    """Start the profile of the current thread; called for its first event."""
     profile = cProfile.Profile(time.thread_time)
     _profiles.append(profile)
     profile.enable()
 
 
 def main() -> int:
-    """Runs jobfs with the remaining arguments."""
+    """Run jobfs with the remaining arguments; return its exit code."""
     out = sys.argv.pop(1)
     from jobfs.__main__ import main as jobfs
 
     _begin()
-    if sys.version_info < (3, 12):  # later ones profile all threads at once
+    if sys.version_info < (3, 12):  # from 3.12 on, a profile covers all threads
         threading.setprofile(_begin)
     try:
         return jobfs() or 0

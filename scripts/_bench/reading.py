@@ -28,9 +28,9 @@ from .trial import Trial, same, sample
 
 CONNECTIONS = 16
 
-#: Warm means: metadata and contents are here, and the snapshot is still fresh, in jobfs as in its peers.
+#: The TTL of warm workloads, in seconds: metadata and contents are cached and still fresh, in jobfs as in its peers.
 WARM_TTL = 300
-#: After this long the kernel has forgotten names and attributes, and asks the driver again.
+#: Seconds after which the kernel's names and attributes have expired, so that it asks the driver again.
 KERNEL_FORGETS = 1.1
 
 _LIST_GOALS = (round_trips(4), requests(12), ahead_of_peers(10))
@@ -73,7 +73,7 @@ def _level(outcome: Outcome) -> float | None:
 
 GIT = (
     Row(
-        # Beside the listing and the files, one after the other: HEAD, config, a ref and the index; a commit and a tree.
+        # Besides the listing and the files, one after the other: HEAD, config, a ref and the index; a commit and a tree.
         "git", "git status, cold", lambda rtt: _per_connection(tree.GIT_FILES, rtt) + (2 + 6) * rtt,
         (of_bound(1.5), ahead_of("rclone", 10)),
     ),
@@ -82,7 +82,7 @@ GIT = (
 
 
 def listing(trial: Trial) -> Iterator[Measured]:
-    """`ls -lR`: every name with its size."""
+    """Run `ls -lR`: every name with its size."""
     wanted = {path: len(content) for path, content in _tree(trial).items()}
 
     def check(out: str) -> None:
@@ -102,7 +102,7 @@ def _cold_and_warm(
 
 
 def _parsed(out: str) -> dict[str, int]:
-    """Path to size of every file in the output of `ls -lR .`."""
+    """Parse the output of `ls -lR .`; return the size of every file by its path."""
     sizes, directory = {}, ""
     for line in out.splitlines():
         if line.startswith(".") and line.endswith(":"):
@@ -114,7 +114,7 @@ def _parsed(out: str) -> dict[str, int]:
 
 
 def finding(trial: Trial) -> Iterator[Measured]:
-    """`find`: every path."""
+    """Run `find`: every path."""
     paths = set(_tree(trial))
     wanted = {f"./{path}" for path in paths | tree.directories_of(paths)} | {"."}
     with trial.mounted("tree") as mounted:
@@ -127,12 +127,12 @@ def finding(trial: Trial) -> Iterator[Measured]:
 
 
 def _visible(out: str) -> set[str]:
-    # davfs2 shows a directory of its own for what could not be sent.
+    # davfs2 shows an extra directory for files that could not be sent.
     return {line for line in out.splitlines() if not line.startswith("./lost+found")}
 
 
 def grepping(trial: Trial) -> Iterator[Measured]:
-    """`grep -r` for a word that stands once at the end of every file."""
+    """Run `grep -r` for a word that occurs once, at the end of every file."""
     wanted = {f"{path}:{tree.NEEDLE} {path}" for path in _tree(trial)}
     command = ["grep", "-r", tree.NEEDLE, "."]
 
@@ -144,7 +144,7 @@ def grepping(trial: Trial) -> Iterator[Measured]:
 
 
 def archiving(trial: Trial) -> Iterator[Measured]:
-    """`tar` to a file on the local disk."""
+    """Run `tar` into a file on the local disk."""
     archive = trial.lab.fresh("tar") / "tree.tar"
 
     def check(out: str) -> None:
@@ -162,7 +162,7 @@ def _digests(files: tree.Tree) -> dict[str, str]:
 
 
 def streaming(trial: Trial) -> Iterator[Measured]:
-    """`cat` of the large file, and for jobfs also curl, straight from the server."""
+    """Run `cat` on the large file; for jobfs also curl, without the mount."""
     wanted = tree.big_file()[tree.BIG_NAME]
     with trial.mounted("big") as mounted:
         _list(mounted)
@@ -180,7 +180,7 @@ def streaming(trial: Trial) -> Iterator[Measured]:
 
 
 def a_part(trial: Trial) -> Iterator[Measured]:
-    """`dd` of one block in the middle of the large file."""
+    """Run `dd` on one block in the middle of the large file."""
     offset = tree.BIG_SIZE // 2
     out = trial.lab.fresh("part") / "block"
 
@@ -194,9 +194,9 @@ def a_part(trial: Trial) -> Iterator[Measured]:
 
 
 def git_status(trial: Trial) -> Iterator[Measured]:
-    """`git status` in a repository of 200 files, whose index knows nothing of this mount's inodes: it reads them all.
+    """Run `git status` in a repository of 200 files whose index has other inodes: git reads all files.
 
-    It writes what it has learned into the index, which is in the workspace: the next run begins without that.
+    git writes what it learns into the index, which is in the workspace; so each run has its own copy.
     """
     with trial.mounted(trial.system.writable("git"), ttl=WARM_TTL) as mounted:
         command = ["git", "status", "--porcelain", "--untracked-files=all"]
@@ -209,7 +209,7 @@ def _check_status(out: str) -> None:
 
 
 def _list(mounted: Mounted) -> None:
-    """The name is known: what is timed is the content, not the lookup."""
+    """Look up the name first, so that the content is timed, not the lookup."""
     same((mounted.path / tree.BIG_NAME).stat().st_size, tree.BIG_SIZE, "stat")
 
 

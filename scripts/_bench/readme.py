@@ -11,10 +11,10 @@ import click
 from .measure import Outcome
 from .table import duration
 
-#: What stands around the figures of a page.
+#: The marks around the figures of a page.
 BEGIN, END = "<!-- figures -->\n", "<!-- /figures -->"
 
-#: The pages of this tree, and the rows that each shows: those that a user would ask about, two of them in the README.
+#: The pages of this tree, and the rows that each shows: those that users ask about; the README has only two.
 _ROOT = Path(__file__).parents[2]
 _PAGES = {
     "README.md": ("grep", "save"),
@@ -25,7 +25,7 @@ _PAGES = {
 
 
 def written(page: str, text: str, outcomes: Sequence[Outcome], command: str, commit: str) -> str:
-    """The text of a page with these figures in it. Raises click.UsageError if it has no marks, or nothing was measured."""
+    """Return the text of a page with these figures. Raises click.UsageError if it has no marks, or if no row was measured."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     rows = list(_rows(_PAGES[page], outcomes))
@@ -64,7 +64,7 @@ def _rows(shown: Sequence[str], outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def write(outcomes: Sequence[Outcome], words: Sequence[str]) -> None:
-    """Put the figures into the pages of this tree; `words`: what the command was called with. Raises click.UsageError."""
+    """Write the figures into the pages of this tree; `words`: the arguments of the command. Raises click.UsageError."""
     asked = subprocess.run(
         ["git", "-C", str(_ROOT), "describe", "--always", "--dirty"],
         capture_output=True,

@@ -1,9 +1,8 @@
-"""A TCP relay that makes loopback as slow as a line.
+"""A TCP relay that makes loopback as slow as a network.
 
-What arrives is passed on half a round trip later, each way; a new connection costs one round trip more, as the
-handshake would. Run as a process: it prints its port, then answers each line on stdin (a JSON object that may set
-`rtt` in seconds) with its counts so far, and ends with stdin. A request is counted where a client's bytes begin with
-an HTTP request line.
+It delays what arrives by half a round trip in each direction. A new connection costs one round trip more, like the TCP handshake.
+Run it as a process: it prints its port, answers each line on stdin (a JSON object that may set `rtt` in seconds) with its counts
+so far, and ends with stdin. A request is counted where bytes from a client begin with an HTTP request line.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import sys
 from collections import deque
 from dataclasses import asdict, dataclass, field
 
-#: Bytes on their way in one direction of one connection before its sender has to wait.
+#: The maximum number of bytes in transit in one direction of one connection; beyond it the sender must wait.
 _WINDOW = 16 << 20
 
 _REQUEST_LINE = re.compile(rb"[A-Z]+ [^ \r\n]+ HTTP/1\.[01]\r\n")
@@ -23,7 +22,7 @@ _REQUEST_LINE = re.compile(rb"[A-Z]+ [^ \r\n]+ HTTP/1\.[01]\r\n")
 
 @dataclass
 class Counts:
-    """What went through since the start: connections, HTTP requests, bytes to the server and from it."""
+    """The traffic since the start: connections, HTTP requests, bytes to the server and from it."""
 
     connections: int = 0
     requests: int = 0
@@ -33,14 +32,14 @@ class Counts:
 
 @dataclass
 class Line:
-    """The line: its round trip in seconds, and what went through."""
+    """The network: its round trip in seconds, and its traffic."""
 
     rtt: float = 0.0
     counts: Counts = field(default_factory=Counts)
 
 
 class _Way:
-    """One direction of one connection: bytes with the time at which they are due; None is the end."""
+    """One direction of one connection: bytes, each piece with the time at which it is due; None is the end."""
 
     def __init__(self, line: Line) -> None:
         self._line = line
@@ -54,7 +53,7 @@ class _Way:
         self.blocked = False
 
     def feed(self, data: bytes | None) -> None:
-        """Takes what the source sent just now."""
+        """Accept what the source has just sent."""
         due = max(self._loop.time(), self.open_at) + self._line.rtt / 2
         self._queue.append((due, data))
         self._under_way += len(data or b"")
@@ -63,7 +62,7 @@ class _Way:
         self.deliver()
 
     def deliver(self) -> None:
-        """Passes on what is due, and comes back for the rest."""
+        """Deliver what is due, and set a timer for the rest."""
         if self.target is None or self.blocked:
             return
         now = self._loop.time()
@@ -85,7 +84,7 @@ class _Way:
 
 
 class _Side(asyncio.Protocol):
-    """One end of a connection: what it receives goes out by `outgoing`; `incoming` writes to it."""
+    """One end of a connection: what it receives goes into `outgoing`; `incoming` writes to it."""
 
     def __init__(self, outgoing: _Way, incoming: _Way) -> None:
         self._outgoing, self._incoming = outgoing, incoming
@@ -121,7 +120,7 @@ class _Client(_Side):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._line.counts.connections += 1
-        # SYN and SYN-ACK: the client may send after a round trip, the server hears of it after half of one.
+        # SYN and SYN-ACK: the client may send after one round trip, the server after half of one.
         self._outgoing.open_at += self._line.rtt
         self._incoming.open_at += self._line.rtt / 2
         super().connection_made(transport)
@@ -157,7 +156,7 @@ class _Upstream(_Side):
 
 
 async def serve(port: int, rtt: float) -> None:
-    """Relays to `port` until stdin ends."""
+    """Relay to `port` until stdin ends."""
     line = Line(rtt)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Client(line, port), "127.0.0.1", 0, backlog=256)

@@ -1,4 +1,4 @@
-"""One run of the bench: which system does which workload at which round trip, and how often."""
+"""One run of the bench: which systems do which workloads at which round trips, and how often."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .system import System
 from .trial import Plan, Trial
 from .workloads import WORKLOADS, WRITING, Workload
 
-#: The systems without which there is no result.
+#: The systems that every result needs.
 _OURS = ("jobfs", "floor")
 
-#: A peer that needs this long (seconds) for one run is not asked again.
+#: Seconds: a peer that takes longer for one run is not run again.
 _LONG = 10.0
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be measured; `rtts` in seconds."""
+    """What to measure; `rtts` in seconds."""
 
     names: Sequence[str]
     rtts: Sequence[float]
@@ -39,16 +39,16 @@ class Wish:
 
     @property
     def workloads(self) -> list[Workload]:
-        """The workloads, in the order of the table."""
+        """Return the workloads, in the order of the table."""
         return [workload for name, workload in WORKLOADS.items() if name in self.names]
 
 
 def measure(
     wish: Wish, lab: Lab, say: Callable[[str], None], outcomes: list[Outcome]
 ) -> Iterator[list[Outcome]]:
-    """Add everything that was wished for to `outcomes` as it comes, and yield the rows of each workload once it is measured.
+    """Add all requested outcomes to `outcomes`, and yield the rows of each workload once it is measured.
 
-    What could not be measured is in failures.
+    An outcome's `failures` say what could not be measured.
     """
     ordinary = [workload for workload in wish.workloads if not workload.huge]
     if ordinary:

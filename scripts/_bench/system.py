@@ -1,4 +1,4 @@
-"""What the workloads know of a file system under test: how to mount a data set, what it costs, what arrived."""
+"""The interface of a file system under test: how to mount a data set, what it costs, when the server has the bytes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Mounted:
     pids: list[int] = field(default_factory=list)
 
     def cpu(self) -> float:
-        """CPU seconds that the driver has used so far."""
+        """Return the CPU seconds that the driver has used so far."""
         return sum(cpu_seconds(pid) for pid in self.pids)
 
 
 @dataclass
 class Cost:
-    """What a stretch of work cost: requests and bytes from the server (None: not known), CPU seconds.
+    """The cost of a piece of work: requests to the server and bytes from it (None: unknown), CPU seconds.
 
-    `cpu` is the driver's, `served` that of the server and of the line, which take their share of the machine.
+    `cpu` is the driver's; `served` is that of the server and the relay, which use the same machine.
     """
 
     requests: float | None = None
@@ -39,7 +39,7 @@ class Cost:
 
 
 class System(ABC):
-    """One file system. Data sets: `tree`, `big`, `git`, `saved`, and what `writable` makes."""
+    """One file system. Data sets: `tree`, `big`, `git`, `saved`, and those that `writable` makes."""
 
     name: str
     relay: Relay | None = None
@@ -49,29 +49,29 @@ class System(ABC):
 
     @abstractmethod
     def mount(self, dataset: str, **options: Any) -> AbstractContextManager[Mounted]:
-        """Mounts it with empty caches; unmounted, and its processes ended, afterwards."""
+        """Mount a data set with empty caches; afterwards unmount it, and end its processes."""
 
     def writable(self, dataset: str) -> str:
-        """A new copy of a data set, which may be changed: what one run has left there is not what the next one finds."""
+        """Return a new copy of a data set that a run may change, so that the next run does not find these changes."""
         raise NotImplementedError
 
     def arrival(self, dataset: str, tree: Tree, since: float) -> float:
-        """When the server had all of `tree` (seconds since the epoch); waits for it."""
+        """Wait until the server has all of `tree`; return when that was, in seconds since the epoch."""
         raise NotImplementedError
 
     def set_rtt(self, rtt: float) -> None:
-        """Sets the line's round trip, in seconds."""
+        """Set the network's round trip, in seconds."""
         if self.relay is not None:
             self.relay.ask(rtt=rtt)
 
     def settle(self) -> None:
-        """Waits until the background has nothing left to do."""
+        """Wait until the background has nothing left to do."""
         if self.relay is not None:
             self.relay.quiet(for_seconds=0.5)
 
     @contextmanager
     def metered(self, mounted: Mounted) -> Iterator[Cost]:
-        """What the block costs, with what it leaves to the background; counted once the line is quiet."""
+        """Measure the cost of the block and of what it leaves to the background; counted once the network is quiet."""
         cost = Cost()
         self._forget()
         before = self.relay.ask() if self.relay else {}
@@ -83,8 +83,8 @@ class System(ABC):
             cost.requests = self._count(after["requests"] - before["requests"])
         cost.cpu, cost.served = mounted.cpu() - cpu, self._served_cpu() - served
 
-    def _forget(self) -> None:  # noqa: B027 - most count at the relay, from which nothing has to be taken
-        """Start to count requests anew."""
+    def _forget(self) -> None:  # noqa: B027 - most count at the relay, by differences
+        """Start to count requests from zero."""
 
     def _served_cpu(self) -> float:
         return cpu_seconds(self.relay.pid) if self.relay is not None else 0.0

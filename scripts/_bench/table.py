@@ -1,4 +1,4 @@
-"""The report: a table for people and JSON for programs."""
+"""The report: a table for people, and JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = ("rtt", "jobfs", "cpu", "req", "bound", "x bound", "floor/curl", "bes
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in a unit that leaves two or three digits."""
+    """Format seconds in the unit that leaves two or three digits."""
     if seconds is None:
         return ""
     if seconds == 0:
@@ -51,7 +51,7 @@ def _cells(outcome: Outcome) -> list[str]:
 
 
 def line(outcome: Outcome) -> str:
-    """A row of the table as a line of its own, for who can't wait for the table; "" if jobfs has no part in it."""
+    """Format a row of the table as one line, to print before the table is complete; "" if jobfs was not measured."""
     if outcome.median("jobfs") is None:
         reason = outcome.failures.get("jobfs")
         return f"{_name(outcome)}: not measured: {reason}" if reason else ""
@@ -61,7 +61,7 @@ def line(outcome: Outcome) -> str:
 
 
 def show(outcomes: Sequence[Outcome], console: Console) -> None:
-    """Prints the table, then what misses its target, then what could not be measured."""
+    """Print the table, then the missed targets, then what could not be measured."""
     table = Table(title="jobfs bench", title_justify="left", pad_edge=False)
     table.add_column("workload", no_wrap=True)
     for name in _COLUMNS:
@@ -94,7 +94,7 @@ def _name(outcome: Outcome) -> str:
 
 
 def write_json(outcomes: Iterable[Outcome], file: Path, facts: dict[str, Any]) -> None:
-    """Everything that was measured: medians, extremes, each run."""
+    """Write everything that was measured: medians, extremes, each run."""
     rows = [_as_json(outcome) for outcome in outcomes]
     file.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-"""The data: the same trees for everybody, from fixed seeds, and what the right answers about them are."""
+"""The data: the same trees for every system, from fixed seeds, and the expected output of commands on them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _WORDS = [
 
 
 def _text(rng: random.Random, low: int, high: int, label: str) -> bytes:
-    """Between `low` and `high` bytes of words; the last line has the needle and the label."""
+    """Return `low` to `high` bytes of words; the last line has the needle and the label."""
     size, lines = rng.randint(low, high), []
     last = f"{NEEDLE} {label}\n"
     total = len(last)
@@ -50,7 +50,7 @@ def _text(rng: random.Random, low: int, high: int, label: str) -> bytes:
 
 @cache
 def small_files(files: int = FILES, directories: int = DIRECTORIES) -> Tree:
-    """Files of 1 to 8 KiB spread over directories."""
+    """Return files of 1 to 8 KiB, spread over directories."""
     rng = random.Random(1)
     paths = [f"part-{n % directories:02d}/note-{n:04d}.txt" for n in range(files)]
     return {path: _text(rng, 1024, 8192, path) for path in sorted(paths)}
@@ -58,26 +58,26 @@ def small_files(files: int = FILES, directories: int = DIRECTORIES) -> Tree:
 
 @cache
 def big_file() -> Tree:
-    """One file of 64 MiB that nothing can compress or guess."""
+    """Return one file of 64 MiB that can't be compressed."""
     return {BIG_NAME: random.Random(2).randbytes(BIG_SIZE)}
 
 
 @cache
 def copied_files(count: int = COPIED) -> Tree:
-    """What `cp -r` brings in: one directory, since each `mkdir` waits for the server by design."""
+    """Return the files for `cp -r`: in one directory, since each `mkdir` waits for the server by design."""
     rng = random.Random(3)
     return {f"item-{n:03d}.txt": _text(rng, 1024, 8192, str(n)) for n in range(count)}
 
 
 @cache
 def saved_files(generation: int) -> Tree:
-    """Twenty files that are saved; each generation has other bytes of about the same length."""
+    """Return twenty files to save; each generation has other bytes of about the same length."""
     rng = random.Random(100 + generation)
     return {f"doc-{n:02d}.md": _text(rng, 2000, 4000, f"{generation}.{n}") for n in range(SAVED)}
 
 
 def repository(directory: Path, env: Mapping[str, str]) -> Tree:
-    """A git repository of 200 files with one commit and one changed file, made in `directory`."""
+    """Make a git repository in `directory`: 200 files, one commit, and one changed file."""
     rng = random.Random(4)
     write(
         directory, {f"src-{n % 8}/unit-{n:03d}.txt": _text(rng, 500, 4000, str(n)) for n in range(GIT_FILES)}
@@ -98,7 +98,7 @@ GIT_STATUS = " M src-3/unit-003.txt\n"
 
 
 def write(directory: Path, tree: Tree) -> None:
-    """Puts a tree on the disk."""
+    """Write a tree to the disk."""
     for path, content in tree.items():
         place = directory / path
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def write(directory: Path, tree: Tree) -> None:
 
 
 def read(directory: Path) -> dict[str, bytes]:
-    """Every file below `directory`, by relative path."""
+    """Return every file below `directory`, by relative path."""
     found = {}
     for above, _, names in os.walk(directory):
         for name in names:
@@ -116,7 +116,7 @@ def read(directory: Path) -> dict[str, bytes]:
 
 
 def directories_of(paths: Iterable[str]) -> set[str]:
-    """Every directory that the paths go through."""
+    """Return every directory above these paths."""
     return {
         "/".join(parts[:depth])
         for parts in (path.split("/") for path in paths)

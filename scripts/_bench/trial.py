@@ -1,4 +1,4 @@
-"""A trial: one system, one round trip; what the workloads use to time programs and to check their answers."""
+"""A trial: one system at one round trip. Workloads use it to time programs and to check their output."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _F_SETPIPE_SZ = 1031
 
 @dataclass
 class Plan:
-    """How much a run does: all of it, or (`quick`) just enough to see that the bench works."""
+    """How much a run does: everything, or (`quick`) just enough to see that the bench works. `patience` is in seconds."""
 
     quick: bool = False
     patience: float = PATIENCE
 
     def share(self, count: int) -> int:
-        """`count`, or a small part of it."""
+        """Return `count`, or a small part of it."""
         return max(1, count // 50) if self.quick else count
 
 
 class Trial:
-    """`system` behind a line of `rtt` seconds."""
+    """`system` behind a network with a round trip of `rtt` seconds."""
 
     def __init__(self, lab: Lab, system: System, rtt: float, plan: Plan) -> None:
         self.lab, self.system, self.rtt, self.plan = lab, system, rtt, plan
@@ -41,11 +41,11 @@ class Trial:
 
     @property
     def is_jobfs(self) -> bool:
-        """True if it is jobfs's turn."""
+        """Return whether jobfs is under test."""
         return self.system.name == "jobfs"
 
     def mounted(self, dataset: str, **options: Any) -> AbstractContextManager[Mounted]:
-        """The data set, mounted with empty caches; options are jobfs's, other systems have none."""
+        """Mount a data set with empty caches; only jobfs gets the options."""
         return self.system.mount(dataset, **(options if self.is_jobfs else {}))
 
     def timed(
@@ -55,7 +55,7 @@ class Trial:
         check: Callable[[str], None],
         cwd: Path | None = None,
     ) -> Sample:
-        """How long a program takes; `check` raises if its output is wrong."""
+        """Run a program and time it; `check` raises if its output is wrong."""
         with self.system.metered(mounted) as cost:
             began = time.perf_counter()
             out = self.run(command, cwd)
@@ -64,7 +64,7 @@ class Trial:
         return sample(seconds, cost)
 
     def run(self, command: Sequence[object], cwd: Path | None = None) -> str:
-        """A program's output; NotMeasured if it fails or takes too long."""
+        """Return a program's output. Raises NotMeasured if it fails or takes too long."""
         words = [str(word) for word in command]
         try:
             done = subprocess.run(
@@ -80,7 +80,7 @@ class Trial:
         return done.stdout.decode()
 
     def stream(self, command: Sequence[object]) -> tuple[float, float, bytes]:
-        """Seconds until a program's first byte and until its last, and its whole output."""
+        """Return the seconds until a program's first byte and until its last one, and its output."""
         began = time.perf_counter()
         process = subprocess.Popen(
             [str(word) for word in command], env=self.env, stdout=subprocess.PIPE, bufsize=0
@@ -99,12 +99,12 @@ class Trial:
 
 
 def sample(seconds: float, cost: Cost, **facts: float) -> Sample:
-    """A sample with its cost."""
+    """Return a sample with its cost."""
     return Sample(seconds, cost.requests, cost.moved, cost.cpu, {"served_cpu": cost.served, **facts})
 
 
 def same(found: Any, wanted: Any, what: str) -> None:
-    """Raises NotMeasured unless the answer is right: a wrong one is not fast."""
+    """Raise NotMeasured unless a result is right: a wrong one is not fast."""
     if found != wanted:
         raise NotMeasured(f"{what}: the answer is wrong: {_difference(found, wanted)}")
 

@@ -1,4 +1,4 @@
-"""All workloads by name: what they are called with, the rows they fill, and whose turn they are."""
+"""All workloads by name: the rows that each fills, and the systems that take part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .trial import Trial
 
 @dataclass(frozen=True)
 class Workload:
-    """`run` yields samples for `rows`; the floor and the peers take part where that is said."""
+    """A workload: `run` yields samples for `rows`. `floor` and `peers`: whether these take part, too."""
 
     name: str
     rows: tuple[Row, ...]
@@ -44,5 +44,5 @@ WORKLOADS = {
     )
 }
 
-#: How many workloads write to the data set `saved`, each to a copy of its own in every run.
+#: The number of workloads that write to the data set `saved`; each run of each has a copy of its own.
 WRITING = 4

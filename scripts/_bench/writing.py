@@ -16,7 +16,7 @@ from .reading import CONNECTIONS
 from .system import Mounted
 from .trial import Trial, same, sample
 
-#: Seconds within which the server of a peer is looked at again.
+#: Seconds: if a peer's server has the bytes within this time after the last fsync, fsync counts as waiting for the server.
 _SOON = 0.1
 
 COPY = (
@@ -37,7 +37,7 @@ NEW = (Row("new", "new file, fsync, server rejects", lambda rtt: rtt, (round_tri
 
 
 def copying(trial: Trial) -> Iterator[Measured]:
-    """`cp -r` of small files into the mount: until it returns, and until the server has every byte."""
+    """Run `cp -r` of small files into the mount: until it returns, and until the server has every byte."""
     files = tree.copied_files(trial.plan.share(tree.COPIED))
     source = trial.lab.fresh("source") / "copied"
     tree.write(source, files)
@@ -55,26 +55,26 @@ def copying(trial: Trial) -> Iterator[Measured]:
 
 
 def saving(trial: Trial) -> Iterator[Measured]:
-    """Twenty files opened with O_TRUNC, written, synced, closed; and for how long the server had none at the name."""
+    """Save twenty files: open with O_TRUNC, write, sync, close. Also measure how long the server had no file at the name."""
     yield _saves(trial, "save")
     if isinstance(trial.system, Jobfs) and (gaps := absences(trial.system.server.log())):
         yield Measured("gap", Sample(statistics.median(gaps), facts={"longest": max(gaps)}))
 
 
 def replacing(trial: Trial) -> Iterator[Measured]:
-    """Twenty files written under another name, synced, renamed over the old ones."""
+    """Write twenty files under another name, sync them, and rename them over the old ones."""
     yield _saves(trial, "replace")
 
 
 def creating(trial: Trial) -> Iterator[Measured]:
-    """Twenty new files, after a few others, from which the mount learned what this server does."""
+    """Create twenty files, after a few others from which the mount learns how this server behaves."""
     yield _saves(trial, "new")
 
 
 def _saves(trial: Trial, how: str) -> Measured:
-    """One sample: the median of the saves in seconds, and the requests for each."""
+    """Return one sample: the median seconds of the saves, and the requests for each."""
     files = dict(list(tree.saved_files(1).items())[: trial.plan.share(tree.SAVED)])
-    # The mount has asked what it asks after a few saves.
+    # A few saves first: the mount asks the server its questions only once.
     first = dict(list(tree.saved_files(2).items())[:6])
     if how == "new":
         files, first = ({f"{prefix}-{path}": data for path, data in some.items()}
@@ -84,7 +84,7 @@ def _saves(trial: Trial, how: str) -> Measured:
     tree.write(before, first)
     dataset = trial.system.writable("saved")
     with trial.mounted(dataset, ttl=60) as mounted:
-        # An editor has shown the files before it saves them, and has saved before.
+        # As an editor, the client has read the files before it saves them, and has saved before.
         trial.run(["cat", *sorted(mounted.path / path for path in tree.saved_files(0))])
         trial.run([sys.executable, "-m", "_bench.client", how, mounted.path, before])
         trial.system.settle()
@@ -99,7 +99,7 @@ def _saves(trial: Trial, how: str) -> Measured:
     if cost.requests is not None:
         cost.requests /= count
     facts = {
-        # What does not wait for the server makes another promise, and is not compared.
+        # A system that does not wait for the server promises less, and is not compared.
         "synced": float(arrived - ended < _SOON),
         "slowest": max(seconds),
         "mean": sum(seconds) / count,
@@ -109,9 +109,9 @@ def _saves(trial: Trial, how: str) -> Measured:
 
 
 def absences(log: list[dict[str, Any]]) -> list[float]:
-    """Seconds between each answer to a move to a hidden name and the one to the next move to the name that it had.
+    """Return the seconds between each move to a hidden name and the next move to the visible name, by their answers.
 
-    The local server carries out a request just before it answers. A hidden name ends in the name that it stands for.
+    The local server executes a request just before it answers. A hidden name ends with the visible name that it stands for.
     """
     moves = [entry for entry in log if entry["operation"] == "update" and entry["status"] == 200]
     since: dict[str, float] = {}

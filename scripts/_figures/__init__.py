@@ -1,1 +1,1 @@
-"""The figures of the core: how much a reader has to hold, counted from the tree; see `scripts/figures`."""
+"""The figures of the core: how much a reader must keep in mind, counted from the tree; see `scripts/figures`."""

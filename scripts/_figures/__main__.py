@@ -21,7 +21,7 @@ from rich.table import Table
 from . import static
 
 _ROOT = Path(__file__).parents[2]
-#: Packages, and lines of each: what they were, and what they are to be (src/jobfs/design.md). None: everything else.
+#: Packages, and their lines: as they were, and the goal (src/jobfs/design.md). None: everything else.
 _TRIAL, _TRIAL_COMMAND = ("trial",), "jobfs.cli.trial"
 _SIZES: tuple[tuple[str, str, str, tuple[str, ...] | None], ...] = (
     ("fuse", "1,322", "1,000", ("fuse",)),
@@ -39,7 +39,7 @@ _CPU = "scripts/bench stat --rtt 0 --peers none"
 
 
 class Figure(NamedTuple):
-    """A row of the table: what was counted by name is `counted`."""
+    """A row of the table; `counted` names what was counted."""
 
     title: str
     before: str
@@ -49,7 +49,7 @@ class Figure(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What was found by running a tree, and a sentence on what was not."""
+    """The results of running a tree, and a sentence on what could not be measured."""
 
     crossings: Mapping[str, Any]
     cpu: Mapping[str, float]
@@ -74,7 +74,7 @@ class _NotRunError(click.ClickException):
     "--static", "only_static", is_flag=True, help="Only what is read off the source; nothing is run."
 )
 def figures(revision: str | None, listed: bool, cpu: bool, only_static: bool) -> None:
-    """Count how much a reader of the core has to hold, beside what it was before and what it is to be."""
+    """Count how much a reader of the core must keep in mind, compared with the former figures and the goals."""
     measured = Measured({}, {})
     with _tree(revision) as tree:
         if not only_static or cpu:
@@ -98,7 +98,10 @@ def figures(revision: str | None, listed: bool, cpu: bool, only_static: bool) ->
 
 
 def _measured(tree: Path, revision: str | None, *, crossings: bool, cpu: bool) -> Measured:
-    """Run a tree and measure it. Raises ClickException if this tree does not run; of another revision that is one sentence."""
+    """Run a tree and measure it.
+
+    Raises ClickException if this tree does not run; for another revision, the result has a sentence instead.
+    """
     try:
         return Measured(_crossings(tree) if crossings else {}, _cpu(tree) if cpu else {})
     except _NotRunError as error:
@@ -111,7 +114,7 @@ def _measured(tree: Path, revision: str | None, *, crossings: bool, cpu: bool) -
 
 @contextmanager
 def _tree(revision: str | None) -> Iterator[Path]:
-    """The directory of a revision, unpacked; None: of what is checked out, changes included."""
+    """Yield the directory of an unpacked revision; None: this working tree, with its changes."""
     if revision is None:
         yield _ROOT
         return
@@ -172,7 +175,7 @@ def _rows(tree: Path, crossed: Mapping[str, Any], cpu: Mapping[str, float]) -> I
 
 
 def _counted(parts: Mapping[str, list[str]] | None) -> tuple[str, list[str]]:
-    """How many groups, and how many in all of them; and their names."""
+    """Return the number of groups and of all their members, and their names."""
     if parts is None:
         return "-", []
     return (
@@ -182,15 +185,15 @@ def _counted(parts: Mapping[str, list[str]] | None) -> tuple[str, list[str]]:
 
 
 def _crossings(tree: Path) -> dict[str, Any]:
-    """What crossings.py measures, in a process of its own, with the modules and the test helpers of that tree."""
-    # The working directory comes first on the path of `-m`.
+    """Return the results of crossings.py, run in a process of its own with the modules and test helpers of that tree."""
+    # With `-m`, the working directory is first on the path.
     done = _python(tree, "-m", "_figures.crossings", scripts=_ROOT / "scripts")
     found: dict[str, Any] = json.loads(done)
     return found
 
 
 def _cpu(tree: Path) -> dict[str, float]:
-    """The CPU of `open` (with read and close) and of `getattr`, each as a multiple of the empty file system's in the same run."""
+    """Return the CPU of `open` (with read and close) and `getattr`, as multiples of the empty file system's in the same run."""
     with tempfile.TemporaryDirectory(prefix="jobfs-figures-") as directory:
         file = Path(directory) / "bench.json"
         arguments = ("stat", "--rtt", "0", "--peers", "none", "--json", str(file))
@@ -207,7 +210,7 @@ def _cpu(tree: Path) -> dict[str, float]:
 
 
 def _python(tree: Path, *arguments: str, scripts: Path) -> str:
-    """What Python prints in that tree. Raises _NotRunError if it fails."""
+    """Run Python in that tree, and return its output. Raises _NotRunError if it fails."""
     path = os.pathsep.join(map(str, (tree / "src", tree, scripts)))
     done = subprocess.run(
         [sys.executable, *arguments],

@@ -1,11 +1,12 @@
 """What one operation crosses: the modules and functions of jobfs that run for it, in all threads.
 
-Run as a process whose PYTHONPATH names the tree that is looked at, so that a revision is measured with its own helpers of
-`tests/support`. The operations go through the FUSE driver, without the kernel, to the local server; what they print is JSON.
-Each is done once before it counts, so that imports and questions that are asked once a mount do not. Rounds of background
-threads are counted for the save alone, which ends in them.
+Run it as a process whose PYTHONPATH names the tree to examine, so that a revision is measured with its own helpers of
+`tests/support`. The operations go through the FUSE driver, without the kernel, to the local server; the results are printed as
+JSON. Each operation runs once before it is counted, so that imports and questions that a mount asks once are not included. Rounds
+of background threads are counted only for the save, which ends in them.
 
-Counted are code objects, without comprehensions, lambdas and class bodies; the local server is left out, though it runs here.
+Code objects are counted, without comprehensions, lambdas and class bodies. The local server, which runs in the same process, is
+left out.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ from jobfs.fuse.driver import FuseDriver
 
 _ROOT = f"{Path(jobfs.__file__).parent}{os.sep}"
 _LEFT_OUT = f"{_ROOT}emulator{os.sep}"
-#: Seconds until a name is asked for again, by a single find.
+#: Seconds after which a name must be asked for again, by a single find.
 _TTL = 0.5
-#: Files in the directory: more than anybody looks ahead.
+#: Files in the directory: more than any prefetch covers.
 _SIBLINGS = 150
-#: Seconds without a new function after which an operation has come to rest; a round of every background thread fits in.
+#: Seconds without a new function after which an operation counts as finished; long enough for a round of every background thread.
 _REST = 2.2
 
 
 class Crossings:
-    """The code objects below `root` that are entered while it counts, by every thread that was started under it."""
+    """The code objects below `root` that run while it counts, in every thread that was started under `installed`."""
 
     def __init__(self, root: str = _ROOT, left_out: str = _LEFT_OUT) -> None:
         self._root = root
@@ -51,7 +52,7 @@ class Crossings:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Look at this thread and at those that are started meanwhile."""
+        """Observe this thread, and those that are started inside the block."""
         threading.setprofile(self._look)
         sys.setprofile(self._look)
         try:
@@ -61,7 +62,7 @@ class Crossings:
             threading.setprofile(None)
 
     def await_rest(self) -> None:
-        """Return when nothing new was entered for a while: other threads have done what was left to them."""
+        """Return when no new function has run for a while: other threads have finished their part."""
         known = -1
         while self._seen is not None and known != len(self._seen):
             known = len(self._seen)
@@ -73,7 +74,7 @@ class Crossings:
 
     @contextmanager
     def counting(self) -> Iterator[dict[str, list[str]]]:
-        """What runs meanwhile; filled in at the end: the functions of each module, by its path below the root."""
+        """Count what runs inside the block. At its end, fill the yielded dict: the functions by module path below the root."""
         found: dict[str, list[str]] = {}
         seen: set[CodeType] = set()
         self._seen = seen
@@ -90,7 +91,7 @@ class Crossings:
 
     def _counts(self, code: CodeType) -> bool:
         inside = code.co_filename.startswith(self._root) and not code.co_filename.startswith(self._left_out)
-        # A class body is called like a function, and has no locals of the optimized kind.
+        # A class body runs like a function, but its locals are not optimized.
         return inside and not code.co_name.startswith("<") and bool(code.co_flags & inspect.CO_OPTIMIZED)
 
 
@@ -99,7 +100,7 @@ def _opened(flags: int) -> SimpleNamespace:
 
 
 def _save(driver: FuseDriver, server: Server, path: str, crossings: Crossings) -> dict[str, list[str]]:
-    """A file that exists is written anew: from the write over fsync and close to the last DELETE and what follows from it."""
+    """Overwrite an existing file: from the write over fsync and close to the last DELETE, and the rest of the work."""
     items, deletes = len(server.store.items()), server.log.count("delete")
     fi = _opened(os.O_RDWR)
     _look_up(driver, path)
@@ -110,18 +111,18 @@ def _save(driver: FuseDriver, server: Server, path: str, crossings: Crossings) -
         driver("fsync", None, 0, fi)
         driver("flush", None, fi)
         driver("release", None, fi)
-        # What was set aside and what was staged are items too, until the last DELETE.
+        # Asides and staged items are items, too, until the last DELETE.
         eventually(lambda: server.log.count("delete") > deletes and len(server.store.items()) == items)
         crossings.await_rest()
     return found
 
 
 def _open(driver: FuseDriver, path: str, crossings: Crossings) -> dict[str, list[str]]:
-    """A file whose attributes and bytes are known is opened for reading."""
+    """Open a file for reading whose attributes and bytes are known."""
     with crossings.counting():
         _read(driver, path)
         crossings.await_rest()
-    _look_up(driver, path)  # what that has asked the server, open need not ask
+    _look_up(driver, path)  # open need not repeat the requests that this makes
     fi = _opened(os.O_RDONLY)
     with crossings.counting() as found:
         driver("open", path, fi)
@@ -133,7 +134,7 @@ def _open(driver: FuseDriver, path: str, crossings: Crossings) -> dict[str, list
 def _look_up(driver: FuseDriver, path: str) -> None:
     """Look a file up as the kernel does before it opens it: from then on the kernel has its size."""
     driver("getattr", path)
-    sizes = getattr(driver, "kernel_sizes", None)  # trees before it was counted have none
+    sizes = getattr(driver, "kernel_sizes", None)  # trees before KernelSizes have none
     if sizes is not None:
         note_sent = getattr(sizes, "note_sent", None) or sizes.sent  # its name in older trees
         note_sent(driver.node(), driver.vfs.getattr(path.removeprefix("/")).size, sizes.now)
@@ -149,7 +150,7 @@ def _read(driver: FuseDriver, path: str) -> None:
 
 
 def _getattr(driver: FuseDriver, server: Server, path: str, crossings: Crossings) -> dict[str, list[str]]:
-    """The attributes of a name whose listing has grown old; AssertionError if the server was not asked for it."""
+    """Get the attributes of a name whose listing has expired. Raises AssertionError if the server was not asked for it."""
     driver("getattr", path)
     time.sleep(_TTL * 2)
     server.log.clear()
@@ -160,7 +161,7 @@ def _getattr(driver: FuseDriver, server: Server, path: str, crossings: Crossings
 
 
 def _journal(home: Path) -> dict[str, list[str]]:
-    """The columns of each table of the journal that a mount has made below this directory."""
+    """Return the columns of each table of the journal that a mount has made below this directory."""
     (path,) = (path for path in home.rglob("*") if path.is_file() and _is_sqlite(path))
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
         tables = [
@@ -176,7 +177,7 @@ def _is_sqlite(path: Path) -> bool:
 
 
 def measure(home: Path) -> dict[str, dict[str, list[str]]]:
-    """The functions of each module that a save, an open and a getattr cross; the columns of each table of the journal."""
+    """Return the functions of each module that a save, an open and a getattr cross, and the columns of the journal's tables."""
     crossings = Crossings()
     with running(EmulatorConfig(), home / "server") as server:
         server.store.seed({f"d/{number}": b"content" for number in range(_SIBLINGS)})
@@ -189,7 +190,7 @@ def _measured(
 ) -> dict[str, dict[str, list[str]]]:
     driver = FuseDriver(work.vfs)
     names = [name for name, _ in work.vfs.listdir("d")]
-    # Far from each other: two files that follow each other are the beginning of a walk, and what follows is fetched ahead.
+    # Far from each other: two neighbouring files look like the beginning of a walk, and start a prefetch.
     for name in (names[-1], names[0]):
         asked = _getattr(driver, server, f"/d/{name}", crossings)
         opened = _open(driver, f"/d/{name}", crossings)

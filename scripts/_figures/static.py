@@ -15,9 +15,9 @@ _EMULATOR = "emulator"
 _LOCKS = frozenset({"Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore"})
 _ACTORS = frozenset({"Thread", "ThreadPoolExecutor"})
 _ENUMS = frozenset({"Enum", "StrEnum", "IntEnum", "Flag", "IntFlag"})
-#: The packages that have to be known before the save path is changed; `writeback` stood where the other two stand.
+#: The packages to know before changing the save path; older trees have `writeback` in place of the other two.
 _SAVE_PATH = frozenset({"state", "save", "writeback"})
-#: Where a branch becomes one too many.
+#: The highest complexity that is not too much.
 MOST_COMPLEX = 10
 
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef
@@ -25,7 +25,7 @@ _Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class Module:
-    """A module of jobfs: its dotted name, its file, its text and what that says."""
+    """A module of jobfs: its dotted name, its file, its text and its syntax tree."""
 
     name: str
     path: Path
@@ -34,16 +34,16 @@ class Module:
 
     @property
     def package(self) -> str:
-        """The package or module right below `jobfs` that it belongs to."""
+        """Return the package or module directly below `jobfs` that it belongs to."""
         return self.name.removeprefix("jobfs").lstrip(".").partition(".")[0]
 
     def place(self, node: ast.AST) -> str:
-        """Where a node stands, for a list that people read."""
+        """Return where a node is, for a list that people read."""
         return f"{self.name}:{getattr(node, 'lineno', 0)}"
 
 
 def modules(tree: Path) -> list[Module]:
-    """Every module below `src/jobfs` of a tree, the local server's too."""
+    """Return every module below `src/jobfs` of a tree, including the local server's."""
     found = []
     for path in sorted((tree / "src" / "jobfs").rglob("*.py")):
         parts = path.relative_to(tree / "src").with_suffix("").parts
@@ -54,17 +54,17 @@ def modules(tree: Path) -> list[Module]:
 
 
 def product(found: list[Module]) -> list[Module]:
-    """Those without the local server's."""
+    """Return the modules without the local server's."""
     return [module for module in found if module.package != _EMULATOR]
 
 
 def lines(found: list[Module]) -> int:
-    """Lines of these modules, empty ones and docstrings too: all that a reader scrolls over."""
+    """Count the lines of these modules, including blank ones and docstrings: everything that a reader scrolls through."""
     return sum(len(module.text.splitlines()) for module in found)
 
 
 def test_lines(tree: Path) -> int:
-    """Lines of every Python file below `tests`."""
+    """Count the lines of every Python file below `tests`."""
     return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (tree / "tests").rglob("*.py"))
 
 
@@ -72,9 +72,9 @@ def test_lines(tree: Path) -> int:
 
 
 def locks(found: list[Module]) -> list[str]:
-    """Each place where a lock is made: a call of one of threading's, or a dataclass field whose default makes one.
+    """Return each place where a lock is made: by a call of a class of threading, or by a dataclass field's default.
 
-    A condition and the lock that is made for it are two, as they are named.
+    A condition and the lock made for it are two, as each has a name.
     """
     return [
         module.place(node)
@@ -86,7 +86,7 @@ def locks(found: list[Module]) -> list[str]:
 
 
 def _called(node: ast.expr) -> str:
-    """The last name of what is called: `Lock` of `threading.Lock`."""
+    """Return the last name of what is called: `Lock` of `threading.Lock`."""
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""
@@ -96,10 +96,10 @@ def _called(node: ast.expr) -> str:
 
 
 def circles(found: list[Module], *, for_types: bool = True) -> list[list[str]]:
-    """Sets of modules each of which imports every other, by whatever way round: none can be read without the rest.
+    """Return the sets of modules that import each other, directly or not: none can be read without the others.
 
-    Imports inside of functions count, and those under `if TYPE_CHECKING` unless `for_types` is False. That a module's package
-    is imported with it is no edge: only what is written there.
+    Imports inside functions count, and those under `if TYPE_CHECKING` unless `for_types` is False. Only written imports count:
+    that importing a module imports its package, too, does not.
     """
     names = {module.name for module in found}
     edges = {module.name: set(_imports(module, names, for_types)) - {module.name} for module in found}
@@ -122,7 +122,7 @@ def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
 
 
 def _imports(module: Module, names: set[str], for_types: bool) -> Iterator[str]:
-    """The modules among `names` that this one imports."""
+    """Yield the modules among `names` that this one imports."""
     for node in ast.walk(module.tree) if for_types else _running(module.tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in names)
@@ -145,7 +145,7 @@ def _imported_from(module: Module, node: ast.ImportFrom) -> str:
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node below, without what stands under `if TYPE_CHECKING`."""
+    """Yield every node below, except those under `if TYPE_CHECKING`."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and _called(child.test) == "TYPE_CHECKING":
             for other in child.orelse:
@@ -160,10 +160,10 @@ def _running(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def callbacks(found: list[Module]) -> list[str]:
-    """Each callable that is assigned to an attribute of an object of a lower layer: `self._state.on_change = self._look`.
+    """Return each callable that is assigned to an attribute of an object of a lower layer: `self._state.on_change = self._look`.
 
     The value is a lambda, a `partial`, a function of this module, or a method of its classes. The layer is found by the
-    attribute's name: what no other package declares as a Callable is inside of a layer, and doesn't count.
+    attribute's name: if no other package declares that name as a Callable, the assignment is within a layer and does not count.
     """
     declared: dict[str, set[str]] = {}
     for module in found:
@@ -189,7 +189,7 @@ def callbacks(found: list[Module]) -> list[str]:
 
 
 def _is_elsewhere(target: ast.expr) -> bool:
-    """True for an attribute of anything but `self`."""
+    """Return whether the target is an attribute of anything but `self`."""
     return isinstance(target, ast.Attribute) and not (
         isinstance(target.value, ast.Name) and target.value.id in ("self", "cls")
     )
@@ -206,7 +206,7 @@ def _is_callable(value: ast.expr, functions: set[str], methods: set[str]) -> boo
 
 
 def _callable_attributes(tree: ast.Module) -> Iterator[str]:
-    """Names of attributes that are annotated as something to be called, by a class or on an object of it."""
+    """Yield the names of attributes that are annotated as callable, by a class or on an object."""
     for node in ast.walk(tree):
         if isinstance(node, ast.AnnAssign) and "Callable" in ast.unparse(node.annotation):
             yield _called(node.target)
@@ -216,7 +216,7 @@ def _callable_attributes(tree: ast.Module) -> Iterator[str]:
 
 
 def complex_functions(found: list[Module]) -> list[str]:
-    """Functions and methods whose cyclomatic complexity, as radon counts it, is over 10; the worst first."""
+    """Return functions and methods whose cyclomatic complexity, by radon, is over 10; the worst first."""
     over = [
         (block.complexity, f"{module.name}.{block.fullname}")
         for module in found
@@ -226,15 +226,15 @@ def complex_functions(found: list[Module]) -> list[str]:
     return [f"{name} {complexity}" for complexity, name in sorted(over, key=lambda one: (-one[0], one[1]))]
 
 
-# -- what has to be known
+# -- what must be known
 
 
 def things_to_know(found: list[Module]) -> dict[str, list[str]]:
-    """What somebody has to know before changing the save path, of the packages `state` and `save`.
+    """Return what a developer must know before changing the save path, of the packages `state` and `save`.
 
     record types   dataclasses and named tuples
     enum members   the values of their enums
-    flags          what is true or false: fields of these records, attributes of the other classes
+    flags          booleans: fields of these records, attributes of the other classes
     actors         classes and functions that start threads
     """
     known: dict[str, list[str]] = {"record types": [], "enum members": [], "flags": [], "actors": []}
@@ -279,7 +279,7 @@ def _decorator(node: ast.expr) -> str:
 
 
 def _actors(tree: ast.Module) -> list[str]:
-    """Top-level classes and functions that start threads."""
+    """Return the top-level classes and functions that start threads."""
     found: Counter[str] = Counter()
     for node in tree.body:
         if isinstance(node, ast.ClassDef | _Definition):

@@ -1,7 +1,7 @@
-"""A mount in this process that can be stopped at each of its boundaries: around each request and each journal write.
+"""A mount in this process that can be stopped at each of its boundaries: before and after each request and each journal write.
 
-`Boundaries` counts them in whatever thread they happen; at the chosen one it dies as by kill -9 (from then on every thread
-that reaches a boundary ends there), or lets the job do something. `Mortal` is a workspace that can be thrown away dead.
+`Boundaries` counts them in all threads. At the chosen one it dies as by kill -9 (from then on every thread that reaches a
+boundary ends there), or lets the job do something. `Mortal` is a workspace that can be thrown away dead.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .workspaces import Workspace, check_tree
 
 R = TypeVar("R")
 
-#: Of Client: what is a boundary, and whether its answer makes a second one.
+#: By method of Client: whether it has a second boundary, after its answer.
 _REQUESTS = {
     "find": True, "get": True, "create_file": True, "create_directory": True, "update": True, "delete": True,
     "download": False,
@@ -45,18 +45,19 @@ class Death(BaseException):
 
 
 class Boundaries:
-    """Counts boundaries while it is armed; at number `at` calls `act` once, or the process dies if there is none."""
+    """Counts boundaries while it is armed; at number `at` it calls `act` once, or without `act` the process dies."""
 
-    #: True if a request that fails ends in a boundary too, and if one that a look justifies has one before its connection.
+    #: `failures`: a request that fails ends in a boundary, too. `turns`: there is a boundary before a request that an observation
+    #: justifies gets its connection.
     failures = turns = False
 
     def __init__(self, at: int = 0, act: Callable[[], object] | None = None, *, journal: bool = True) -> None:
-        """`journal`: around journal writes too."""
+        """`journal`: count the boundaries of journal writes, too."""
         self.at = at
         self.journal = journal
         self.passed: list[str] = []
         self.dead = False
-        #: True once number `at` was reached.
+        #: True once number `at` has been reached.
         self.struck = False
         self._act = act
         self._armed = False
@@ -69,7 +70,7 @@ class Boundaries:
         self._armed = False
 
     def reach(self, name: str) -> None:
-        # A download changes nothing and others wait for it: it goes on, in vain.
+        # A download changes nothing, and others wait for it: it continues, to no effect.
         harmless = name == "before download"
         with self._lock:
             if self.dead and not harmless:
@@ -87,7 +88,10 @@ class Boundaries:
             raise Death(name)
 
     def surround(self, sends: int) -> bool:
-        """True if they were passed around so many changing requests, and around writes (where items are set aside, syncs too)."""
+        """Return whether boundaries were passed before and after at least `sends` changing requests, and journal writes.
+
+        Where items are set aside, before and after syncs, too.
+        """
         count = Counter(self.passed)
         requests = sum(min(count[f"before {name}"], count[f"after {name}"]) for name in _CHANGING)
         writes = not self.journal or min(count["write"], count["written"]) > 0
@@ -96,12 +100,12 @@ class Boundaries:
 
     @property
     def last(self) -> str:
-        """Where it struck."""
+        """Return the boundary at which the process died or `act` was called."""
         return self.passed[self.at - 1] if self.struck else "nowhere"
 
 
 class At(Boundaries):
-    """Calls `act` at the `nth` time of a boundary, or dies there."""
+    """Calls `act` when a boundary is reached for the `nth` time, or dies there."""
 
     failures = True
 
@@ -142,19 +146,19 @@ def _watched(boundaries: Boundaries) -> type[Client]:
     return type("Watched", (Client,), {**watched, "hold_connection": hold_connection})
 
 
-def watch(journal: Journal, tell: Callable[[str], object]) -> None:
-    """From now on `tell` hears of each write and each sync of the journal, before and after it; it may end the call."""
+def watch(journal: Journal, observe: Callable[[str], object]) -> None:
+    """Call `observe` before and after each write and each sync of the journal from now on; it may end the call by raising."""
 
-    def told(real: Callable[..., None], before: str, after: str) -> Callable[..., None]:
+    def observed(real: Callable[..., None], start: str, end: str) -> Callable[..., None]:
         def call(*arguments: Any, **more: Any) -> None:
-            tell(before)
+            observe(start)
             real(*arguments, **more)
-            tell(after)
+            observe(end)
 
         return call
 
-    journal.write = told(journal.write, "write", "written")  # type: ignore[method-assign]
-    journal.sync = told(journal.sync, "sync", "synced")  # type: ignore[method-assign]
+    journal.write = observed(journal.write, "write", "written")  # type: ignore[method-assign]
+    journal.sync = observed(journal.sync, "sync", "synced")  # type: ignore[method-assign]
 
 
 class Mortal(Workspace):
@@ -165,7 +169,7 @@ class Mortal(Workspace):
             "write_back_delay": 0.0,
             "request_lifetime": 0.02,
             "ttl": 0.1,
-            "timeout": PATIENCE,  # a machine may stand still for seconds
+            "timeout": PATIENCE,  # a busy machine may pause for seconds
         }
         super().__init__(server, home, **{**quick, **options})
         self.boundaries = boundaries
@@ -180,7 +184,7 @@ class Mortal(Workspace):
             watch(self.state.journal, self.boundaries.reach)
 
     def work(self, operation: Callable[[], R]) -> R | None:
-        """Runs `operation` with the boundaries armed, and waits until the background is at rest; None once it is dead."""
+        """Run `operation` with the boundaries armed, and wait until the background is at rest; return None if it has died."""
         self.boundaries.arm()
         answer = None
         try:
@@ -193,7 +197,7 @@ class Mortal(Workspace):
         return None if self.boundaries.dead else answer
 
     def at_rest(self) -> bool:
-        """True if nothing is left to send or to judge, and the server shows nothing hidden."""
+        """Return whether nothing is left to send or to decide, and the server shows nothing hidden."""
         self.vfs.listdir("")
         refused = [file for file in self.state.backlog().files if file.refused]
         unsent = [file for file in self.state.backlog().files if file not in refused]
@@ -204,13 +208,13 @@ class Mortal(Workspace):
         return f"open: {list(self.state.changes.values())} hidden: {hidden(self.server)}"
 
     def settle(self, tree: Mapping[str, bytes | None] | None = None) -> None:
-        """Sends all that is unsent and waits until nothing is left to judge: the server has this tree."""
+        """Send everything unsent, and wait until nothing is left to decide; then check that the server has this tree."""
         self.drain()
         eventually(self.at_rest, self.unrest)
         check_tree(self.server, tree)
 
     def bury(self) -> None:
-        """Frees what the dead process held, as the kernel does: nothing is written or sent any more."""
+        """Release what the dead process held, as the kernel does: nothing is written or sent after that."""
         assert self.running
         assert self.boundaries.dead
         self.running = False
@@ -226,12 +230,12 @@ class Mortal(Workspace):
         self._slot.close()
 
     def kill(self) -> None:
-        """kill -9 now, and the burial."""
+        """Die by kill -9 now, and `bury`."""
         self.boundaries.dead = True
         self.bury()
 
     def end(self) -> None:
-        """An unmount, or a burial."""
+        """Unmount, or `bury` if dead."""
         if self.running:
             if self.boundaries.dead:
                 self.bury()
@@ -241,12 +245,12 @@ class Mortal(Workspace):
 
 @contextlib.contextmanager
 def hurrying() -> Iterator[None]:
-    """Pauses are short, no disk is waited for, and threads that died at a boundary do so in silence."""
-    before = threading.excepthook
+    """Shorten pauses, make disk syncs do nothing, and silence threads that died at a boundary."""
+    default_hook = threading.excepthook
 
     def silent(arguments: threading.ExceptHookArgs) -> None:
         if not isinstance(arguments.exc_value, Death):
-            before(arguments)
+            default_hook(arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writeback, "_TIDY_EVERY", 0.02)

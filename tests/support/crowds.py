@@ -1,4 +1,4 @@
-"""A line whose connections are all taken, so that a request has to wait for one while the world goes on."""
+"""A client whose connections are all taken, so that a request must wait for one while other things happen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .waiting import eventually
 
 
 class Crowd:
-    """Holds every connection of a client until it is dispersed."""
+    """Holds every connection of a client until `disperse`."""
 
     def __init__(self, client: Client) -> None:
         self._line = client.connections
@@ -32,7 +32,7 @@ class Crowd:
 
 @contextmanager
 def crowd(client: Client) -> Iterator[Crowd]:
-    """All connections are taken in this block, or until they are given back."""
+    """Take all connections for this block, or until they are given back."""
     found = Crowd(client)
     try:
         yield found

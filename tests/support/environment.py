@@ -1,4 +1,4 @@
-"""The one environment of the tests: this process has it, and every program that it starts; nothing else of the caller's.
+"""The environment of the tests, of this process and every program that it starts; nothing else is taken from the caller.
 
 So no variable that a developer or a machine has set makes a test pass or fail.
 """
@@ -13,10 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-#: Of the caller: where programs and temporary files are, and the mark by which `scripts/test` finds what the tests leave running.
+#: The caller's variables that are kept: where programs and temporary files are, and the mark by which `scripts/test` finds
+#: processes that the tests leave running.
 _KEPT = ("PATH", "TMPDIR", "TESTS_RUN_IN")
-#: How variables of a caller begin that are for the tests themselves. jobfs would name them as settings that it does not know, so
-#: they have another name in this process.
+#: The prefix of the caller's variables for the tests, and their prefix in this process: jobfs would report the first as unknown
+#: settings.
 _ASKED, _ASKED_HERE = "JOBFS_TEST_", "TESTS_"
 
 
@@ -37,19 +38,19 @@ def fresh(home: Path) -> dict[str, str]:
 
 
 def asked(name: str) -> str:
-    """Return the value of `JOBFS_TEST_<name>` as the caller of the tests has set it, or ""."""
+    """Return the value of `JOBFS_TEST_<name>` that the caller of the tests set, or ""."""
     return os.environ.get(_ASKED_HERE + name, "")
 
 
 def _user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container may run as a number that has no name
+    except KeyError:  # a container may run as a user id without a name
         return str(os.getuid())
 
 
 def shed() -> None:
-    """Replace this process's environment by a fresh one, with an empty home that lasts as long as the process; its umask, too."""
+    """Replace this process's environment with a fresh one, whose empty home lasts as long as the process. Reset its umask."""
     kept = {name: value for name, value in os.environ.items() if name.startswith((_ASKED_HERE, "PYTEST_"))}
     for name, value in os.environ.items():
         if name.startswith(_ASKED):

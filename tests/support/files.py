@@ -1,4 +1,4 @@
-"""Small things that tests do to files, and what a call fails with."""
+"""Small operations of tests on files, and the errno with which a call fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobfs.errors import JobfsError
 
 
 def saved(path: Path, content: bytes) -> None:
-    """Writes as an editor saves: open, write, fsync, close."""
+    """Save as an editor does: open, write, fsync, close."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -21,7 +21,7 @@ def saved(path: Path, content: bytes) -> None:
 
 
 def on_disk(root: Path) -> dict[str, bytes | None]:
-    """The same picture of a local directory as `serverside.visible` gives of the server: no symbolic links."""
+    """Return a local directory in the form in which `serverside.visible` returns the server's tree, without symbolic links."""
     found: dict[str, bytes | None] = {}
     with _readable(root, 0o500):
         for path in sorted(root.iterdir()):
@@ -39,7 +39,7 @@ def on_disk(root: Path) -> dict[str, bytes | None]:
 
 @contextmanager
 def _readable(path: Path, bits: int) -> Iterator[None]:
-    """Give the owner these rights, without which they could not read it; its mode is put back."""
+    """Give the owner these permission bits, which reading needs; restore the mode afterwards."""
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & bits == bits:
         yield
@@ -52,7 +52,7 @@ def _readable(path: Path, bits: int) -> Iterator[None]:
 
 
 def errno_from(call: Callable[..., Any], *arguments: Any, **more: Any) -> int:
-    """The errno with which a system call or an operation of the Vfs fails; 0 if it does not."""
+    """Return the errno with which a system call or an operation of the Vfs fails; 0 if it succeeds."""
     try:
         call(*arguments, **more)
     except (OSError, JobfsError) as error:

@@ -1,6 +1,6 @@
-"""Mounts that start fast: a process that has imported jobfs once and forks for each mount, before any thread.
+"""Mounts that start fast: a process that has imported jobfs once, and forks for each mount before it has any thread.
 
-What it forks is `jobfs mount --foreground` as the command line runs it, in the main thread of a process of its own.
+Each fork is `jobfs mount --foreground` as the command line runs it, in the main thread of a process of its own.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from jobfs.emulator import Server
 
 
 class ForkServer:
-    """The lane's side of it. What it forks may have `descriptors` open, soft and hard limit; None: as many as this process.
+    """The tests' side of the process that forks.
 
-    `overlap`: the saves of its mounts overlap (tests/support/overlaps.py).
+    `descriptors`: the soft and hard limit of open files of the forked processes; None: the limits of this process. `overlap`: the
+    saves of its mounts overlap (tests/support/overlaps.py).
     """
 
     def __init__(self, home: Path, descriptors: int | None = None, *, overlap: bool = False) -> None:
@@ -48,11 +49,11 @@ class ForkServer:
             resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
     def run(self, arguments: list[str], env: dict[str, str], cwd: Path, out: int, err: int) -> Forked:
-        """Runs `jobfs` with these arguments in a new process."""
+        """Run `jobfs` with these arguments in a new process."""
         return Forked(self, self.ask({"arguments": arguments, "env": env, "cwd": str(cwd)}, [out, err]))
 
     def ask(self, question: dict[str, Any], files: list[int]) -> int:
-        """The id of a new process; or its exit code, once it has ended or is about to."""
+        """Return the id of a new process; or the exit code of one, which has ended or is about to."""
         with self._lock:
             socket.send_fds(self._here, [json.dumps(question).encode()], files)
             answer = self._here.recv(64)
@@ -61,13 +62,13 @@ class ForkServer:
         return int(answer)
 
     def close(self) -> None:
-        """Ends it; the mounts it made have been ended before."""
+        """End the process that forks; its mounts have ended before."""
         self._here.close()
         self._process.wait(10)
 
 
 class Forked:
-    """A running mount, with what a test asks of a subprocess."""
+    """A running mount, with the attributes and methods of a subprocess that tests use."""
 
     def __init__(self, server: ForkServer, pid: int) -> None:
         self._server = server
@@ -76,9 +77,9 @@ class Forked:
         self.stdout: IO[str] | None = None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Waits for its end; subprocess.TimeoutExpired if that does not come."""
+        """Wait for its end. Raises subprocess.TimeoutExpired."""
         if self._code is None:
-            # It becomes readable when the process ends.
+            # A pidfd is readable once the process has ended.
             with os.fdopen(os.pidfd_open(self.pid), closefd=True) as ended:
                 if not readable(ended, timeout):
                     raise subprocess.TimeoutExpired("jobfs mount", timeout or 0.0)
@@ -94,7 +95,7 @@ class ForkedMount(MountedJob):
         self._forks = forks
 
     def launch(self) -> Any:
-        """Starts the mount's process and does not wait until it answers."""
+        """Start the mount's process; do not wait until it is ready."""
         read, write = os.pipe()
         err = os.open(self._stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -106,7 +107,7 @@ class ForkedMount(MountedJob):
         return process
 
     def jobfs(self, *arguments: str | Path, timeout: float = 40) -> subprocess.CompletedProcess[str]:
-        """Runs another jobfs command with this mount's environment, forked too."""
+        """Run another jobfs command with this mount's environment, in a forked process, too."""
         words = list(map(str, arguments))
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             process = self._forks.run(words, self.environment(), self.home, out.fileno(), err.fileno())
@@ -126,7 +127,7 @@ class ForkedMount(MountedJob):
 def forking(
     forks: ForkServer, server: Server, home: Path, start: bool = True, **options: Any
 ) -> Iterator[ForkedMount]:
-    """As `mounting`, with a mount that is forked."""
+    """Do as `mounting`, with a forked mount."""
     with gone_afterwards(ForkedMount(forks, server, home, **options), start) as job:
         yield job
 
@@ -135,7 +136,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def _serve(channel: socket.socket) -> None:
-    """Forks on demand until the other side hangs up; then nothing that it forked lives on."""
+    """Fork on request until the other side closes the channel; then kill everything that was forked."""
     import jobfs.__main__
     import jobfs.cli.graph
     import jobfs.cli.mount
@@ -161,7 +162,7 @@ def _serve(channel: socket.socket) -> None:
                     channel.close()
                     _become(question, *files)
                 with contextlib.suppress(OSError):
-                    # Here and there: whoever is first, the group exists before anybody can kill it.
+                    # In parent and child: whichever is first, the process group exists before it can be killed.
                     os.setpgid(answer, answer)
                 alive.add(answer)
                 for file in files:
@@ -184,7 +185,7 @@ def _become(question: dict[str, Any], out: int, err: int) -> NoReturn:
         os.dup2(err, 2)
         os.close(out)
         os.close(err)
-        # The one before may have been made for a file, where this is a pipe.
+        # The old object may have been made for a file, and this is a pipe.
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.argv = ["jobfs", *question["arguments"]]
         from jobfs.__main__ import main

@@ -1,4 +1,4 @@
-"""A gateway before the local server: it passes on what comes, and answers as bad ones do where a test says so."""
+"""A gateway in front of the local server: it forwards requests, or replies as bad gateways do where a test says so."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from jobfs.emulator import Server
 
-#: Headers that are about a connection, not about what is passed on.
+#: Headers of one connection, which are not forwarded.
 _OWN = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host"})
 
 
@@ -28,17 +28,17 @@ class Asked(NamedTuple):
 
     @property
     def listing(self) -> bool:
-        """True for a page of the list of items."""
+        """Return whether the request is for a page of the list of items."""
         return self.method == "GET" and self.target == "items/"
 
     @property
     def download(self) -> bool:
-        """True for the bytes of a file."""
+        """Return whether the request is for the bytes of a file."""
         return self.target.endswith("/download")
 
 
 class Reply(NamedTuple):
-    """An answer; without a Content-Length among its headers it ends with the connection."""
+    """A reply; without a Content-Length in its headers it ends with the connection."""
 
     chunks: Iterable[bytes] = ()
     status: int = 200
@@ -46,9 +46,9 @@ class Reply(NamedTuple):
 
 
 class Gateway(ThreadingHTTPServer):
-    """Stands for the local server: give it to a mount or a workspace in its place.
+    """A stand-in for the local server: give it to a mount or a workspace in place of the server.
 
-    `answer` may give a reply of its own instead of the server's. `asked` has every request, `connections` every connection.
+    `answer` may return a reply to send instead of the server's. `asked` has every request, `connections` every connection.
     """
 
     daemon_threads = True
@@ -67,19 +67,19 @@ class Gateway(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """A new connection."""
+        """Accept and record a connection."""
         connection, address = super().get_request()
         self.connections.append(connection)
         return connection, address
 
     def cut(self) -> None:
-        """Breaks all connections, without a word to those who have them."""
+        """Break all connections without a reply, and without a TLS close."""
         for connection in self.connections:
             with suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that leave in the middle are what these tests are about."""
+        """Ignore clients that disconnect in the middle: these tests cause that."""
         if not isinstance(sys.exception(), (ConnectionError, ssl.SSLError)):
             super().handle_error(request, client_address)
 
@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = 1 << 16
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
     def _serve(self) -> None:
         gateway = self.server
@@ -145,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def gateway(server: Server, tls: ssl.SSLContext | None = None) -> Iterator[Gateway]:
-    """A gateway before `server`, gone afterwards."""
+    """Run a gateway in front of `server` for the block."""
     with Gateway(server, tls) as made:
         try:
             yield made
@@ -155,6 +155,6 @@ def gateway(server: Server, tls: ssl.SSLContext | None = None) -> Iterator[Gatew
 
 
 def endless(gateway: Gateway, chunk: bytes, pause: float = 0.0) -> Iterator[bytes]:
-    """The same bytes for ever, `pause` seconds between each two."""
+    """Yield the same bytes until the gateway is closed, with `pause` seconds between them."""
     while not gateway.closed.wait(pause) if pause else not gateway.closed.is_set():
         yield chunk

@@ -1,4 +1,4 @@
-"""Programs that hold a file of a mount open, and do as they are told."""
+"""Programs that hold a file of a mount open, and follow commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Told "write TEXT", "fsync", "close" or "name TEXT" (its own from then on): does it, and says "ok" or the error's name.
+#: Commands: "write TEXT", "fsync", "close", and "name TEXT", which sets the program's own name. The answer is "ok" or the errno's
+#: name.
 _CODE = """
 import errno, os, sys
 file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644)
@@ -29,7 +30,7 @@ for line in sys.stdin:
         print(errno.errorcode[error.errno], flush=True)
 """
 
-#: Writes files n0, n1, … and says the name of each once its close has returned 0; ends at the first error.
+#: Writes files n0, n1, …, and prints the name of each once its close has returned 0; ends at the first error.
 _CLOSER = """
 import os, sys
 os.chdir("/")
@@ -58,7 +59,7 @@ class Holder:
         return self.process.pid
 
     def does(self, what: str) -> str:
-        """What came of it: "ok", or the error's name."""
+        """Send a command; return its result: "ok", or the errno's name."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{what}\n")
         self.process.stdin.flush()
@@ -71,7 +72,7 @@ class Holder:
 
 @contextmanager
 def holding(path: Path) -> Iterator[Holder]:
-    """A program that has made or opened the file `path`; it is gone afterwards."""
+    """Run a program that makes or opens the file `path`; kill it afterwards."""
     holder = Holder(path)
     with ended(holder.process):
         yield holder
@@ -79,7 +80,7 @@ def holding(path: Path) -> Iterator[Holder]:
 
 @contextmanager
 def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    """A program that is killed afterwards."""
+    """Kill a program at the end of the block."""
     try:
         yield process
     finally:
@@ -89,7 +90,7 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def closing_files(directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """A program that makes files in `directory`, and writes the names of those whose close returned 0, a line each."""
+    """Run a program that makes files in `directory`, and prints the names of those whose close returned 0, one per line."""
     command = [sys.executable, "-c", _CLOSER, str(directory)]
     with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/")) as process:
         yield process

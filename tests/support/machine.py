@@ -1,6 +1,6 @@
-"""What this machine allows the tests to do: to mount, and to act as root. The only place where that is decided.
+"""What this machine allows the tests to do: to mount, and to act as root. Nothing else decides that.
 
-`JOBFS_TEST_NEEDS_FUSE=1` makes it an error that no mount is possible; `JOBFS_TEST_FUSE_DEVICE` names another device than
+With `JOBFS_TEST_NEEDS_FUSE=1` it is an error if no mount is possible; `JOBFS_TEST_FUSE_DEVICE` names another device than
 `/dev/fuse`, for tests of the decision itself.
 """
 
@@ -14,13 +14,13 @@ import pytest
 
 from .environment import asked
 
-#: How the reasons begin with which tests are left out: the summary counts them by this.
+#: The beginnings of the reasons for which tests are left out, by which the summary counts them.
 NO_MOUNT, NEEDS_ROOT = "no mount is possible here", "needs root"
 
 
 @cache
 def why_no_mount() -> str:
-    """Return in a sentence why no mount is possible here, or "" if one is."""
+    """Return a sentence that says why no mount is possible here, or "" if one is."""
     device = asked("FUSE_DEVICE") or "/dev/fuse"
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
@@ -30,18 +30,18 @@ def why_no_mount() -> str:
 
 
 def must_mount() -> bool:
-    """Return True if a run without mounts is a failure."""
+    """Return whether a run without mounts is a failure."""
     return asked("NEEDS_FUSE") not in ("", "0")
 
 
 def require_mount() -> None:
-    """Leave the running test out if no mount is possible here."""
+    """Skip the running test if no mount is possible here."""
     if reason := why_no_mount():
         pytest.skip(reason)
 
 
 def require_descriptors(number: int) -> None:
-    """Let this process have so many files open; leave the running test out if the machine forbids that."""
+    """Let this process have `number` files open; skip the running test if the machine forbids that."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < number:
         pytest.skip(f"at most {hard} files may be open here, and this needs {number}")

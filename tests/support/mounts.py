@@ -1,7 +1,7 @@
-"""A real mount for tests: `jobfs mount` as a subprocess, with directories of its own, against a local server.
+"""A real mount for tests: `jobfs mount` as a subprocess, with its own directories, against a local server.
 
-The server runs in the test's own process. So no call that keeps Python's interpreter lock may wait for the
-mount: memory maps and programs started inside it belong in a subprocess (`run` does that).
+The server runs in the test's own process. So no call that holds the GIL may wait for the mount: memory maps, and programs started
+in the mount, belong in a subprocess (`run` does that).
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from .machine import require_mount
 from .serverside import hidden
 from .waiting import eventually, readable
 
-# A child made by vfork, or by posix_spawn, stops the parent with the lock held; if it then waits for the mount,
-# all stand still.
+# A child made by vfork or posix_spawn suspends the parent, which holds the GIL; if the child then waits for the mount, that is a
+# deadlock.
 subprocess._USE_VFORK = False  # type: ignore[misc]
 subprocess._USE_POSIX_SPAWN = False  # type: ignore[misc]
 
 _ROOT = Path(__file__).parents[2]
 
-#: Delays short enough for tests; each can be given again.
+#: Delays short enough for tests; each can be overridden.
 TTL = 0.5
 QUICK = {"ttl": str(TTL), "write-back-delay": "0.1", "request-lifetime": "0.2", "timeout": "10"}
 
 
 def mounts_at(directory: Path) -> list[str]:
-    """The kernel's lines about what is mounted there, answering or not."""
+    """Return the kernel's lines on what is mounted there, even if it does not answer."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line for line in lines if line.split(" ")[4].replace("\\040", " ") == str(directory)]
 
 
 def is_mounted(directory: Path) -> bool:
-    """True if something is mounted there, answering or not."""
+    """Return whether anything is mounted there, even if it does not answer."""
     return bool(mounts_at(directory))
 
 
 def detach(directory: Path) -> None:
-    """Takes away what is mounted there, dead or alive and however often."""
+    """Unmount everything that is mounted there, dead or alive."""
     end = time.monotonic() + 10
     while is_mounted(directory) and time.monotonic() < end:
         subprocess.run(["fusermount", "-u", "-z", "-q", str(directory)], check=False, capture_output=True)
@@ -56,7 +56,7 @@ def detach(directory: Path) -> None:
 
 
 def environment(home: Path, key: str | None) -> dict[str, str]:
-    """The environment of a jobfs command: a fresh one (`environment.py`), in which the tree's jobfs is found."""
+    """Return the environment of a jobfs command: a fresh one (`environment.py`), with this tree's jobfs on the path."""
     made = {**fresh(home), "PYTHONPATH": str(_ROOT / "src")}
     return made if key is None else {**made, "PERSTACK_API_KEY": key}
 
@@ -64,7 +64,7 @@ def environment(home: Path, key: str | None) -> dict[str, str]:
 def jobfs(
     *arguments: str | Path, home: Path, env: dict[str, str] | None = None, timeout: float = 40
 ) -> subprocess.CompletedProcess[str]:
-    """Runs one jobfs command to its end; its outputs are captured."""
+    """Run one jobfs command to its end; its outputs are captured."""
     return subprocess.run(
         [sys.executable, "-m", "jobfs", *map(str, arguments)],
         env=env or environment(home, None),
@@ -77,7 +77,7 @@ def jobfs(
 
 
 class Process(Protocol):
-    """What is asked of a mount's process: the leader of a process group of its own."""
+    """The part of a mount's process that tests use; it leads a process group of its own."""
 
     @property
     def pid(self) -> int: ...
@@ -89,7 +89,7 @@ class Process(Protocol):
 
 
 class MountedJob:
-    """One job, mounted at `path`. May be unmounted or killed and mounted again, with other options too."""
+    """One job, mounted at `path`. It may be unmounted or killed and mounted again, with other options, too."""
 
     def __init__(self, server: Server, home: Path, **options: Any) -> None:
         self.server = server
@@ -99,7 +99,7 @@ class MountedJob:
         self.state = home / ".local/state/jobfs"
         self.options = options
         self.key: str | None = server.key
-        #: Of its programs, beside those of `environment`.
+        #: Variables of its programs, besides those of `environment`.
         self.variables: dict[str, str] = {}
         self.process: Process | None = None
         self._stderr = home / "stderr"
@@ -108,11 +108,11 @@ class MountedJob:
 
     @property
     def log(self) -> str:
-        """All that the mounts of this object have written to stderr."""
+        """Return everything that the mounts of this object have written to stderr."""
         return self._stderr.read_text(errors="replace") if self._stderr.exists() else ""
 
     def command(self) -> list[str]:
-        """The command line of the mount."""
+        """Return the command line of the mount."""
         words = [sys.executable, "-m", "jobfs", "mount", self.server.job, str(self.path), "--foreground"]
         options: dict[str, Any] = {
             "base-url": self.server.url, "cache-dir": self.cache, "state-dir": self.state, **QUICK,
@@ -123,7 +123,7 @@ class MountedJob:
         return words
 
     def mount(self, **options: Any) -> None:
-        """Starts the mount and returns when it says that it answers; AssertionError with its words if not."""
+        """Start the mount, and return when it reports that it is ready. Raises AssertionError with its output if it does not."""
         self.options |= options
         self.process = self.launch()
         assert self.process.stdout is not None
@@ -132,11 +132,11 @@ class MountedJob:
         assert str(self.path) in line, f"it says {line!r} and {self.log!r}"
 
     def environment(self) -> dict[str, str]:
-        """The environment of its programs."""
+        """Return the environment of its programs."""
         return {**environment(self.home, self.key), **self.variables}
 
     def launch(self) -> Process:
-        """Starts the mount's process and does not wait until it answers."""
+        """Start the mount's process; do not wait until it is ready."""
         with self._stderr.open("ab") as stderr:
             return subprocess.Popen(
                 self.command(),
@@ -150,17 +150,17 @@ class MountedJob:
             )
 
     def jobfs(self, *arguments: str | Path, timeout: float = 40) -> subprocess.CompletedProcess[str]:
-        """Runs another jobfs command with this mount's environment."""
+        """Run another jobfs command with this mount's environment."""
         return jobfs(*arguments, home=self.home, env=self.environment(), timeout=timeout)
 
     def umount(self) -> None:
-        """`jobfs umount`: all that was unsent is on the server, the process has ended with 0."""
+        """Run `jobfs umount`: afterwards the server has everything, and the process has ended with 0."""
         done = self.jobfs("umount", self.path)
         assert done.returncode == 0, done.stderr + self.log
         self.ended()
 
     def ended(self, timeout: float = 15) -> None:
-        """Waits for the mount's process to end by itself, with 0."""
+        """Wait for the mount's process to end by itself, with 0."""
         assert self.process is not None
         code = self.process.wait(timeout)
         self._closed()
@@ -168,12 +168,12 @@ class MountedJob:
         assert not is_mounted(self.path)
 
     def kill(self) -> None:
-        """SIGKILL at once, and away with the dead mount point."""
+        """Kill the process with SIGKILL, and detach the dead mount."""
         self.kill_only()
         detach(self.path)
 
     def kill_only(self) -> None:
-        """SIGKILL; the dead mount point stays."""
+        """Kill the process with SIGKILL; the dead mount stays."""
         if self.process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -186,36 +186,36 @@ class MountedJob:
         self.process = None
 
     def remount(self, **options: Any) -> None:
-        """Unmounts in good order, if it is mounted, and mounts again on the same directories."""
+        """Unmount in good order, if mounted, and mount again with the same directories."""
         if self.process is not None:
             self.umount()
         self.mount(**options)
 
     def ask(self, name: str, **arguments: Any) -> dict[str, Any]:
-        """What the commands ask of a mount, over its control socket, without starting a program."""
+        """Make a call of the commands to the mount, over its control socket, without starting a program."""
         (socket,) = (self.state / self.server.job).glob(f"*/{control.SOCKET}")
         answer: dict[str, Any] = control.call_mount(socket.parent, name, arguments, timeout=30.0)
         return answer
 
     def flush(self) -> None:
-        """What `jobfs flush` does: the server has everything that was closed."""
+        """Do what `jobfs flush` does: the server has everything that was closed."""
         left = self.ask("flush", path=None, timeout=30)["left"]
         assert not left, f"{left}\n{self.log}"
 
     def status(self) -> dict[str, Any]:
-        """What `jobfs status --json` shows."""
+        """Return what `jobfs status --json` shows."""
         return self.ask("status")
 
     def info(self, name: str) -> str:
-        """`jobfs info` of a file in the mount."""
+        """Return the output of `jobfs info` for a file in the mount."""
         done = self.jobfs("info", self.path / name)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def settled(self) -> None:
-        """Everything is sent, and nothing hidden is left on the server."""
+        """Wait until everything is sent, and nothing hidden is left on the server."""
         self.flush()
-        # A listing is what shows a leftover of a lost create.
+        # Only a listing reveals the leftover of a create whose answer was lost.
         eventually(
             lambda: os.listdir(self.path) is not None and not hidden(self.server),
             lambda: f"hidden: {hidden(self.server)}\n{self.log}",
@@ -225,7 +225,7 @@ class MountedJob:
 def run(
     cwd: Path, *command: str | Path, home: Path | None = None, timeout: float = 60, check: bool = True
 ) -> str:
-    """Runs a program with this working directory; its stdout. AssertionError with its stderr if it fails."""
+    """Run a program with this working directory; return its stdout. Raises AssertionError with its stderr if it fails."""
     done = subprocess.run(
         ["env", "-C", str(cwd), *map(str, command)],
         env=environment(home, None) if home else None,
@@ -240,19 +240,19 @@ def run(
 
 @contextmanager
 def mounting(server: Server, home: Path, start: bool = True, **options: Any) -> Iterator[MountedJob]:
-    """A mount that is gone afterwards, whatever happened; `options` are flags, with underscores."""
+    """Mount for the block, and clean up afterwards in any case; `options` are flags, with underscores."""
     with gone_afterwards(MountedJob(server, home, **options), start) as job:
         yield job
 
 
 J = TypeVar("J", bound=MountedJob)
-#: What mounts a job with options, once more each time.
+#: A function that mounts a job with options, another mount at each call.
 Mount = Callable[..., MountedJob]
 
 
 @contextmanager
 def gone_afterwards(job: J, start: bool = True) -> Iterator[J]:
-    """A mount, started or not, of which nothing runs afterwards. Leaves the test out where no mount is possible."""
+    """Yield a mount, started or not; kill it afterwards. Skips the test where no mount is possible."""
     require_mount()
     try:
         if start:

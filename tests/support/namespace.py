@@ -1,4 +1,4 @@
-"""A mount namespace: what is mounted and put into /sbin there is seen by nobody else, and is gone with it."""
+"""A mount namespace: mounts and files in its /sbin are seen by no other process, and disappear with it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from .mounts import environment
 from .waiting import readable
 
-#: What is first done in a new namespace: the mounts of other tests are let go of; held here, they could not end there.
+#: First, a new namespace detaches the mounts of other tests: held here, they could not end.
 LET_GO = "umount -a -i -l -t fuse.jobfs || true\n"
-#: Then an /sbin of its own, with everything that is in the real one.
+#: Then it gets an /sbin of its own, with everything that is in the real one.
 _SET_UP = f"""{LET_GO}
 mount -t tmpfs tmpfs "$1" && mkdir "$1/new" "$1/work" &&
 mount -t overlay -o "lowerdir=/usr/sbin,upperdir=$1/new,workdir=$1/work" overlay /usr/sbin && echo ready && exec sleep 600
 """
-#: The PATH of a machine on which jobfs is installed somewhere else.
+#: The PATH of a machine on which jobfs is installed in another place.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Namespace:
-    """Runs commands in the namespace, with a PATH in which no virtual environment is."""
+    """Runs commands in the namespace, with a PATH without virtual environments."""
 
     def __init__(self, pid: int, home: Path) -> None:
         self._enter = ("nsenter", "-m", "-t", str(pid), "--")
@@ -44,7 +44,7 @@ class Namespace:
         )
 
     def output(self, *command: str | Path) -> str:
-        """What a command prints that succeeds."""
+        """Return the stdout of a command, which must succeed."""
         done = self.run(*command)
         assert done.returncode == 0, f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -52,7 +52,7 @@ class Namespace:
 
 @contextmanager
 def namespace(home: Path) -> Iterator[Namespace]:
-    """A namespace that is gone afterwards, with the mounts in it."""
+    """Run a namespace for the block; its mounts end with it."""
     scratch = home / "sbin"
     scratch.mkdir(parents=True)
     holder = subprocess.Popen(
@@ -67,7 +67,7 @@ def namespace(home: Path) -> Iterator[Namespace]:
         assert holder.stdout.readline() == "ready\n"
         inside = Namespace(holder.pid, home)
         yield inside
-        # What serves a mount ends with it.
+        # The process that serves a mount ends once it is unmounted.
         inside.run("umount", "-a", "-i", "-l", "-t", "fuse.jobfs")
     finally:
         os.killpg(holder.pid, signal.SIGKILL)

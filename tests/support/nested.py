@@ -12,7 +12,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def run_tests(home: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest with these arguments and, beside those of a fresh environment, these variables; its outputs are captured."""
+    """Run pytest with these arguments, and these variables in addition to a fresh environment; its outputs are captured."""
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *words],
         env={**fresh(home), **variables},

@@ -1,4 +1,4 @@
-"""Operations on one file, for tests that stop the world in the middle of each: what is there before, and what after."""
+"""Operations on one file, for tests that stop the process in the middle of each: the tree before and after."""
 
 from __future__ import annotations
 
@@ -33,22 +33,21 @@ OTHERS: Tree = {"dir": None, "dir/other": b"untouched"}
 
 @dataclass
 class Promise:
-    """What the operation has told its caller by now."""
+    """What the operation has promised to its caller so far."""
 
     kept: bool = False
 
     def keep(self, work: Mortal) -> None:
-        """The operation returns; if another thread has met its death meanwhile, nobody is told any more."""
+        """Note that the operation returns, unless the process died in another thread: then no caller learns of it."""
         self.kept = not work.boundaries.dead
 
 
 @dataclass(frozen=True)
 class Operation:
-    """`run` does it; afterwards the tree is `after`, or one of `before`; it is `after` once the promise was given.
+    """An operation: `run` does it. Afterwards the tree is `after` or one of `before`; once the promise was given, `after`.
 
-    `before`: what was put there (`seed`), where nothing else is said.
-    `durable`: the promise is that the server has it, which no loss of power takes back.
-    `sends`: changing requests, at least; else a test that goes through them all has gone through none.
+    `before`: the initial tree (`seed`) unless given. `durable`: the promise is that the server has it, which no loss of power
+    undoes. `sends`: the least number of changing requests; with fewer, a test that stops at each of them would prove nothing.
     """
 
     name: str
@@ -65,7 +64,7 @@ class Operation:
     def started(
         self, server: Server, home: Path, boundaries: Boundaries, **options: object
     ) -> Iterator[Mortal]:
-        """A mount where it can be run; it ends with an unmount, or a burial."""
+        """Start a mount in which the operation can run; it ends with an unmount or `bury`."""
         server.reset()
         server.store.seed({**OTHERS, **self.seed}, age=60)
         work = Mortal(server, home, boundaries, **{**self.options, **options})
@@ -77,9 +76,9 @@ class Operation:
             work.end()
 
     def check(self, work: Mortal, promise: Promise, where: str, *, power_lost: bool = False) -> None:
-        """The server's tree and the mount's are the old one or the new one, whole.
+        """Check that the trees of the server and of the mount are the old one or the new one, whole.
 
-        What was not closed yet comes back beside its name; `power_lost`: so may what was only closed.
+        Bytes that were not closed may come back beside their name; with `power_lost`, so may bytes that were only closed.
         """
         server = work.server
         tree = visible(server)
@@ -100,7 +99,7 @@ class Operation:
 
 @contextmanager
 def taken_up(work: Mortal, **options: object) -> Iterator[Mortal]:
-    """The next mount of what another one has left."""
+    """Start the next mount, which takes over what another one has left."""
     again = Mortal(work.server, work.home, Boundaries(), **options)
     again.start()
     try:
@@ -110,7 +109,7 @@ def taken_up(work: Mortal, **options: object) -> Iterator[Mortal]:
 
 
 def without_recovered(tree: Tree) -> Tree:
-    """A tree without what came back beside its name, and without directories that hold nothing else."""
+    """Return a tree without recovered files, and without directories that have nothing else in them."""
     back = [path for path in tree if ".recovered-" in path]
     rest = {path: content for path, content in tree.items() if path not in back}
     above = {path.rpartition("/")[0] for path in back}
@@ -125,7 +124,7 @@ Run = Callable[[Mortal, Promise], None]
 
 
 def told(act: Callable[[Mortal], object]) -> Run:
-    """Does it, and then it is promised."""
+    """Return an operation that does this, and then gives its promise."""
 
     def run(work: Mortal, promise: Promise) -> None:
         act(work)
@@ -135,7 +134,7 @@ def told(act: Callable[[Mortal], object]) -> Run:
 
 
 def synced(work: Mortal, promise: Promise, fh: int, mode: int | None = None) -> None:
-    """What the handle's file gets is promised once fsync returns."""
+    """Write to the handle's file; the promise is given once fsync returns."""
     with work.closing(fh):
         work.vfs.write(fh, NEW, 0)
         if mode is not None:
@@ -161,7 +160,7 @@ def truncate_and_write(work: Mortal, promise: Promise) -> None:
 
 
 def grow(work: Mortal, promise: Promise, *, sent: bool = False) -> None:
-    """A new file is closed, and again after more was written behind that; `sent`: its save is begun before the second close."""
+    """Close a new file, append to it, and close it again. `sent`: its save starts before the second close."""
     fh = work.vfs.create("dir/file", 0o644, os.O_WRONLY, CALLER).fh
     work.vfs.write(fh, BEGINNING, 0)
     work.vfs.flush(fh)
@@ -175,14 +174,14 @@ def grow(work: Mortal, promise: Promise, *, sent: bool = False) -> None:
 
 
 def renamed(old: str, new: str, unsent: str = "") -> Run:
-    """A rename is promised once it returns, and is due then; `unsent`: a file that is written just before."""
+    """Return a rename, whose promise is given once it returns; then it is due. `unsent`: a file that is written just before."""
 
     def run(work: Mortal, promise: Promise) -> None:
         if unsent:
             work.write(unsent, NEW)
         work.vfs.rename(old, new)
         promise.keep(work)
-        # Whoever called waits for it.
+        # Makes it due at once, as a caller that waits for it does.
         work.vfs.flush_all(None, 0.0, None)
 
     return run
@@ -193,7 +192,7 @@ unlink = told(lambda work: work.vfs.unlink("dir/file"))
 
 
 def while_open(run: Run) -> Run:
-    """The same while the file is open."""
+    """Return the same operation while the file is open."""
 
     def run_open(work: Mortal, promise: Promise) -> None:
         fh = work.vfs.open("dir/file", os.O_RDWR).fh
@@ -204,7 +203,7 @@ def while_open(run: Run) -> Run:
 
 
 def comes_to(work: Mortal, request: str) -> None:
-    """Waits until a save has got as far as `request`; where answers are lost, or it is refused, it may end without that."""
+    """Wait until a save has reached `request`; if answers are lost, or it is refused, it may end without that."""
 
     def there() -> bool:
         changes = list(work.state.changes.values())
@@ -217,7 +216,7 @@ def comes_to(work: Mortal, request: str) -> None:
 
 
 def unlink_while_saved(request: str, flags: int | None = os.O_RDWR, path: str = "dir/file") -> Run:
-    """A file is unlinked when its save has got as far as `request`, if one is named; without `flags` it is a new one."""
+    """Return an unlink of a file whose save has reached `request`, if one is named; without `flags` the file is new."""
 
     def act(work: Mortal) -> None:
         work.write(path, NEW, flags=flags)
@@ -229,7 +228,7 @@ def unlink_while_saved(request: str, flags: int | None = os.O_RDWR, path: str = 
 
 
 def knows_rejection(work: Mortal) -> None:
-    """This mount has seen the server reject a create at an existing path (R9)."""
+    """Let this mount see the server reject a create at an existing path (R9)."""
     work.write_back.uploader.probe_creates("dir/file")
     assert work.write_back.context.server.facts.rejects.get(Kind.FILE)
     eventually(work.at_rest)
@@ -241,7 +240,7 @@ def saved_before(work: Mortal) -> None:
 
 
 def unsent(**saves: bytes) -> Callable[[Mortal], None]:
-    """Files in `dir` have saves that are not sent, but on the disk."""
+    """Return a preparation: files in `dir` have saves that are on the disk, and not sent."""
 
     def prepare(work: Mortal) -> None:
         work.write_back.queue.delay = 30.0
@@ -253,7 +252,7 @@ def unsent(**saves: bytes) -> Callable[[Mortal], None]:
 
 
 def unlink_begun(work: Mortal, promise: Promise) -> None:
-    """The file is unlinked when its save has been begun, and has no row yet."""
+    """Unlink the file when its save has started, and has no row yet."""
     replace, go = work.write_back.replacer, threading.Event()
     run = replace.run_change
 
@@ -319,7 +318,7 @@ OPERATIONS = [
     ),
     Operation("chmod of a changed file", partial(save, mode=0o444), CHANGED, sends=4),
 ]  # fmt: skip
-#: On a file whose save is not sent, but synced before the world can be stopped: not for losses of power.
+#: On a file whose save is not sent, but is synced before the process can be stopped: not for losses of power.
 ON_UNSENT = [
     Operation("unlink of an unsent save", unlink, {}, (EDITED,), prepare=unsent(file=NEW)),
     Operation("unlink of a save that has just begun", unlink_begun, {}, (EDITED,), prepare=unsent(file=NEW)),

@@ -1,6 +1,6 @@
-"""Set-aside and promote of every save that may overlap do, with no stagger: the server carries them out in either order (R13).
+"""Saves whose set-aside and promote overlap without a stagger: the server executes the two in either order (R13).
 
-Ordinary tests never overlap, for a round trip to the local server takes too little time.
+In ordinary tests saves never overlap, because a round trip to the local server takes too little time.
 """
 
 from __future__ import annotations

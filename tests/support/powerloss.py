@@ -1,7 +1,7 @@
-"""What a loss of power leaves of a mount's state: what was synced, and of the rest what chance has written.
+"""What a loss of power leaves of a mount's state: everything synced, and a random part of the rest.
 
-At each (S) of the protocol the journal is copied as it is then. When the power goes, that copy is all there is of it, and of the
-local bytes those that were synced; a file that was not may be gone, empty, full of zeros, or whole.
+At each (S) of the protocol the journal is copied. When the power is lost, only that copy is left of the journal, and of the local
+bytes those that were synced; a file that was not synced may be gone, empty, full of zeros, or whole.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FATES: tuple[Fate, ...] = ("gone", "empty", "zeros", "whole")
 
 
 class SyncedState:
-    """The synced part of a started workspace's slot, kept up to date beside it."""
+    """The synced part of a started workspace's slot, kept up to date in a copy."""
 
     def __init__(self, work: Mortal) -> None:
         self._slot: Path = work._slot.path
@@ -42,7 +42,7 @@ class SyncedState:
         watch(work.state.journal, observe)
 
     def _take(self) -> None:
-        """What the disk has now. The file sizes tell nothing of the names: those are synced with the directory."""
+        """Copy what the disk has now. Sizes of files say nothing about names, which are synced with the directory."""
         shutil.rmtree(self._copy, ignore_errors=True)
         self._copy.mkdir()
         for path in self._slot.glob("journal.db*"):
@@ -57,7 +57,7 @@ class SyncedState:
                 self._safe[path.name] = file.size
 
     def lose_power(self, fate: Fate) -> None:
-        """Replace the slot's state by what survives; the process is dead already."""
+        """Replace the slot's state with what survives; the process is dead already."""
         for path in self._slot.glob("journal.db*"):
             path.unlink()
         for path in self._copy.iterdir():
@@ -72,7 +72,7 @@ class SyncedState:
 
 
 def reboot(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """From now on it is another run of this machine, for saves and for the content cache."""
+    """From now on, let saves and the content cache see another boot of this machine."""
     again = localbytes.BOOT + "-next"
     for module in (recovery, store):
         monkeypatch.setattr(module, "BOOT", again)

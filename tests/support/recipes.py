@@ -1,14 +1,14 @@
-"""Runs the blocks of the pages that are marked for it, and compares what they print with what the pages show.
+"""Runs the marked blocks of the pages, and compares their output with the output that the pages show.
 
     <!-- runs: NAME -->             before a block
-    ```console                      `$ ` begins a command, other lines are what it prints: all of it. Where nothing is
-    $ jobfs status ~/job            shown, nothing may be printed.
+    ```console                      `$ ` begins a command; the other lines are its complete output. A command without
+    $ jobfs status ~/job            such lines must print nothing.
     ```
 
-A command must end with 0, or as it says at its end: `# exit code 1`. A block runs in one shell, which begins in the clone.
-JOB and OTHER_JOB stand for jobs of a local server, the first with the sample's files; ~ is empty at first, and shown as
-/home/you; what is shown in /tmp is in a directory of the run. `…` stands for any text, as a line of its own for any lines.
-Ids, hashes, numbers with a unit or a fraction or two digits, and white space are not compared.
+A command must exit with 0, or with the code in a comment at its end: `# exit code 1`. A block runs in one shell, which starts in
+the clone. JOB and OTHER_JOB stand for jobs of a local server, the first with the sample's files. The home directory is empty at
+first, and shown as /home/you; paths in /tmp are in a directory of the run. `…` stands for any text, on a line of its own for any
+lines. Ids, hashes, numbers with a unit, a fraction or at least two digits, and white space are not compared.
 
     <!-- script: NAME -->           before a bash block: a program that the user saves as NAME. Blocks find it in PATH.
 """
@@ -31,7 +31,7 @@ from jobfs.emulator.sample import seed_sample
 from .mounts import detach, environment
 
 ROOT = Path(__file__).parents[2]
-#: The pages that may have such blocks, each of another name.
+#: The pages that may have such blocks; block names are unique across them.
 PAGES = ("README.md", "src/jobfs/using.md")
 OTHER_JOB = "other1234567890123456789".ljust(24, "0")
 
@@ -39,7 +39,7 @@ _BLOCK = re.compile(r"^<!-- runs: ([\w-]+) -->\n```console\n(\$ .*?)^```$", re.M
 _SCRIPT = re.compile(r"^<!-- script: ([\w-]+) -->\n```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"# exit code (\d+)")
 
-#: What differs from run to run, in order.
+#: What differs from run to run; replaced in this order.
 _VARIES = (
     (re.compile(r"\b([a-z0-9]{24}|(OTHER_)?JOB)\b"), "ID"),
     (re.compile(r"\b[0-9a-f]{7,40}\b"), "HASH"),
@@ -51,12 +51,12 @@ _VARIES = (
 
 
 class RecipeError(Exception):
-    """A block is malformed, a command failed, or it printed something else than is shown."""
+    """A block is malformed, a command failed, or its output is not the one shown."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command, the exit code it must have, and the lines it must print."""
+    """One command, the exit code that it must have, and the lines that it must print."""
 
     command: str
     code: int
@@ -64,7 +64,7 @@ class Step:
 
 
 def blocks(text: str) -> dict[str, list[Step]]:
-    """The steps of every marked block by its name; raises RecipeError for a mark that marks none."""
+    """Return the steps of every marked block, by its name. Raises RecipeError for a mark without a block."""
     found = dict(_BLOCK.findall(text))
     if (marks := text.count("<!-- runs:")) != len(found):
         raise RecipeError(f"{marks} marks, but {len(found)} marked blocks: see the head of {__name__}")
@@ -91,20 +91,20 @@ def _step(text: str) -> Step:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A home, a place for temporary files and an environment, for commands that find a server with the two jobs."""
+    """A home, a directory for temporary files, and an environment, for commands that find a server with the two jobs."""
 
     home: Path
     tmp: Path
     environment: Mapping[str, str]
 
     def given(self, command: str) -> str:
-        """The command as a page has it, with this sandbox's names."""
+        """Return a page's command with this sandbox's names."""
         for shown, real in (("OTHER_JOB", OTHER_JOB), ("JOB", DEFAULT_JOB)):
             command = re.sub(rf"\b{shown}\b", real, command)
         return re.sub(r"(?<![\w.~])/tmp/", f"{self.tmp}/", command)
 
     def shown(self, output: str) -> str:
-        """What was printed, with the names that the pages use."""
+        """Return an output with the names that the pages use."""
         for real, shown in (
             (str(self.tmp), "/tmp"), (str(self.home), "/home/you"), (OTHER_JOB, "OTHER_JOB"), (DEFAULT_JOB, "JOB"),
             (f"jobfs-demo-{getpass.getuser()}", "jobfs-demo-root"),
@@ -113,7 +113,7 @@ class Sandbox:
         return output
 
     def outputs(self, steps: Sequence[Step], timeout: float = 90) -> list[str]:
-        """Run the steps in one shell; what each printed, on either stream. RecipeError if one fails."""
+        """Run the steps in one shell; return the output of each, of both streams. Raises RecipeError if one fails."""
         script, log = self.tmp / "recipe.sh", self.tmp / "recipe.log"
         script.write_text("".join(map(self._shell, steps)))
         with log.open("wb") as out:
@@ -146,7 +146,7 @@ printf '\\037%d' $code
 
 @contextmanager
 def sandbox(place: Path) -> Iterator[Sandbox]:
-    """A sandbox in an empty directory, with a server; what was mounted or started there is gone afterwards."""
+    """Make a sandbox in an empty directory, with a server; end everything mounted or started there afterwards."""
     home, tmp, programs = place / "home", place / "tmp", place / "programs"
     install_scripts(programs)
     tmp.mkdir()
@@ -171,7 +171,7 @@ def sandbox(place: Path) -> Iterator[Sandbox]:
 
 
 def _end_all(place: Path) -> None:
-    """Takes away what is mounted there: its process ends by itself."""
+    """Unmount everything below `place`; the processes end by themselves."""
     for line in Path("/proc/self/mounts").read_text().splitlines():
         point = line.split()[1].replace("\\040", " ")
         if point.startswith(f"{place}/"):
@@ -179,7 +179,7 @@ def _end_all(place: Path) -> None:
 
 
 def same(shown: Sequence[str], printed: str) -> bool:
-    """True if what was printed is what is shown, but for what varies."""
+    """Return whether an output is the one shown, apart from what varies."""
     pattern = "".join(
         "(?:.*\n)*" if line.strip() == "…" else re.escape(_normal(line)).replace("…", ".*") + "\n"
         for line in "\n".join(shown).rstrip().splitlines()
@@ -195,7 +195,7 @@ def _normal(line: str) -> str:
 
 
 def check(steps: Sequence[Step], box: Sandbox) -> None:
-    """Run a block; raises RecipeError for the first command that fails or prints something else than is shown."""
+    """Run a block. Raises RecipeError for the first command that fails, or whose output is not the one shown."""
     for step, printed in zip(steps, box.outputs(steps), strict=True):
         if not same(step.shown, printed):
             shown = "\n".join(step.shown)

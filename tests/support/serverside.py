@@ -1,4 +1,4 @@
-"""What a test wants to know of the server's side: the tree as a person sees it, and what is hidden."""
+"""The server's side, for tests: the tree as a person sees it, and the hidden items."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobfs.emulator import Server
 
 
 def hidden(server: Server) -> list[str]:
-    """Paths of all items with a hidden name, or below one."""
+    """Return the paths of all items with a hidden name, or below one."""
     return sorted(
         item.path
         for item in server.store.items()
@@ -19,19 +19,19 @@ def hidden(server: Server) -> list[str]:
 
 
 def visible(server: Server) -> dict[str, bytes | None]:
-    """Path to bytes (None: a directory) of everything but hidden items."""
+    """Return path and bytes (None: a directory) of every item that is not hidden."""
     tree: dict[str, bytes | None] = {}
     for item in sorted(server.store.items(), key=lambda item: item.updated_us):
         if not any(names.parse_hidden_name(part) is not None for part in item.path.split("/")):
             try:
                 tree[item.path] = None if item.is_dir else server.store.content_of(item.id)
-            except (KeyError, OSError):  # deleted since the items were counted
+            except (KeyError, OSError):  # deleted since the items were listed
                 continue
     return tree
 
 
 def below(server: Server, directory: str) -> dict[str, bytes | None]:
-    """The same for what is below a directory, by names that begin there."""
+    """Return what is visible below a directory, by paths relative to it."""
     prefix = directory + "/"
     return {
         path.removeprefix(prefix): content
@@ -41,18 +41,18 @@ def below(server: Server, directory: str) -> dict[str, bytes | None]:
 
 
 def untimed(tree: Mapping[str, bytes | None]) -> dict[str, bytes | None]:
-    """The same with the names of second versions as they would be without their times."""
+    """Return the tree with the times removed from the names of second versions."""
     return {
         re.sub(r"(\.conflict|\.recovered)-\d{8}T\d{6}Z", r"\1", path): data for path, data in tree.items()
     }
 
 
 def contents(server: Server) -> list[bytes]:
-    """The bytes of every file that is not hidden, sorted."""
+    """Return the bytes of every file that is not hidden, sorted."""
     return sorted(content for content in visible(server).values() if content is not None)
 
 
 def doubled(server: Server) -> list[str]:
-    """Paths at which more than one item stands."""
+    """Return the paths with more than one item."""
     paths = [item.path for item in server.store.items()]
     return sorted({path for path in paths if paths.count(path) > 1})

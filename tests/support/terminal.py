@@ -1,4 +1,4 @@
-"""A program in a terminal of its own, driven by keys: editors that want a person, and what commands show there."""
+"""A program in a terminal of its own, driven by keys: interactive editors, and commands that need a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _numbers = itertools.count(1)
 
 
 class Terminal:
-    """A running program: `keys` types (tmux's names for keys), `shows` waits for a text or a pattern on the screen."""
+    """A running program: `keys` sends keys (by tmux's names), `shows` waits for a text or a pattern on the screen."""
 
     def __init__(self, socket: Path, home: Path, key: str | None) -> None:
         self._socket = socket
@@ -41,7 +41,7 @@ class Terminal:
         self.keys("-l", text)
 
     def lines(self, *texts: str) -> None:
-        """Types each text and presses Enter after it."""
+        """Type each text, and press Enter after it."""
         for text in texts:
             if text:
                 self.type(text)
@@ -59,7 +59,7 @@ class Terminal:
         return found
 
     def ended(self) -> int:
-        """The exit code of a command (`on_terminal`)."""
+        """Return the exit code of a command (`on_terminal`)."""
         return int(self.shows(re.compile(r"ended: (\d+)\s"), 2 * PATIENCE)[1])
 
     def ends(self) -> None:
@@ -71,8 +71,8 @@ class Terminal:
 
 @contextmanager
 def terminal(home: Path, cwd: Path, *command: str, key: str | None = None) -> Iterator[Terminal]:
-    """Starts `command` in `cwd`; it and its terminal are gone afterwards."""
-    # A socket of its own: the server of the terminal before may be still about to end.
+    """Start `command` in `cwd`; end it and its terminal afterwards."""
+    # A socket of its own: the tmux server of the previous terminal may still be about to end.
     terminal = Terminal(home / f"tmux{next(_numbers)}", home, key)
     inside = "exec " + shlex.join(["env", "-C", str(cwd), *command])
     done = terminal.tmux("new-session", "-d", "-x", "200", "-y", "50", inside)
@@ -85,7 +85,7 @@ def terminal(home: Path, cwd: Path, *command: str, key: str | None = None) -> It
 
 @contextmanager
 def on_terminal(home: Path, *arguments: str | Path, key: str | None = None) -> Iterator[Terminal]:
-    """Runs `jobfs ARGUMENTS`, which Ctrl-C interrupts; it and its terminal are gone afterwards."""
+    """Run `jobfs ARGUMENTS`, which Ctrl-C interrupts; end it and its terminal afterwards."""
     command = shlex.join([sys.executable, "-m", "jobfs", *map(str, arguments)])
     script = f"trap : INT; {command}; echo ended: $?; exec cat"
     with terminal(home, home, "sh", "-c", script, key=key) as running:

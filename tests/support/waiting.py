@@ -1,4 +1,4 @@
-"""Waiting for what happens in the background: a condition with a deadline, never a bare sleep."""
+"""Waiting for what happens in the background: for a condition, with a deadline, never by a bare sleep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import IO, Any, TypeVar
 
 T = TypeVar("T")
 
-#: Seconds that background work may take here, on a loaded machine.
+#: Seconds that background work may take on a loaded machine.
 PATIENCE = 20.0
 
 #: Seconds that a busy machine may add to what is promised within seconds.
@@ -17,7 +17,7 @@ SLACK = 3.0
 
 
 def eventually(look: Callable[[], T], what: Any = "", timeout: float = PATIENCE) -> T:
-    """What `look` answers as soon as that is true; AssertionError naming `what` after `timeout` seconds."""
+    """Return the first true result of `look`. Raises AssertionError naming `what` after `timeout` seconds."""
     end = time.monotonic() + timeout
     while True:
         answer = look()
@@ -29,14 +29,14 @@ def eventually(look: Callable[[], T], what: Any = "", timeout: float = PATIENCE)
 
 
 def readable(handle: int | IO[Any], timeout: float | None) -> bool:
-    """True once something can be read there, or it has ended; False after `timeout` seconds. For handles of any number."""
+    """Return whether the handle is readable, or at its end, within `timeout` seconds. Its number may be over 1023."""
     waiting = select.poll()
     waiting.register(handle, select.POLLIN)
     return bool(waiting.poll(None if timeout is None else timeout * 1000))
 
 
 def eventually_equal(look: Callable[[], Any], expected: Any, timeout: float = PATIENCE) -> None:
-    """Waits until `look` answers `expected`; AssertionError that shows both after `timeout` seconds."""
+    """Wait until `look` returns `expected`. Raises AssertionError that shows both after `timeout` seconds."""
     end = time.monotonic() + timeout
     while (answer := look()) != expected and time.monotonic() < end:
         time.sleep(0.02)

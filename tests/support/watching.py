@@ -1,4 +1,4 @@
-"""Programs that watch by inotify, and what they say: their output goes to a file, for it may come at any time."""
+"""Programs that watch by inotify, and their output, which goes into a file because it may come at any time."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from jobfs import watchers
 
 from .waiting import eventually
 
-#: How inotifywait is started; a watched directory is to follow. It says "flags path" of each event.
+#: The command of inotifywait, without the directory to watch. It prints "flags path" for each event.
 INOTIFYWAIT = ("inotifywait", "-m", "-r", "-q", "--format", "%e %w%f")
 
 
 class Watcher:
-    """A program that is running, and watches `directory`."""
+    """A running program that watches `directory`."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: Path, directory: Path) -> None:
         self.process, self.directory, self._output = process, directory, output
 
     @property
     def lines(self) -> list[str]:
-        """What it has said so far, with names as they are in the directory."""
+        """Return its output so far, with paths relative to the directory."""
         return self._output.read_text().replace(f"{self.directory}/", "").splitlines()
 
     def watches(self) -> int:
-        """How many inodes of the directory's file system it watches."""
+        """Return how many inodes of the directory's file system it watches."""
         return len(watchers.find_watched_inodes(os.stat(self.directory).st_dev).get(self.process.pid, ()))
 
     def says(self, expected: set[str], timeout: float) -> None:
-        """Waits until it has said all of these lines."""
+        """Wait until it has printed all of these lines."""
         eventually(
             lambda: expected <= {*self.lines},
             lambda: f"missing: {expected - {*self.lines}}; it said {self.lines}",
@@ -46,7 +46,7 @@ class Watcher:
 def watching(
     output: Path, directory: Path, *command: str | Path, watches: int = 1, stdin: str = ""
 ) -> Iterator[Watcher]:
-    """A program that is started, has begun to watch this many inodes, and is killed afterwards."""
+    """Start a program, wait until it watches this many inodes, and kill it afterwards."""
     with output.open("wb") as out:
         process = subprocess.Popen(
             ["env", "-C", str(directory), *map(str, command)],
@@ -65,9 +65,9 @@ def watching(
 
 
 def counted(lines: list[str]) -> Counter[str]:
-    """The events that inotifywait has told, but for those of looks, and how often each came.
+    """Count the events that inotifywait has printed, except those of opening and reading.
 
-    The kernel makes one of two equal events that follow each other if the first was not read yet: they count as one.
+    The kernel merges two equal events in a row if the first one has not been read yet: equal events in a row count once.
     """
     found: Counter[str] = Counter()
     last: dict[str, str] = {}

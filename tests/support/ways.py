@@ -1,4 +1,4 @@
-"""Ways to a server as they are outside: TLS with an authority of one's own, and a proxy that wants a password."""
+"""Connections to a server as in the real world: TLS with a private authority, and a proxy that requires a password."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-#: The name in the certificate beside 127.0.0.1; only the proxy knows where it is.
+#: The name in the certificate beside 127.0.0.1; only the proxy resolves it.
 NAME = "api.example.test"
 
 
 def certified(directory: Path) -> tuple[Path, ssl.SSLContext]:
-    """A new authority, and TLS with a server's certificate from it."""
+    """Make a new authority, and a TLS context with a server certificate from it."""
     authority, own, key = (directory / name for name in ("authority.pem", "server.pem", "key.pem"))
     options = "-x509 -days 1 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=test"
     for more in (
@@ -34,9 +34,9 @@ def certified(directory: Path) -> tuple[Path, ssl.SSLContext]:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Does CONNECT for who has the password ("user:password"); whatever name is asked for, it connects to `port`.
+    """Does CONNECT for clients with the password ("user:password"); for any name, it connects to `port`.
 
-    `opened` and `refused` count; `seen` is the beginning of all that came.
+    `opened` and `refused` are counts; `seen` collects the beginning of each piece of data from clients.
     """
 
     daemon_threads = True
@@ -54,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
     def do_CONNECT(self) -> None:
         proxy, self.close_connection = self.server, True
@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def proxying(port: int, password: str) -> Iterator[Proxy]:
-    """A proxy that is gone afterwards."""
+    """Run a proxy for the block."""
     with Proxy(port, password) as made:
         try:
             yield made

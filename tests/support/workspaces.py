@@ -1,4 +1,4 @@
-"""The Vfs against the local server, without libfuse: what a mount does, in this process."""
+"""The Vfs against the local server, without libfuse: the work of a mount, in this process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CALLER = Caller(os.getuid(), os.getgid(), os.getpid())
 
 
 class Workspace:
-    """A started Vfs with directories of its own; `stop` and `start` are an unmount and a mount."""
+    """A Vfs with its own directories; `start` and `stop` do what a mount and an unmount do."""
 
     def __init__(self, server: Server, home: Path, **options: Any) -> None:
         self.server = server
@@ -50,7 +50,7 @@ class Workspace:
 
     @property
     def mount_id(self) -> str:
-        """The id in the hidden names of this workspace."""
+        """Return the id in the hidden names of this workspace."""
         return self._slot.mount_id
 
     def stop(self) -> None:
@@ -61,12 +61,12 @@ class Workspace:
             self._slot.close()
 
     def remount(self) -> None:
-        """An unmount and a mount."""
+        """Stop and start again."""
         self.stop()
         self.start()
 
     def read(self, path: str, size: int = -1, offset: int = 0) -> bytes:
-        """The bytes of a file, in reads of at most 128 KiB as the kernel makes them."""
+        """Return the bytes of a file, read in pieces of at most 128 KiB as the kernel does."""
         with self.opening(path, os.O_RDONLY) as fh:
             data = b""
             while size < 0 or len(data) < size:
@@ -79,7 +79,7 @@ class Workspace:
             return data
 
     def write(self, path: str, content: bytes, *, fsync: bool = False, flags: int | None = None) -> None:
-        """Writes a whole file: open or create, write, close; or opens with these flags what is there."""
+        """Write a whole file: open or create, write, close. With `flags`, open the existing file with them."""
         with self.closing(self.opened(path) if flags is None else self.vfs.open(path, flags).fh) as fh:
             self.vfs.write(fh, content, 0)
             if fsync:
@@ -87,13 +87,13 @@ class Workspace:
 
     @contextmanager
     def opening(self, path: str, flags: int = os.O_RDWR) -> Iterator[int]:
-        """A handle of a file that is there, closed afterwards."""
+        """Open an existing file for the block, and close it afterwards."""
         with self.closing(self.vfs.open(path, flags, CALLER.pid).fh) as fh:
             yield fh
 
     @contextmanager
     def closing(self, fh: int) -> Iterator[int]:
-        """Closes a handle afterwards, as the kernel does it; after an error its close is not heard."""
+        """Close a handle after the block, as the kernel does; after an error without a flush."""
         try:
             yield fh
             self.vfs.flush(fh)
@@ -101,7 +101,7 @@ class Workspace:
             self.vfs.release(fh)
 
     def opened(self, path: str) -> int:
-        """A handle to write a file anew, as open(path, "w") gets it through the kernel."""
+        """Return a handle for overwriting a file, as open(path, "w") gets it through the kernel."""
         if self.exists(path):
             fh = self.vfs.open(path, os.O_RDWR).fh
             self.vfs.ftruncate(fh, 0)
@@ -120,17 +120,20 @@ class Workspace:
         self.vfs.mkdir(path, 0o755, CALLER)
 
     def drain(self) -> None:
-        """Sends all that is unsent; AssertionError if something is left."""
+        """Send everything unsent. Raises AssertionError if anything is left."""
         left = self.vfs.flush_all(None, 20, None)
         assert not left, left
 
 
-#: What starts a workspace with options, another one each time.
+#: A function that starts a workspace with options, another one at each call.
 Start = Callable[..., Workspace]
 
 
 def settled(work: Workspace, tree: Mapping[str, bytes | None] | None = None) -> None:
-    """All is sent, and nothing hidden is left (a listing is what shows a leftover of a lost create): the server has this tree."""
+    """Wait until everything is sent and nothing hidden is left; then check that the server has this tree.
+
+    Only a listing reveals the leftover of a create whose answer was lost.
+    """
     work.drain()
     eventually(
         lambda: work.names() is not None and not hidden(work.server), lambda: f"hidden: {hidden(work.server)}"
@@ -139,7 +142,7 @@ def settled(work: Workspace, tree: Mapping[str, bytes | None] | None = None) -> 
 
 
 def check_tree(server: Server, tree: Mapping[str, bytes | None] | None) -> None:
-    """The server has this tree, if one is given."""
+    """Check that the server has this tree, if one is given."""
     if tree is not None:
         found = visible(server)
         assert found == tree, f"{found} instead of {tree}"
@@ -147,7 +150,7 @@ def check_tree(server: Server, tree: Mapping[str, bytes | None] | None) -> None:
 
 @contextmanager
 def workspace(server: Server, home: Path, **options: Any) -> Iterator[Workspace]:
-    """A started workspace, stopped afterwards."""
+    """Start a workspace for the block."""
     work = Workspace(server, home, **options)
     work.start()
     try:

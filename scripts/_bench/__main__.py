@@ -93,7 +93,7 @@ def bench(
 ) -> None:  # fmt: skip
     """Run the bench. Exit code: 0, even if a target is missed; 1 if something of jobfs could not be measured or was wrong.
 
-    After a signal: print the table of what has been measured, and exit with 128 plus the signal's number.
+    After a signal: print the table measured so far, and exit with 128 plus the signal's number.
     """
     names = tuple(WORKLOADS) if everything else workloads
     console = Console() if sys.stdout.isatty() else Console(width=220)

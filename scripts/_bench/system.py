@@ -71,7 +71,7 @@ class System(ABC):
 
     @contextmanager
     def metered(self, mounted: Mounted) -> Iterator[Cost]:
-        """Measure the cost of the block and of what it leaves to the background; counted once the network is quiet."""
+        """Measure the cost of the block, including its work in the background; counted once the network is quiet."""
         cost = Cost()
         self._forget()
         before = self.relay.ask() if self.relay else {}

@@ -86,7 +86,7 @@ def locks(found: list[Module]) -> list[str]:
 
 
 def _called(node: ast.expr) -> str:
-    """Return the last name of what is called: `Lock` of `threading.Lock`."""
+    """Return the last part of a called name: `Lock` of `threading.Lock`."""
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""

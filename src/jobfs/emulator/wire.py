@@ -89,7 +89,7 @@ def error_json(status: int, reason: Any) -> bytes:
 
 
 def invalid_json(where: str, message: str) -> bytes:
-    """Return the body of a 422: `reason` is a list of what is wrong, and where."""
+    """Return the body of a 422: `reason` is a list with each error and its place."""
     return error_json(422, [{"path": where.split("."), "message": message}])
 
 

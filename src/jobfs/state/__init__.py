@@ -1,4 +1,4 @@
-"""The state of a mount: the tables File, Change and Tombstone, their journal, and the local bytes (design.md)."""
+"""The state of a mount: the Files, Changes and tombstones, their journal, and the local bytes (design.md)."""
 
 from jobfs.state.directory import StateDirectory
 from jobfs.state.records import Change, File

@@ -1,4 +1,4 @@
-"""What is unsent: of a mount that runs (`State.backlog`), and of one that has ended, as its journal says."""
+"""The backlog: of a running mount (`State.backlog`), or of one that has ended, by its journal."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from jobfs.state.records import Change, File, Verb
 
 
 class Backlog(NamedTuple):
-    """What the server does not have, or has refused.
+    """What the server does not have yet, or has refused.
 
-    `files`: closed files, and directories; `unclosed_files`: files that were written and not closed. `changes`: renames, removals
-    and saves that are taken back, of none of these files.
+    `files`: closed files, and directories. `unclosed_files`: files that were written and never closed. `changes`: unfinished
+    renames and removals, and cancelled saves that need their undo; none of them sends a file of `files`.
     """
 
     files: list[File]
@@ -30,11 +30,11 @@ class Backlog(NamedTuple):
 
     @property
     def has_waiting(self) -> bool:
-        """True if something is to be sent that is not refused."""
+        """True if anything waits to be sent and is not refused. Unclosed files do not count."""
         return bool(self.changes) or any(f.is_unsent and not f.refused for f in self.files)
 
     def to_entries(self) -> list[Unsent]:
-        """An entry for each."""
+        """Return an entry of the status for each."""
         opened = [_entry_of_file(file, "open and changed") for file in self.unclosed_files]
         return [*map(_entry_of_file, self.files), *opened, *map(_entry_of_change, self.changes)]
 
@@ -42,12 +42,12 @@ class Backlog(NamedTuple):
 def collect_backlog(
     files: Iterable[File], changes: Iterable[Change], under: str = "", unclosed: Collection[File] = ()
 ) -> Backlog:
-    """What is left at or below `under`, but for cleanup. `unclosed`: see State."""
-    here = [file for file in files if _is_below(file.path, under)]
-    closed = [file for file in here if file.is_unsent or file in unclosed]
+    """Return the backlog at or below the path `under`. `unclosed`: see `State.unclosed`."""
+    files = [file for file in files if _is_below(file.path, under)]
+    closed = [file for file in files if file.is_unsent or file in unclosed]
     return Backlog(
         files=sorted(closed, key=lambda file: file.generation),
-        unclosed_files=[file for file in here if _is_never_closed(file) and file not in unclosed],
+        unclosed_files=[file for file in files if _is_never_closed(file) and file not in unclosed],
         changes=_pending_changes(changes, under),
     )
 
@@ -61,16 +61,16 @@ def _is_below(path: str | None, directory: str) -> bool:
 
 
 def _is_never_closed(file: File) -> bool:
-    """Return whether the only bytes of a file that is meant for the server are those of a program that has it open."""
+    """Return whether a file that should be sent has been written and never closed."""
     return bool(file.open_generation) and not (file.never_sent or file.generation)
 
 
 def _is_pending(change: Change) -> bool:
-    """True if a Change is still to be done, but for cleanup; one that sends a File is told with the File."""
+    """Return whether a Change, or its undo, is unfinished. False if its File is in the backlog instead."""
     if change.file is not None and change.file.is_unsent:
         return False
     if change.is_finished or change.verb is Verb.REMOVE:
-        # A refused unlink, or a refused attempt to take a save back, is tried now and then: no caller is left to be told.
+        # A refused removal or undo is repeated in the background, and no program waits for it.
         return (change.needs_undo or not change.is_finished) and not isinstance(change.error, REFUSALS)
     return True
 
@@ -90,12 +90,12 @@ def _entry_of_change(change: Change) -> Unsent:
 
 
 def _unsent_size(file: File) -> int:
-    """Return how many bytes are to be sent: those that were closed, else those that a program has written so far."""
+    """Return how many bytes are unsent: the closed ones, or if there are none, those written so far."""
     return file.size if file.generation or file.local is None else file.local.size
 
 
 def _entry(path: str, size: int, change: Change | None) -> Unsent:
-    """Return an entry with what its change says, if one is under way."""
+    """Return an entry of the status, with the progress of `change` if there is one."""
     entry: Unsent = {
         "path": path, "size": size, "sent": 0, "age": None, "attempts": 0, "reason": "", "state": "dirty"
     }  # fmt: skip
@@ -110,7 +110,7 @@ def _entry(path: str, size: int, change: Change | None) -> Unsent:
 
 
 def age_of(change: Change) -> float:
-    """Seconds since it was made."""
+    """Return the seconds since a Change was planned."""
     return round(max(time.time() - change.planned_at, 0.0), 1)
 
 
@@ -119,7 +119,7 @@ def _has_bytes(path: Path) -> bool:
 
 
 def read_backlog(directory: Path) -> Backlog:
-    """What the next mount of a state directory has to do, by its journal. Raises UsageError if that can't be read."""
+    """Return the backlog that the next mount of a state directory will find. Raises UsageError if the journal can't be used."""
     path = directory / "journal.db"
     if not os.path.lexists(path):
         return Backlog([], [], [])
@@ -128,13 +128,13 @@ def read_backlog(directory: Path) -> Backlog:
     known = {file.ino: file for file in files}
     for change in changes:
         change.file = known.get(change.ino)
-    closed, drafts, _ = collect_backlog(files, ())
-    opened = [
+    closed, unclosed, _ = collect_backlog(files, ())
+    written = [
         file
-        for file in drafts
+        for file in unclosed
         if _has_bytes(generation_path(directory / "bytes", file.ino, file.open_generation))
     ]
-    # Cleanup as well: the job's version of a file may still have a hidden name.
+    # Includes the Changes that only need cleanup: the job's version of a file may still have a hidden name.
     return Backlog(
-        closed, opened, [change for change in changes if not (change.file and change.file.is_unsent)]
+        closed, written, [change for change in changes if not (change.file and change.file.is_unsent)]
     )

@@ -1,6 +1,6 @@
-"""The Changes under way: which of them has to come first, and which keep a name from being changed. In memory only.
+"""The unfinished Changes: the order in which they run, and the names that they hold. In memory only.
 
-`State.write` and `State.apply_in_memory` keep them up to date; everybody else only reads.
+`State.write` and `State.apply_in_memory` keep them up to date; all other code only reads them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jobfs.state.records import Change, Stage, Verb
 
 @dataclass(eq=False)
 class Reservation:
-    """Names, and the thread that holds them; `waiting`: Changes to be looked at when the names are free."""
+    """Names that a thread holds; `holder`: its id. `waiting`: Changes that may run once the names are free."""
 
     names: frozenset[str]
     holder: int
@@ -28,9 +28,10 @@ class Reservation:
 
 
 class Reservations:
-    """An operation holds the names that it changes, and all below them, against other operations and new Changes.
+    """The names that operations hold while they change them; each includes all names below it.
 
-    Held across requests; never asked for with a lock held. The state's lock is notified when anything is free again.
+    No other operation gets these names, and no Change of other threads starts to run there. Names are held across requests, and
+    must not be acquired with a lock held. The state's lock is notified when names are released.
     """
 
     def __init__(self, lock: threading.Condition, ready: deque[Change]) -> None:
@@ -40,7 +41,7 @@ class Reservations:
 
     @contextmanager
     def hold(self, *paths: str) -> Iterator[None]:
-        """Keep these names, and everything below them, from other operations. Raises OutOfTimeError(ETIMEDOUT)."""
+        """Wait until these names, and all below them, are free, and hold them in the block. Raises OutOfTimeError(ETIMEDOUT)."""
         mine = Reservation(frozenset(paths), threading.get_ident())
         with self._lock:
             while any(
@@ -60,7 +61,7 @@ class Reservations:
                 self._lock.notify_all()
 
     def find_blocking(self, path: str) -> Reservation | None:
-        """The reservation by which somebody else holds this name against a change of the server; None if it may start."""
+        """Return the reservation by which another thread holds this name, or a directory above it; None if there is none."""
         with self._lock:
             others = [held for held in self._held if held.holder != threading.get_ident()]
             return next(
@@ -69,60 +70,63 @@ class Reservations:
 
 
 class Changes(dict[int, Change]):
-    """Every Change that has not ended, by its number."""
+    """All Changes that have not ended, by number."""
 
     def __init__(self, lock: threading.Condition) -> None:
-        """`lock`: the state's. It is notified whenever a Change may no longer have to wait for another one."""
+        """`lock`: the state's. It is notified when a Change may no longer have to wait for another one."""
         super().__init__()
         self._lock = lock
-        #: Changes for the queue to look at: only cleanup is left of them, or what they may have waited for is at rest.
+        #: Changes that the queue should check: only cleanup is left, or the obstacle that they waited for may be gone.
         self.ready: deque[Change] = deque()
         self.reservations = Reservations(lock, self.ready)
-        #: By path: the Changes that change its item.
+        #: By path: the Changes that have it among their `touched_paths`.
         self._at: dict[str, tuple[Change, ...]] = {}
 
     # -- what is waited for
 
     def predecessor_of(self, change: Change) -> Change | None:
-        """The Change of the same target that has to come to rest first: a cancelled one, else the oldest.
+        """Return the Change of the same target that must be settled first: a cancelled one, else the oldest; None if none must.
 
-        A cancelled one may be the younger: a file may be older than the unlinked file to whose name it is renamed.
+        A cancelled Change goes first even if it is younger: an older file may be renamed to the name of an unlinked one.
         """
 
-        def order(one: Change) -> tuple[bool, int]:
-            return one.stage is not Stage.CANCELLED, one.seq
+        def order(each: Change) -> tuple[bool, int]:
+            return each.stage is not Stage.CANCELLED, each.seq
 
         with self._lock:
-            there = [other for other in self._at.get(change.target, ()) if not other.is_settled]
-            return min((other for other in there if order(other) < order(change)), key=order, default=None)
+            rivals = [other for other in self._at.get(change.target, ()) if not other.is_settled]
+            return min((other for other in rivals if order(other) < order(change)), key=order, default=None)
 
     def in_flight_at(self, verb: Verb, *paths: str) -> list[Change]:
-        """Return the Changes of one kind of which a request may be on its way to these very names."""
+        """Return the Changes of this verb that are in flight at these very paths (`Change.is_in_flight`)."""
         with self._lock:
-            there = (change for path in paths for change in self._at.get(path, ()))
-            return [change for change in there if change.verb is verb and change.is_in_flight]
+            touching = (change for path in paths for change in self._at.get(path, ()))
+            return [change for change in touching if change.verb is verb and change.is_in_flight]
 
     def holding_names(self, *paths: str) -> list[Change]:
-        """Return the Changes that keep these names, and all below them, from being at rest (`Change.holds_names`)."""
+        """Return the Changes that hold any name at or below these paths (`Change.holds_names`)."""
         with self._lock:
-            under_way = (change for change in self.values() if change.holds_names)
-            return [change for change in under_way if _is_at_or_below(change, paths)]
+            holding = (change for change in self.values() if change.holds_names)
+            return [change for change in holding if _is_at_or_below(change, paths)]
 
     def find_unstarted(self, path: str) -> Change | None:
-        """A Change that hides a name and has sent no request yet: an operation that takes the name may void it."""
-        there = (change for change in self._at.get(path, ()) if path in change.shows)
-        return next((change for change in there if not change.started and not change.is_settled), None)
+        """Return a Change that overrides a path and has sent no request yet, None if there is none.
+
+        An operation that takes the name may end it.
+        """
+        overriding = (change for change in self._at.get(path, ()) if path in change.shows)
+        return next((change for change in overriding if not change.started and not change.is_settled), None)
 
     # -- kept up to date; the caller has the lock
 
     def add(self, change: Change) -> None:
-        """Add a Change."""
+        """Add a Change at its `touched_paths`."""
         self[change.seq] = change
         for path in change.touched_paths:
             self._at[path] = (*self._at.get(path, ()), change)
 
     def change_fields(self, change: Change, changed: Mapping[str, Any]) -> None:
-        """Change fields of a Change. One that is done is added no more."""
+        """Set fields of a Change; remove it if that makes it DONE."""
         is_renamed = not changed.keys().isdisjoint(("target", "source"))
         if is_renamed:
             self._wake_waiters(change)
@@ -133,12 +137,12 @@ class Changes(dict[int, Change]):
         if change.stage is not Stage.DONE:
             self.add(change)
         if is_renamed:
-            self.ready.append(change)  # the one it waited for may have its old name
+            self.ready.append(change)  # the Change that it waited for may be one of its old name
         if is_renamed or ("stage" in changed and change.is_settled):
             self._wake_waiters(change)
 
     def _set_stage(self, change: Change, stage: Stage) -> None:
-        """Bring a Change to a stage. If nothing more is placed by it, the queue has to clean up, unless it is running."""
+        """Set the stage of a Change. Once it is finished, pass it to the queue for cleanup, unless it is running."""
         if stage is change.stage:
             return
         change.stage = stage
@@ -148,7 +152,7 @@ class Changes(dict[int, Change]):
                 self.ready.append(change)
 
     def end(self, change: Change) -> None:
-        """End a Change: nothing is left to do for it."""
+        """Remove a Change, and make it DONE."""
         self._remove(change)
         change.stage = Stage.DONE
         self._wake_waiters(change)
@@ -166,12 +170,12 @@ class Changes(dict[int, Change]):
                 self._at.pop(path, None)
 
     def _wake_waiters(self, change: Change) -> None:
-        """Have the Changes that wait at its names looked at again: they may not have to wait for it any more."""
+        """Make the other Changes at its paths ready, because they may no longer have to wait for it."""
         waiting = (other for path in change.touched_paths for other in self._at.get(path, ()))
         self.ready.extend(other for other in waiting if other is not change)
         self._lock.notify_all()
 
 
 def _is_at_or_below(change: Change, paths: tuple[str, ...]) -> bool:
-    """Return whether a Change has its target, or a name that it hides, at or below one of these paths."""
+    """Return whether the target, or an override, of a Change is at or below one of these paths."""
     return any(names.is_at_or_below(name, path) for name in (change.target, *change.shows) for path in paths)

@@ -1,10 +1,10 @@
-"""Copies of contents by path, for a person who wants them back: what was saved last, and what a conflict is based on.
+"""Copies of contents by path, for a person who wants them back: the last save of each file, and the base of each conflict.
 
-    <directory>/<number>    the bytes of one copy, the youngest with the highest number; a hard link where that is possible
-    <directory>/index       a JSON object a line: what became of the copies; it is rewritten when most of its lines are outdated
+    <directory>/<number>    the bytes of one copy, the newest with the highest number; a hard link where possible
+    <directory>/index       a log of the copies, one JSON object per line; rewritten when most of its lines are outdated
 
-A line is one write, and a file without a line is removed by the next mount: a kill at any moment leaves each copy whole, or none.
-Where the disk refuses a copy it is left out, and the save does not fail.
+A line is appended with one write, and a file without a line is removed by the next mount. So a kill at any moment leaves a copy
+whole, or leaves none. If the disk refuses a copy, there is none, and the save succeeds.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from jobfs import names
 
 log = logging.getLogger("jobfs.state")
 
-#: The directories of a mount's copies, in its state directory.
+#: The names of the two stores' directories, in the state directory of a mount.
 SAVES, BASES = "saves", "bases"
-#: Bounds of one store: bytes together, bytes of one copy; files, unless a setting says so.
+#: The limits of one store: bytes in all, bytes of one copy, and by default the number of copies.
 MOST_BYTES, LARGEST, MOST_FILES = 256 << 20, 64 << 20, 1000
-#: Seconds for which a save is kept.
+#: How long a save is kept, in seconds.
 SAVES_LIFETIME = 30 * 86400.0
 
 _INDEX = "index"
-#: Outdated lines of an index that are not worth a rewrite.
+#: An index is rewritten when more lines than this are outdated.
 _OUTDATED = 4000
 
 
 class Copy(NamedTuple):
-    """One copy: its path in the workspace, its number, size in bytes, time in seconds since the epoch, and hash if known."""
+    """One copy: its workspace path, number, size in bytes, time in seconds since the epoch, and SHA-256 ("" if not known)."""
 
     path: str
     number: int
@@ -51,9 +51,10 @@ class _CopyTable:
     """Copies by path and by age."""
 
     def __init__(self, lines: Iterable[str] = ()) -> None:
-        """`lines`: of an index. One that can't be understood, as it was torn on a full disk, is skipped."""
-        #: The oldest first: numbers only grow.
+        """`lines`: those of an index. A malformed one, which a full disk may have cut off, is skipped."""
+        #: The oldest copy first, because numbers only grow.
         self.by_number: dict[int, Copy] = {}
+        #: By path: the number of its copy.
         self.numbers: dict[str, int] = {}
         self.total_bytes = 0
         for line in lines:
@@ -61,12 +62,12 @@ class _CopyTable:
                 self.apply(json.loads(line))
 
     def find(self, path: str) -> Copy | None:
-        """Return the copy of a path, if any."""
+        """Return the copy of a path, None if there is none."""
         number = self.numbers.get(path)
         return None if number is None else self.by_number[number]
 
     def apply(self, line: Mapping[str, Any]) -> list[Copy]:
-        """Do what a line of the index says; return the copies that are gone. Raises TypeError, LookupError."""
+        """Apply a line of the index; return the copies that it removes. Raises TypeError, LookupError for a malformed one."""
         if "gone" in line:
             return self._remove(line["gone"])
         if "moved" in line:
@@ -92,24 +93,24 @@ class _CopyTable:
 
     def _move(self, old: str, new: str) -> list[Copy]:
         gone, number = self._remove(new), self.numbers.pop(old)
-        # In its place: the order of age stays.
+        # Assigned in place, so that the order by age stays.
         self.by_number[number] = self.by_number[number]._replace(path=new)
         self.numbers[new] = number
         return gone
 
 
 class CopyStore:
-    """The copies of one kind of one mount, within bounds at every moment. Thread-safe; raises nothing for what the disk does."""
+    """A directory of copies, always within its limits. Thread-safe. Errors of the disk are logged, not raised."""
 
     def __init__(self, directory: Path, *, most: int = MOST_FILES, lifetime: float | None = None) -> None:
-        """`most`: how many copies there may be, `lifetime`: for how many seconds each is kept (None: no bound)."""
+        """`most`: the largest number of copies. `lifetime`: how long each is kept, in seconds; None for no limit."""
         self._directory, self._most, self._lifetime = directory, most, lifetime
         self._lock = threading.Lock()
         self._index = -1
-        #: How many lines the index has; true if one is missing there, or was cut off.
+        #: The number of lines in the index; whether a line is missing there or was cut off.
         self._lines, self._incomplete = 0, False
         self._table = _CopyTable()
-        #: Sizes of the copies that were taken and neither kept nor discarded yet, by number.
+        #: By number: the sizes of copies that were prepared, and neither committed nor discarded yet.
         self._prepared: dict[int, int] = {}
         try:
             directory.mkdir(mode=0o700, exist_ok=True)
@@ -124,26 +125,26 @@ class CopyStore:
     # -- what is kept
 
     def find(self, path: str) -> Copy | None:
-        """Return the copy of a path, if there is one that has not expired."""
+        """Return the copy of a path, None if there is none or it has expired."""
         with self._lock:
             copy = self._table.find(path)
             return None if copy is None or self._has_expired(copy) else copy
 
     def file_path(self, copy: Copy) -> Path:
-        """Return where the bytes of a copy are."""
+        """Return the path of the file with a copy's bytes."""
         return self._directory / str(copy.number)
 
     def paths(self) -> list[str]:
-        """Return the paths of all copies."""
+        """Return the workspace paths of all copies."""
         with self._lock:
             return [*self._table.numbers]
 
-    # -- a copy is made in two steps: its bytes are taken with no lock held, and then kept in the step that saves them
+    # -- how a copy is made: `prepare` takes the bytes, and `commit` is called in the step that records the save
 
     def prepare(self, path: str, source: Path, size: int, sha256: str = "") -> Copy | None:
-        """Make room for the `size` bytes of `source`, which is never written again, and link or copy it; None if it is not kept.
+        """Make room for the `size` bytes of `source`, and link or copy it; return None if the disk or a limit refuses that.
 
-        `commit` or `discard` must follow: until then `path` has the copy that it had before.
+        `source` must not change later. `commit` or `discard` must follow; until `commit`, `path` keeps its earlier copy.
         """
         if not 0 < size <= LARGEST or not self._most or self._index < 0:
             return None
@@ -161,7 +162,7 @@ class CopyStore:
         return copy
 
     def commit(self, path: str, copy: Copy | None) -> None:
-        """Put a copy that was taken in the place of what was kept of a path. None: that goes all the same."""
+        """Make a prepared copy the one of `path`, in place of an earlier one. None: only remove the earlier one."""
         if copy is None:
             self.drop(path)
             return
@@ -171,7 +172,7 @@ class CopyStore:
             self._evict()
 
     def discard(self, copy: Copy | None) -> None:
-        """Remove a copy that was taken, unless it was kept: whatever has become of it since then."""
+        """Remove a prepared copy, unless it was committed. None: do nothing."""
         if copy is None:
             return
         with self._lock:
@@ -189,7 +190,7 @@ class CopyStore:
             return True
 
     def rename(self, old: str, new: str, *, directory: bool = False) -> None:
-        """Give the copy of a path, or those of all below a `directory`, the new path."""
+        """Move the copy of `old` to the path `new`; for a `directory`, the copies of all files below it."""
         with self._lock:
             known = self._table.numbers
             moved = (
@@ -198,7 +199,7 @@ class CopyStore:
             self._apply(*({"moved": [path, names.path_after_rename(path, old, new)]} for path in moved))
 
     def free_disk(self, size: int) -> bool:
-        """Free `size` bytes of the disk, the oldest copies first; False if there was none."""
+        """Remove the oldest copies until `size` bytes are freed; False if there was no copy."""
         with self._lock:
             oldest = [*self._table.by_number.values()]
             for copy in oldest:
@@ -209,12 +210,12 @@ class CopyStore:
             return bool(oldest)
 
     def expire(self) -> None:
-        """Remove the copies that are too old, or too many."""
+        """Remove copies that are too old, and the oldest of those that exceed the limits."""
         with self._lock:
             self._evict()
 
     def close(self) -> None:
-        """Keep nothing more; the copies stay."""
+        """Close the index, so that no further copy is made; the copies stay."""
         with self._lock:
             if self._index >= 0:
                 os.close(self._index)
@@ -224,7 +225,7 @@ class CopyStore:
         return self._lifetime is not None and time.time() - copy.made > self._lifetime
 
     def _evict(self, room: int = 0, *, more: bool = False) -> None:
-        """Remove the oldest copies until `room` bytes, and one `more` copy, are within the bounds with the others."""
+        """Remove the oldest copies until `room` more bytes, and one `more` copy, are within the limits."""
         table = self._table
         most_files, most_bytes = self._most - more, MOST_BYTES - room - sum(self._prepared.values())
         while table.by_number:
@@ -237,7 +238,10 @@ class CopyStore:
     # -- the index
 
     def _apply(self, *lines: dict[str, Any]) -> None:
-        """Do what lines say, here and on the disk: all of them, or after a kill none."""
+        """Apply lines in memory and to the index, then remove the files of copies that are gone.
+
+        After a kill, the index has all lines, or none.
+        """
         gone = [copy for line in lines for copy in self._table.apply(line)]
         if lines and self._index >= 0:
             self._write(b"".join(map(_encode_line, lines)), len(lines))
@@ -251,12 +255,12 @@ class CopyStore:
             if outdated or self._incomplete or os.write(self._index, text) < len(text):
                 self._rewrite()
         except OSError as error:
-            # A copy whose file is gone counts as gone, whatever the index says.
+            # The files are removed all the same: the next mount forgets copies whose files are gone.
             self._incomplete = True
             log.info("%s can't be written: %s", self._directory / _INDEX, error)
 
     def _rewrite(self) -> None:
-        """Write the index as short as it can be. Raises OSError; then the old one is there still."""
+        """Replace the index by one with a line for each copy. Raises OSError; then the old index stays."""
         new = self._directory / f"{_INDEX}.new"
         with _open_new(new) as file:
             file.writelines(_encode_line(copy._asdict()) for copy in self._table.by_number.values())
@@ -271,30 +275,30 @@ class CopyStore:
         self._index = os.open(self._directory / _INDEX, flags, 0o600)
 
     def _remove_strays(self) -> None:
-        """Forget copies whose files are gone, and remove files without a copy: of a mount that was killed. Raises OSError."""
-        there = {entry.name: entry.stat().st_size for entry in os.scandir(self._directory)}
+        """Forget copies without their file, and remove files without a copy, both left by a killed mount. Raises OSError."""
+        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(self._directory)}
         for copy in [*self._table.by_number.values()]:
-            if there.get(str(copy.number)) != copy.size:
+            if sizes.get(str(copy.number)) != copy.size:
                 self._table.apply({"gone": copy.path})
-        for name in there.keys() - {str(number) for number in self._table.by_number} - {_INDEX}:
+        for name in sizes.keys() - {str(number) for number in self._table.by_number} - {_INDEX}:
             _remove(self._directory / name)
 
 
 def read_copy(directory: Path, path: str, *, lifetime: float | None = None) -> bytes | None:
-    """Return what is kept of a path in the directory of a store, whether a mount uses that or not; None if nothing is.
+    """Return the bytes of a path's copy in a store's directory, None if there is none. A mount may be using the store.
 
-    Nothing is changed. A copy that is replaced while it is read is looked up again. Bytes of another hash than theirs, as after
-    a loss of power, are none.
+    Nothing is changed on the disk. A copy that is replaced while it is read is looked up again. A copy whose bytes do not match
+    their size or hash, as after a loss of power, counts as none.
     """
-    seen: Copy | None = None
+    tried: Copy | None = None
     while True:
         try:
             copy = _read_index(directory)[0].find(path)
         except OSError:
             return None
-        if copy is None or copy == seen or (lifetime is not None and time.time() - copy.made > lifetime):
+        if copy is None or copy == tried or (lifetime is not None and time.time() - copy.made > lifetime):
             return None
-        seen = copy
+        tried = copy
         with contextlib.suppress(OSError):
             data = (directory / str(copy.number)).read_bytes()
             if len(data) == copy.size and copy.sha256 in ("", hashlib.sha256(data).hexdigest()):
@@ -302,7 +306,7 @@ def read_copy(directory: Path, path: str, *, lifetime: float | None = None) -> b
 
 
 def _read_index(directory: Path) -> tuple[_CopyTable, int]:
-    """Return the copies that an index names, and how many lines it has. Raises OSError."""
+    """Return the copies in an index, and the number of its lines. Raises OSError."""
     try:
         lines = (directory / _INDEX).read_bytes().splitlines()
     except FileNotFoundError:
@@ -315,12 +319,12 @@ def _encode_line(line: Mapping[str, Any]) -> bytes:
 
 
 def _open_new(path: Path) -> BinaryIO:
-    """Open a new file that only this user reads. Raises OSError."""
+    """Open a file with mode 0600 for writing, empty. Raises OSError."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Link a file, or copy it where that can't be done. Raises OSError."""
+    """Make `target` a hard link to `source`, or a copy where there can be no link. Raises OSError; then there is no `target`."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,4 +1,4 @@
-"""A directory of the user's to which files are copied: nothing there is overwritten, and no link there is followed."""
+"""A directory of the user's into which files are copied: nothing there is overwritten, and no link there is followed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from jobfs import names
 from jobfs.state.localbytes import sync_directory
 from jobfs.state.records import UNSET
 
-#: A component of a path is a directory itself, and not a link to one.
+#: Flags to open a component of a path, which must be a directory itself rather than a link to one; flags to create a file.
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Of an owner who makes entries in a directory; of everybody, without the bits that give rights of another user.
+#: Mode bits: all of the owner's, which copying into a directory needs; all of everybody's, without setuid, setgid and sticky.
 _OWNER, _EVERYBODY = 0o700, 0o777
 
 
 class Destination:
-    """Made with mode 0700 when the first entry is. Paths are those of a workspace, and not hostile (`names.hostile_reason`)."""
+    """The directory `top`, made with mode 0700 when the first entry is made.
+
+    Paths are relative to the workspace, and must not be hostile (`names.hostile_reason`).
+    """
 
     def __init__(self, top: Path) -> None:
         self.top = top
 
     def make_directory(self, path: str, mode: int) -> None:
-        """Make a directory; one that is there already stays as it is. Raises OSError."""
+        """Make a directory, and set its mode unless that is UNSET; an existing one stays as it is. Raises OSError."""
         with self._open_directory(names.parent(path)) as parent:
             name = names.basename(path)
             is_new = _make_if_missing(name, parent)
@@ -38,9 +41,10 @@ class Destination:
                 os.close(handle)
 
     def copy(self, path: str, source: Path, size: int | None, mode: int, mtime_ns: int) -> int:
-        """Copy the first `size` bytes of a file, all if None, and return how many those are.
+        """Copy the first `size` bytes of `source` (None: all) to a new file at `path`; return how many bytes these are.
 
-        Holes stay holes. Raises OSError, FileExistsError if there is an entry at `path`; then nothing is left of the copy.
+        Holes stay holes. If `mode` is UNSET, the umask decides; if `mtime_ns` is UNSET, the copy gets that of `source`. Raises
+        OSError, FileExistsError if there is an entry at `path`; then nothing is left of the copy.
         """
         handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -57,13 +61,13 @@ class Destination:
             os.close(handle)
 
     def sync(self) -> None:
-        """Return when all that was copied is on the disk. Raises OSError."""
+        """Sync the file system of the destination. Raises OSError."""
         if self.top.exists():
             sync_directory(self.top, whole=True)
 
     @contextlib.contextmanager
     def _create(self, path: str) -> Iterator[int]:
-        """A new file, which is removed again if the block raises."""
+        """Create a file, and yield its descriptor; remove the file if the block raises. Raises OSError."""
         with self._open_directory(names.parent(path)) as parent:
             name = names.basename(path)
             handle = os.open(name, _NEW, 0o666, dir_fd=parent)
@@ -77,7 +81,7 @@ class Destination:
 
     @contextlib.contextmanager
     def _open_directory(self, path: str) -> Iterator[int]:
-        """A directory, which is made as far as it is not there."""
+        """Yield the descriptor of a directory, made with its missing parents if necessary. Raises OSError."""
         self.top.mkdir(_OWNER, parents=True, exist_ok=True)
         handle = os.open(self.top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -91,7 +95,7 @@ class Destination:
 
 
 def _make_if_missing(name: str, parent: int) -> bool:
-    """Make a directory if nothing has this name in the open directory `parent`; return whether it was made. Raises OSError."""
+    """Make a directory unless the open directory `parent` has an entry `name`; return whether it was made. Raises OSError."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, dir_fd=parent)
         return True
@@ -99,7 +103,7 @@ def _make_if_missing(name: str, parent: int) -> bool:
 
 
 def _set_attributes(handle: int, mode: int, mtime_ns: int = UNSET) -> None:
-    """Set those that are not UNSET, as far as the file system has them: that of a USB stick may refuse both."""
+    """Set the mode and mtime of an open file, unless they are UNSET; ignore that a file system (FAT, for one) refuses them."""
     with contextlib.suppress(OSError):
         if mtime_ns != UNSET:
             os.utime(handle, ns=(mtime_ns, mtime_ns))
@@ -109,7 +113,7 @@ def _set_attributes(handle: int, mode: int, mtime_ns: int = UNSET) -> None:
 
 
 def _copy_bytes(source: int, target: int, size: int) -> None:
-    """Copy the first `size` bytes of an open file, but for its holes. Raises OSError."""
+    """Copy the first `size` bytes of an open file to another, and keep its holes. Raises OSError."""
     os.ftruncate(target, size)
     for start, end in _data_ranges(source, size):
         os.lseek(target, start, os.SEEK_SET)

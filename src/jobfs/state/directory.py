@@ -1,8 +1,8 @@
-"""State directories: where one mount keeps its unsent work, `<state dir>/<job>/<mount id>/` (design.md), one mount at a time.
+"""State directories, `<state dir>/<job>/<mount id>/` (design.md): each holds the unsent work of one mount at a time.
 
-A place outlives its mount. The next mount of that job takes it over, with the mount id and the journal in it,
-so that what a killed mount left is finished wherever the job is mounted next (save/protocol.md, Recovery).
-The lock (flock) goes with the process, however that ends.
+A state directory outlives its mount. The next mount of the job takes it over, with its mount id and journal. So whatever a killed
+mount has left is finished wherever the job is mounted next (save/protocol.md, Recovery). The lock is a flock, which ends with the
+process.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ from jobfs.private import open_own_directory
 from jobfs.settings import shell_command
 from jobfs.state.journal import release_for_start
 
-#: Seconds to try again for a lock: a process that only looks whether it is free holds it for an instant.
+#: How long a lock is tried for, in seconds: a process that only checks whether it is free holds it for an instant.
 _INSTANT = 0.3
-#: The names of the directories in which `jobfs merge` works begin with this.
+#: The prefix of the directories in which `jobfs merge` works.
 MERGING = "merge-"
 
 
 @dataclass(frozen=True, slots=True)
 class MountRecord:
-    """What a state directory was last used for; `clean` if that mount left nothing to send. `started` in s."""
+    """The last use of a state directory, as `mount.json` has it.
+
+    `directory`: the mount point. `started`: in seconds since the epoch. `clean`: the mount has ended, with nothing left to send.
+    """
 
     mount_id: str
     job: str
@@ -45,19 +48,19 @@ class MountRecord:
 
 @dataclass(frozen=True, slots=True)
 class FoundDirectory:
-    """A place on disk: its directory, and what it was last used for if that is known."""
+    """A state directory on the disk; `record`: its last use, None if not known."""
 
     path: Path
     record: MountRecord | None
 
     @property
     def has_journal(self) -> bool:
-        """True if a mount ever got as far as keeping a journal here."""
+        """True if it has a journal."""
         return (self.path / "journal.db").exists()
 
 
 class StateDirectory:
-    """A place that this process holds."""
+    """A state directory that this process has locked."""
 
     def __init__(self, path: Path, lock: int, record: MountRecord) -> None:
         self.path = path
@@ -66,25 +69,25 @@ class StateDirectory:
 
     @property
     def mount_id(self) -> str:
-        """The id in this mount's hidden names."""
+        """The mount id, which is in the hidden names of the mount."""
         return self.record.mount_id
 
     @property
     def log_path(self) -> Path:
-        """Where a mount in the background writes its log."""
+        """The path of the log of a mount in the background."""
         return self.path / "jobfs.log"
 
     def write_record(self, *, clean: bool = False) -> None:
-        """Note on disk that this process uses the place, or has left it `clean`. Raises UsageError."""
+        """Record on the disk that this process uses the directory, or has left it `clean`. Raises UsageError."""
         self.record = replace(self.record, pid=os.getpid(), clean=clean)
-        draft = self.path / "mount.json.new"
+        new = self.path / "mount.json.new"
         release_for_start(self.path)
         with report_disk_errors(self.path):
-            draft.write_text(json.dumps(asdict(self.record)))
-            draft.replace(self.path / "mount.json")
+            new.write_text(json.dumps(asdict(self.record)))
+            new.replace(self.path / "mount.json")
 
     def close(self) -> None:
-        """Let the next mount have the place."""
+        """Release the lock, so that another mount can take the directory."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -93,14 +96,15 @@ class StateDirectory:
 def acquire(
     state_dir: Path, job: str, directory: str, base_url: str, key_file: Path | None = None
 ) -> StateDirectory:
-    """Take the place last used for this job and `directory`, else a free one of this job, else a new one.
+    """Lock the state directory last used for `job` at `directory`, else a free one of the job, else a new one.
 
-    Raises UsageError if a running mount has this job at this directory, if the place belongs to another user
-    or can't be written. The job decides, whatever address its server has now.
+    `base_url` and `key_file` are only recorded: a state directory is found by its job, whatever the server's address was. Raises
+    UsageError if a mount of the job at this directory is running, or if the state directory belongs to another user or can't be
+    written.
     """
     home = state_dir / job
     with report_disk_errors(state_dir), (_make_private(home) / "lock").open("w") as choosing:
-        # One at a time: a state directory is chosen and recorded before the next mount looks.
+        # One mount at a time chooses a state directory and writes its record.
         fcntl.flock(choosing, fcntl.LOCK_EX)
         places = _find_slots(home)
         for found in places:
@@ -112,7 +116,7 @@ def acquire(
                 )
 
         def order(found: FoundDirectory) -> tuple[bool, bool, float]:
-            """First the places of this directory, then those with a journal; among equals the one that was used last."""
+            """Sort those last mounted at `directory` first, then those with a journal, then those used last."""
             if (record := found.record) is None:
                 return True, not found.has_journal, 0.0
             return record.directory != directory, not found.has_journal, -record.started
@@ -122,11 +126,10 @@ def acquire(
             if (lock := _try_lock(_make_private(path))) >= 0:
                 break
         _make_private(path / "bytes")
-        for left in path.glob(f"{MERGING}*"):  # of a merge that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        named = str(key_file or "")
+        for abandoned in path.glob(f"{MERGING}*"):  # of a merge that was killed
+            shutil.rmtree(abandoned, ignore_errors=True)
         record = MountRecord(
-            path.name, job, directory, base_url, os.getpid(), time.time(), api_key_file=named
+            path.name, job, directory, base_url, os.getpid(), time.time(), api_key_file=str(key_file or "")
         )
         place = StateDirectory(path, lock, record)
         place.write_record()
@@ -134,7 +137,7 @@ def acquire(
 
 
 def reopen(found: FoundDirectory, base_url: str) -> StateDirectory:
-    """Take an existing place to finish what is in it. Raises UsageError if a process holds it."""
+    """Lock an existing state directory, to finish its unsent work. Raises UsageError if a process holds it."""
     path = found.path
     record = found.record or MountRecord(
         path.name, path.parent.name, f"({path})", base_url, os.getpid(), time.time()
@@ -148,7 +151,7 @@ def reopen(found: FoundDirectory, base_url: str) -> StateDirectory:
 
 
 def find_others(state_dir: Path, job: str, mount_id: str) -> list[FoundDirectory]:
-    """The state directories of this job, but for `mount_id`, that no mount holds and that have a journal."""
+    """Return the state directories of a job, except that of `mount_id`, that have a journal and that no process holds."""
     return [
         found
         for found in _find_slots(state_dir / job)
@@ -157,19 +160,19 @@ def find_others(state_dir: Path, job: str, mount_id: str) -> list[FoundDirectory
 
 
 def find_of_job(state_dir: Path, job: str) -> list[FoundDirectory]:
-    """Every state directory of this job, held by a mount or not; the one used last comes first."""
+    """Return all state directories of a job, held or not; the one used last comes first."""
     return sorted(
         _find_slots(state_dir / job), key=lambda found: -found.record.started if found.record else 0.0
     )
 
 
 def find_running(state_dir: Path) -> list[FoundDirectory]:
-    """The state directories under `state_dir` that a running mount holds."""
+    """Return the state directories under `state_dir` that a process holds."""
     return [found for home in sorted(state_dir.glob("*")) for found in _find_slots(home) if is_in_use(found)]
 
 
 def inspect_directory(path: Path) -> FoundDirectory:
-    """The place at `path`."""
+    """Return the state directory at `path`, with its record if that can be read."""
     try:
         values = json.loads((path / "mount.json").read_text())
         record = MountRecord(**values) if values.get("mount_id") == path.name else None
@@ -179,7 +182,7 @@ def inspect_directory(path: Path) -> FoundDirectory:
 
 
 def is_in_use(found: FoundDirectory, patience: float = 0.0) -> bool:
-    """True if a process holds the place, and goes on holding it for `patience` seconds."""
+    """Return whether a process holds a state directory, and keeps it for `patience` seconds."""
     try:
         lock = os.open(found.path / "lock", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -187,7 +190,7 @@ def is_in_use(found: FoundDirectory, patience: float = 0.0) -> bool:
     except OSError:
         return True
     try:
-        # Shared: several processes may look at once.
+        # A shared lock, so that several processes can check at once.
         return not _flock_within(lock, fcntl.LOCK_SH, patience)
     finally:
         os.close(lock)
@@ -195,7 +198,10 @@ def is_in_use(found: FoundDirectory, patience: float = 0.0) -> bool:
 
 @contextlib.contextmanager
 def exclude_mounts(found: FoundDirectory) -> Iterator[bool]:
-    """Keep mounts from taking a place in this block, without writing in it; yield False if a process holds it. Raises OSError."""
+    """Keep mounts from taking a state directory in this block, without writing in it; yield False if a process holds it.
+
+    Raises OSError.
+    """
     with contextlib.ExitStack() as opened:
         free = True
         with contextlib.suppress(FileNotFoundError):  # no mount was ever there
@@ -210,9 +216,9 @@ def _find_slots(home: Path) -> list[FoundDirectory]:
 
 
 def _try_lock(place: Path) -> int:
-    """The lock in this directory, held; -1 if a mount holds it, or others look for longer than an instant. Raises OSError."""
+    """Lock a directory exclusively, and return the descriptor; -1 if another process holds the lock. Raises OSError."""
     lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    # It can be had shared beside those who look, who are waited for, and not beside a mount, which is not.
+    # A process that only checks holds a shared lock, and is waited for. A mount holds an exclusive one, and is not.
     if _flock_within(lock, fcntl.LOCK_SH, 0.0) and _flock_within(lock, fcntl.LOCK_EX, _INSTANT):
         return lock
     os.close(lock)
@@ -233,7 +239,7 @@ def _flock_within(lock: int, how: int, patience: float) -> bool:
 
 @contextlib.contextmanager
 def report_disk_errors(place: Path) -> Iterator[None]:
-    """Say what the disk refuses in one sentence. Raises UsageError."""
+    """Turn an OSError of the block into a UsageError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -243,7 +249,7 @@ def report_disk_errors(place: Path) -> Iterator[None]:
 
 
 def _make_private(path: Path) -> Path:
-    """Make sure that `path` is a directory of ours that nobody else can enter."""
+    """Make `path` a directory of this user with mode 0700, and return it. Raises UsageError, OSError (`open_own_directory`)."""
     with open_own_directory(path, "state", "--state-dir") as handle:
         os.fchmod(handle, 0o700)
     return path

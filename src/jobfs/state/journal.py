@@ -1,10 +1,11 @@
-"""The journal: what this mount still owes the server, on disk, in SQLite (save/protocol.md).
+"""The journal: the Files, unfinished Changes and tombstones of a mount, in an SQLite database (save/protocol.md).
 
-`write` is the protocol's (w): it survives the death of the process. `sync` is its (S): it survives power loss, and many
-callers share one disk sync (`StateStore.sync`). `lock` is the one lock of the state (tables.py): it guards the database too.
+What `write` has written survives the death of the process: it is the protocol's (w). After `sync`, it also survives a loss of
+power: (S), for which many callers share one disk sync (`StateStore.sync`). `lock` is the one lock of the state (tables.py), and
+guards the database too.
 
-The state directory holds some spare room (`ReservedSpace`). While it is spent, a write for something new is refused with ENOSPC.
-A write that only records what has already happened takes from the spare room, and so can't fail for want of space.
+The state directory has reserved space (`ReservedSpace`). While that can't be refilled, a write for something new is refused with
+ENOSPC. A write that records what has already happened uses the reserved space, so that it does not fail on a full disk.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ log = logging.getLogger("jobfs.state")
 
 SCHEMA_VERSION = 15
 
-#: The new names of fields in records of the schema before this one: by table, and of a record's base.
+#: The new names of fields that the previous schema named differently: by table, and in a record's base.
 _RENAMED = {
     "file": {"stays": "never_sent", "draft": "open_generation", "wish": "pending_permission"},
     "change": {"made": "planned_at"},
@@ -39,24 +40,30 @@ _RENAMED_IN_BASE = {"young": "racy"}
 
 R = TypeVar("R")
 
-#: Bytes kept free for records of what has happened: for some thousands of records, and the growth of SQLite's own files.
+#: The size of the reserved space in bytes: enough for some thousand records, and the growth of SQLite's own files.
 _SPARE = 4 << 20
-#: Bytes that anything new takes: a name, a row of the journal, a block or two.
+#: Bytes that must be free for anything new: a name, a row of the journal, a block or two.
 _LEAST = 32 << 10
-#: Bytes that a start takes for SQLite's files and its own.
+#: Bytes that the start of a mount takes, for SQLite's files and its own.
 _START = 128 << 10
-#: Pages after which SQLite moves its log into the database: it stays small enough for the spare room.
+#: Pages after which SQLite moves its log into the database, so that the log fits into the reserved space.
 _CHECKPOINT = 128
 
 
 class ReservedSpace:
-    """A file of zeros beside the journal, given up by halves when the disk is full: another program may take what is free."""
+    """A file of zeros beside the journal, which gives up half of its space at a time when the disk is full.
+
+    Not all at once, because other programs may take the space that it frees.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def refill(self, extra: int = 0) -> bool:
-        """Take the room again; False if the disk does not have that, and `extra` bytes more."""
+        """Restore the file to its full size; False if the disk lacks the space for that, or has fewer than `extra` bytes besides.
+
+        Raises OSError if the disk can't be asked.
+        """
         try:
             if not extra or self._size() < _SPARE:
                 self._take()
@@ -65,13 +72,13 @@ class ReservedSpace:
         return free_bytes(self._path.parent) >= extra
 
     def _size(self) -> int:
-        """How many bytes it has; 0 if there is no such file. Raises OSError."""
+        """Return the size of the file in bytes, 0 if there is none. Raises OSError."""
         with contextlib.suppress(FileNotFoundError):
             return self._path.stat().st_size
         return 0
 
     def _take(self) -> None:
-        """Make the file as long as it should be. Raises OSError; then it is as long as it was."""
+        """Allocate the file's full size. Raises OSError; then it has its old size."""
         with self._path.open("ab") as file:
             had = file.tell()
             try:
@@ -82,7 +89,7 @@ class ReservedSpace:
                 raise
 
     def release(self) -> bool:
-        """Make half of the room free; False if only what the next start needs is left (`release_for_start`)."""
+        """Free half of the space; False if only the part for the next start is left (`release_for_start`), or on an error."""
         with contextlib.suppress(OSError):
             if (size := self._size()) > _START:
                 os.truncate(self._path, max(size // 2, _START))
@@ -91,20 +98,20 @@ class ReservedSpace:
 
 
 def release_for_start(directory: Path) -> None:
-    """On a full disk: give up the spare room, so that a mount can start."""
+    """Free the rest of the reserved space in a state directory if the disk is full, so that a mount can start."""
     with contextlib.suppress(OSError):
         if free_bytes(directory) < _START:
             os.truncate(directory / "spare", 0)
 
 
 class Journal:
-    """Records on disk. All methods may be called from any thread."""
+    """The database of records. All methods may be called from any thread."""
 
     def __init__(self, path: Path, copies: Sequence[CopyStore] = ()) -> None:
-        """Open or make the journal. `copies`: what is removed before a write fails for want of room.
+        """Open or create the database. `copies`: stores whose copies are removed before a write fails on a full disk.
 
-        Raises UsageError if another jobfs wrote it, if it is damaged, or if it is new although there are local bytes: no record
-        names them, and they stay.
+        Raises UsageError if another version of jobfs wrote the database, if it is damaged, or if it is empty although there are
+        local bytes; the local bytes stay.
         """
         self.path = path
         self.lock = threading.Condition()
@@ -126,12 +133,12 @@ class Journal:
             opened.pop_all()
         self.spare.refill()
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # From now on the journal is never taken for a new one.
+        # After this sync, a loss of power can't make the journal look new.
         os.fdatasync(self._wal)
         sync_directory(path.parent)
 
     def _prepare(self) -> None:
-        """Raises sqlite3.Error, UsageError."""
+        """Set up the connection and the tables; migrate a journal of the previous schema. Raises sqlite3.Error, UsageError."""
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
@@ -153,11 +160,11 @@ class Journal:
                 self._db.execute("CREATE TABLE change (key PRIMARY KEY, record) WITHOUT ROWID")
                 self._db.execute("CREATE TABLE tombstone (tid PRIMARY KEY, made) WITHOUT ROWID")
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        # Nobody knows how old the requests of an earlier run are: they count from now.
+        # The age of an earlier run's requests is not known, so it counts from now.
         self._db.execute("UPDATE tombstone SET made = ?", (time.monotonic(),))
 
     def _take_over(self) -> None:
-        """Rename the fields in a journal of the schema before this one. Raises sqlite3.Error, ValueError, AttributeError."""
+        """Rename the fields in a journal of the previous schema. Raises sqlite3.Error, ValueError, AttributeError."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             for table, renamed in _RENAMED.items():
@@ -171,7 +178,10 @@ class Journal:
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _read_highest_number(self) -> int:
-        """Read all records; returns the highest number. Raises sqlite3.DatabaseError or ValueError for what no jobfs wrote."""
+        """Read all records, and return the highest number in them.
+
+        Raises sqlite3.DatabaseError, ValueError, TypeError or AttributeError if the database is damaged.
+        """
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(str(found).splitlines()[-1])
@@ -184,13 +194,13 @@ class Journal:
         return max(numbers, default=0)
 
     def next_number(self) -> int:
-        """A number that orders changes and generations; never used before in this journal's records."""
+        """Return the next number for a Change or a generation: higher than any in this journal."""
         with self.lock:
             self._seq += 1
             return self._seq
 
     def load_records(self, kind: type[R]) -> list[R]:
-        """Every record of one kind, in the order of their keys."""
+        """Return all records of one type, ordered by key."""
         with self.lock:
             rows = self._db.execute(f"SELECT record FROM {kind.__name__.lower()} ORDER BY key").fetchall()
         return [decode_record(kind, text) for (text,) in rows]
@@ -202,11 +212,11 @@ class Journal:
         transaction_id: str = "",
         is_new: bool = False,
     ) -> None:
-        """Store records, each with some fields changed, and remove those in `remove`; all or none. Survives the process's death.
+        """Store records with their changed fields, and delete the rows of those in `remove`: all in one transaction (w).
 
-        `transaction_id`: a transaction id that is used in a hidden name from now on (R4); a tombstone of it stays.
-        `is_new`: the write is for something new, which may be refused: FsError(ENOSPC, EIO), and nothing was changed. Any other
-        write records what has happened: it takes from the spare room, and raises FsError(EIO) if the disk fails.
+        `transaction_id`: an id that is about to be used in a hidden name, which gets a tombstone (R4). `is_new`: the write is for
+        something new, which may be refused. Any other write records what has happened, and may use the reserved space. Raises
+        FsError(ENOSPC, EIO); then nothing was changed. Without `is_new`, ENOSPC comes only once the reserved space is used up.
         """
         with self.lock:
             if is_new and not self._make_room():
@@ -216,15 +226,15 @@ class Journal:
                     self._write(edits, remove, transaction_id)
                     break
                 except sqlite3.Error as error:
-                    # Whatever the error is: SQLite takes a spent quota for an I/O error.
+                    # Whatever the error is, because SQLite reports an exceeded quota as an I/O error.
                     if is_new or not self.spare.release():
                         full = "full" in str(error)
-                        told = f"the journal can't be written: {error}"
-                        raise FsError(errno.ENOSPC if full else errno.EIO, told) from error
+                        message = f"the journal can't be written: {error}"
+                        raise FsError(errno.ENOSPC if full else errno.EIO, message) from error
             self._written += 1
 
     def _make_room(self) -> bool:
-        """True if the disk has room for something new, at the latest once all copies are gone."""
+        """Return whether the disk has space for something new, after removing copies if necessary."""
         while not self.spare.refill(extra=_LEAST):
             if not any(store.free_disk(_SPARE) for store in self._copies):
                 return False
@@ -247,59 +257,57 @@ class Journal:
                 ("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (transaction_id, time.monotonic()))
             )
         with self._db:
-            # A single step needs no BEGIN: it is a transaction by itself. Each call of SQLite lets other threads go first.
+            # A single step is a transaction by itself. A BEGIN would be one more call, and each lets other threads run first.
             if len(steps) > 1:
                 self._db.execute("BEGIN IMMEDIATE")
             for step in steps:
                 self._db.execute(*step)
 
     def sync(self) -> None:
-        """Return when everything written so far is on the disk; by one thread at a time (`StateStore.sync`). Raises
-        FsError(EIO).
-        """
+        """Sync all writes so far to the disk (S). One thread at a time may do so (`StateStore.sync`). Raises FsError(EIO)."""
         with self.lock:
-            upto = self._written
-        if upto > self._synced:
+            written = self._written
+        if written > self._synced:
             try:
                 os.fdatasync(self._wal)
             except OSError as error:
                 raise FsError(errno.EIO, f"the journal can't be synced: {error.strerror}") from error
-            self._synced = upto
+            self._synced = written
 
     @property
     def needs_sync(self) -> bool:
-        """True if something was written since the last sync."""
+        """True if there were writes since the last sync."""
         return self._written > self._synced
 
     def prune_tombstones(self, before: float) -> None:
-        """Forget tombstones made before `before` (monotonic seconds): their requests are long dead."""
+        """Delete tombstones older than `before` (monotonic seconds), whose requests can no longer be carried out."""
         with self.lock, contextlib.suppress(sqlite3.Error):
             self._db.execute("DELETE FROM tombstone WHERE made < ?", (before,))
 
     @property
     def has_any_tombstone(self) -> bool:
-        """True if there is any."""
+        """True if there is a tombstone."""
         with self.lock:
             return self._db.execute("SELECT 1 FROM tombstone LIMIT 1").fetchone() is not None
 
     def has_tombstone(self, tid: str) -> bool:
-        """True if a change of this mount used this id."""
+        """Return whether there is a tombstone for the transaction id `tid`."""
         with self.lock:
             row = self._db.execute("SELECT 1 FROM tombstone WHERE tid = ?", (tid,)).fetchone()
         return row is not None
 
     def close(self) -> None:
-        """Close the database; the records stay."""
+        """Close the database."""
         with self.lock:
             self._db.close()
             os.close(self._wal)
 
 
 def _table_and_key(record: Record) -> tuple[str, int]:
-    """The table of a record, and its key there."""
+    """Return the table of a record, and its key there."""
     return ("file", record.ino) if isinstance(record, File) else ("change", record.seq)
 
 
 def _rename_fields(values: dict[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
-    """Return a JSON object with some of its fields under new names."""
+    """Return a JSON object with the fields in `renamed` under their new names."""
     return {renamed.get(name, name): value for name, value in values.items()}

@@ -1,8 +1,8 @@
 """Local bytes: one file per generation of a File, in the state directory (save/protocol.md, Vocabulary).
 
-Bytes of a generation that were closed never change; more may be added behind them until it is sealed, because a save sends it.
-Any other write makes the next generation, a copy. A generation is known by its name: a descriptor is open only while somebody
-reads or writes. The file of a generation that is no longer needed goes only after a journal that does not name it is on the disk.
+The closed bytes of a generation never change. Until the generation is sealed, more may be written behind them. Any other write
+begins the next generation with a copy. A generation has an open descriptor only while it has users. Its file is removed only
+after a sync of a journal that no longer names it.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from jobfs.errors import FsError
 
 log = logging.getLogger("jobfs.state")
 
-#: More files than this are synced with one sync of their file system.
+#: More files than this are synced with a single `syncfs`.
 _SYNC_EACH = 16
 #: A write of more bytes than this may have to wait for the disk.
 _MUCH = 64 << 10
 _libc = ctypes.CDLL(None, use_errno=True)
 
-#: The id of this run of the machine: another after each boot, "" if the kernel does not say.
+#: The kernel's boot id, which changes with each boot; "" if there is none.
 BOOT = ""
 with contextlib.suppress(OSError):
     BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
-#: Errors of a full or failing disk that the caller may know; any other error becomes EIO.
+#: The errors of the local disk that are passed on to the caller; any other becomes EIO.
 _TOLD = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE})
 
 
 def errno_for_writer(error: OSError) -> int:
-    """The errno that the writer of a file gets for what the local disk answered: never ENOENT for a disk that is gone."""
+    """Return the errno that a program gets when its write fails on the local disk: EIO, not ENOENT, if the disk is gone."""
     return error.errno if error.errno in _TOLD else errno.EIO
 
 
 def free_bytes(directory: Path) -> int:
-    """Free bytes of the disk that holds a directory. Raises OSError."""
+    """Return the bytes available on the disk that holds a directory. Raises OSError."""
     facts = os.statvfs(directory)
     return facts.f_bavail * facts.f_frsize
 
 
 def sync_directory(directory: Path, *, whole: bool = False) -> None:
-    """Return when the names in `directory` are on the disk; `whole`: all of its file system. Raises OSError."""
+    """Sync the entries of `directory`; if `whole`, all of its file system. Raises OSError."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if whole and _libc.syncfs(handle) < 0:
@@ -64,9 +64,10 @@ def sync_directory(directory: Path, *, whole: bool = False) -> None:
 
 @dataclass(slots=True, eq=False)
 class LocalGeneration:
-    """The bytes of one generation; `size` in bytes. Open while it has users (`acquire`, `release`), counted under the lock.
+    """The bytes of one generation, in a file that is open while it has users (`acquire`, `release`).
 
-    `closed_size`: the first so many bytes were closed, and never change. `sealed`: none may be added behind them any more.
+    `lock` guards the count of users. `size` in bytes. `closed_size`: how many of the first bytes are closed and never change.
+    `sealed`: nothing may be written, not even behind the closed bytes.
     """
 
     lock: threading.Condition = field(repr=False)
@@ -85,15 +86,15 @@ class LocalGeneration:
 
     @property
     def path(self) -> Path:
-        """Where the bytes are. Made when it is asked for: a Path takes 400 bytes, and each unsent file has one."""
+        """The path of the file. Computed on demand: a Path takes 400 bytes, and there is a generation for each unsent file."""
         return generation_path(self.directory, self.ino, self.generation)
 
     def may_change(self, position: int) -> bool:
-        """True if the bytes from `position` on may be written, added or cut off."""
+        """Return whether the bytes from `position` on may be overwritten, appended to or truncated."""
         return not self.sealed and position >= self.closed_size
 
     def acquire(self) -> LocalGeneration:
-        """One more user. Raises OSError if the file can't be opened (EMFILE)."""
+        """Add a user; the first one opens the file. Raises OSError (EMFILE)."""
         with self.lock:
             if self.handle < 0:
                 self.handle = self._open_file()
@@ -107,11 +108,11 @@ class LocalGeneration:
             except OSError as error:
                 if error.errno != errno.EROFS:
                     raise
-            self.sealed = True  # the disk has failed: what it has is read, and no more is added
+            self.sealed = True  # the disk has failed and become read-only: its bytes can still be read
         return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def release(self) -> None:
-        """One user less; the last one closes the file."""
+        """Remove a user; the last one closes the file."""
         with self.lock:
             self.users -= 1
             if self.users:
@@ -122,12 +123,12 @@ class LocalGeneration:
     close = release
 
     def discard(self) -> None:
-        """Nobody needs these bytes after all: they go with their one user."""
+        """Release the only user and remove the file: its bytes are not needed after all."""
         self.release()
         self.path.unlink(missing_ok=True)
 
     def read(self, offset: int, size: int) -> bytes:
-        """The bytes at `offset`, at most `size`; short only at the end. For users."""
+        """Return the bytes at `offset`, at most `size`; fewer only at the end. For users. Raises OSError."""
         return os.pread(self.handle, size, offset)
 
     def write(self, data: bytes | memoryview, offset: int) -> int:
@@ -139,7 +140,7 @@ class LocalGeneration:
             while done < len(data):
                 done += os.pwrite(self.handle, memoryview(data)[done:], offset + done)
         except OSError:
-            # Else bytes behind the end would stay in the file without being counted.
+            # Otherwise a part of `data` would stay in the file, behind `size`.
             with contextlib.suppress(OSError):
                 os.ftruncate(self.handle, self.size)
             raise
@@ -147,12 +148,12 @@ class LocalGeneration:
         return done
 
     def truncate(self, length: int) -> None:
-        """Cut or extend with zeros to `length` bytes. For users."""
+        """Truncate, or extend with zeros, to `length` bytes. For users. Raises OSError."""
         os.ftruncate(self.handle, length)
         self.size = length
 
     def sync(self) -> None:
-        """Return when the bytes and their name are on the disk. For users. Raises FsError(EIO)."""
+        """Sync the bytes and the directory entry of their file. For users. Raises FsError(EIO)."""
         announce_blocking()
         try:
             os.fdatasync(self.handle)
@@ -162,18 +163,18 @@ class LocalGeneration:
 
     @property
     def stable_path(self) -> Path:
-        """A path to the bytes that is good while somebody uses them, even if the file was removed."""
+        """A path to the bytes that stays valid while there are users, even after the file was removed."""
         return Path(f"/proc/self/fd/{self.handle}") if self.handle >= 0 else self.path
 
     def compute_sha256(self) -> str:
-        """The hash of the bytes, in hex. Raises OSError."""
+        """Return the SHA-256 of the bytes, in hex. Raises OSError."""
         announce_blocking()
         with self.path.open("rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def generation_path(directory: Path, ino: int, generation: int) -> Path:
-    """Where a generation's bytes are in the directory of local bytes."""
+    """Return the path of a generation's file in the `directory` of local bytes."""
     return directory / f"{ino:016x}.{generation}"
 
 
@@ -181,21 +182,21 @@ class LocalBytes:
     """The directory of local bytes. All methods may be called from any thread."""
 
     def __init__(self, directory: Path, trash: Path, lock: threading.Condition) -> None:
-        """`lock`: the state's; it guards the number of users of each generation, and what waits for a sync."""
+        """Make `directory` if necessary. `lock`: the state's; it guards the counts of users and what waits for a sync."""
         self._lock = lock
         self.directory = directory
         self.trash = trash
         self._unsynced: set[tuple[int, int]] = set()
-        #: Files to be given to `remove_retired` after a sync of the journal.
+        #: Files that `remove_retired` should remove after the next sync of the journal.
         self.retired: list[Path] = []
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def generation_path(self, ino: int, generation: int) -> Path:
-        """Where a generation's bytes are."""
+        """Return the path of a generation's file."""
         return generation_path(self.directory, ino, generation)
 
     def file_size(self, ino: int, generation: int) -> int:
-        """How many bytes the file of a generation has, unclosed ones too; -1 if it is not there. Raises FsError(EIO)."""
+        """Return the size of a generation's file in bytes, with unclosed ones; -1 if there is no file. Raises FsError(EIO)."""
         path = self.generation_path(ino, generation)
         try:
             return path.stat().st_size
@@ -207,9 +208,9 @@ class LocalBytes:
     def create(
         self, ino: int, generation: int, source: Path | None = None, size: int | None = None
     ) -> LocalGeneration:
-        """A new generation with one user: empty, or with all or the first `size` bytes of `source`.
+        """Create a generation with one user: empty, or a copy of the first `size` bytes of `source` (None: of all).
 
-        Raises FsError(ENOSPC, EMFILE, EIO).
+        Raises FsError(ENOSPC, EMFILE, EIO); then there is no file.
         """
         path, handle = self.generation_path(ino, generation), -1
         try:
@@ -230,7 +231,7 @@ class LocalBytes:
         )
 
     def open(self, ino: int, generation: int, *, sealed: bool = True) -> LocalGeneration | None:
-        """A generation that an earlier run left; None if it is not there. Raises FsError(EIO) if it can't be read."""
+        """Return a generation that is on the disk, without users; None if there is no file. Raises FsError(EIO)."""
         size = self.file_size(ino, generation)
         return (
             None
@@ -239,7 +240,7 @@ class LocalBytes:
         )
 
     def link_to_file(self, ino: int, generation: int, other: int) -> LocalGeneration:
-        """Give bytes that were never closed to another File, as closed; until a sweep both have them. Raises OSError."""
+        """Give an unclosed generation to the File numbered `other`, as closed bytes, by a hard link. Raises OSError."""
         path = self.generation_path(other, generation)
         path.hardlink_to(self.generation_path(ino, generation))
         local = LocalGeneration(self._lock, self.directory, other, generation, path.stat().st_size)
@@ -247,25 +248,25 @@ class LocalBytes:
         return local
 
     def mark_unsynced(self, ino: int, local: LocalGeneration) -> None:
-        """The next sync covers these bytes."""
+        """Include these bytes in the next `sync`."""
         with self._lock:
             self._unsynced.add((ino, local.generation))
 
     def remove_after_sync(self, ino: int, generation: int) -> None:
-        """These bytes are no longer needed once a journal that does not name them is on the disk."""
+        """Retire these bytes: they are removed after a sync of the journal, which no longer names them."""
         with self._lock:
             self._unsynced.discard((ino, generation))
             self.retired.append(self.generation_path(ino, generation))
 
     def remove_retired(self, batch: list[Path]) -> None:
-        """Remove the first files of `retired`; a program that has one open goes on reading it."""
+        """Remove `batch`, the first files of `retired`; a program that has one open can still read it."""
         self.unlink_files(batch)
         with self._lock:
             del self.retired[: len(batch)]
 
     @staticmethod
     def unlink_files(paths: Iterable[Path]) -> None:
-        """Remove these files; one that the disk does not let go stays."""
+        """Remove these files; log those that can't be removed."""
         for path in paths:
             try:
                 path.unlink(missing_ok=True)
@@ -273,13 +274,13 @@ class LocalBytes:
                 log.warning("%s can't be removed: %s", path, error.strerror)
 
     def sync(self) -> list[tuple[int, int]]:
-        """Bring every sealed generation to the disk; returns those that were not there before. Raises FsError(EIO)."""
+        """Sync all closed bytes; return those that were not synced before, as (number, generation). Raises FsError(EIO)."""
         with self._lock:
             batch, self._unsynced = self._unsynced, set()
         try:
             many = len(batch) > _SYNC_EACH
             for key in () if many else batch:
-                # A file that is no longer needed may be gone.
+                # It may have been retired and removed.
                 with contextlib.suppress(FileNotFoundError), self.generation_path(*key).open("rb") as file:
                     os.fdatasync(file.fileno())
             sync_directory(self.directory, whole=many)
@@ -291,25 +292,25 @@ class LocalBytes:
         return list(batch)
 
     def is_synced(self, ino: int, generation: int) -> bool:
-        """True if nothing of a closed generation waits for a sync: more may have been closed while it was synced."""
+        """Return whether no bytes of a generation wait for a sync; bytes that were closed during one wait for the next."""
         return (ino, generation) not in self._unsynced
 
     def sync_again(self, batch: Iterable[tuple[int, int]]) -> None:
-        """The next sync covers these again: it is not recorded that they are on the disk."""
+        """Include these in the next `sync` again, because the journal does not have that they are on the disk."""
         with self._lock:
             self._unsynced |= set(batch)
 
     @property
     def needs_sync(self) -> bool:
-        """True if something waits for a sync, to be on the disk or to be removed."""
+        """True if bytes wait to be synced, or files to be removed after a sync."""
         return bool(self._unsynced or self.retired)
 
     def remove_all_but(self, named: set[Path]) -> None:
-        """Remove every file that is not one of these."""
+        """Remove every file but these."""
         self.unlink_files(sorted(set(self.directory.iterdir()) - named))
 
     def keep_in_trash(self, local: LocalGeneration, name: str) -> Path:
-        """Keep these bytes in the trash, under a name that says what they were. Raises FsError(ENOSPC, EIO)."""
+        """Keep these bytes in the trash, in a file named after `name`; return its path. Raises FsError(ENOSPC, EIO)."""
         path = self.trash / f"{local.generation}-{name}".encode()[: names.NAME_MAX].decode(errors="ignore")
         try:
             self.trash.mkdir(mode=0o700, exist_ok=True)
@@ -322,5 +323,5 @@ class LocalBytes:
         return path
 
     def empty_trash(self) -> None:
-        """Remove what was thrown away."""
+        """Remove the trash."""
         shutil.rmtree(self.trash, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""The processes that open files here: who started them, and which of them have ended (vfs/semantics.md 4.43).
+"""The processes that open files in the mount: their ancestors, and whether they have ended (vfs/semantics.md 4.43).
 
-A process is its thread group with the time at which that started, so a number that the system uses again is another process. Its
-ancestors are read once, when it is seen first. It stays known while it runs, while it is the parent of a known process, and while
-a file that it has opened is open.
+A process is identified by its thread-group id and start time, so a reused id is another process. Its ancestors are read once,
+when the process is seen first. A process stays known while it runs, while it is the parent of a known process, and while a file
+that it opened is open.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from pathlib import Path
 from threading import Condition
 from typing import NamedTuple
 
-#: Seconds for which the process of a thread is remembered, and most threads of which it is.
+#: How long the process of a thread is remembered, in seconds, and for how many threads at most.
 _RECENT, _THREADS = 1.0, 4096
-#: Most ancestors that are read for one process.
+#: How many `/proc` entries are read at most to find the ancestors of one process.
 _ANCESTORS = 1000
-#: Processes checked for their end after each look-up, and for each process that is new; and most of them at once.
+#: How many processes become due for a check whether they have ended, per look-up and per new process; how many one call checks.
 _CHECKS, _AT_ONCE = 2, 8
-#: Where `/proc/<process>/stat` has the parent and the start, counted from behind the name of the program.
+#: The fields of `/proc/<process>/stat` with the parent and the start time, counted after the name of the program.
 _PARENT, _START = 1, 19
 
 
 class Process:
-    """A thread group that has opened a file here, or an ancestor of one; `parent` is None at the top.
+    """A process that has opened a file in the mount, or an ancestor of one.
 
-    `serial` numbers processes in the order in which they were seen. `uses` counts known children and open files.
+    `parent`: None at the top. `serial` numbers processes in the order in which they were first seen. `uses` counts known children
+    and open files.
     """
 
     __slots__ = ("_ended_descendants", "forgot", "key", "parent", "serial", "uses")
@@ -37,25 +38,25 @@ class Process:
     def __init__(self, parent: Process | None, number: str = "", start: str = "", *, serial: int = 0) -> None:
         self.parent, self.key, self.serial = parent, (number, start), serial
         self.uses = 0
-        #: True once a note of what it has read itself was evicted.
+        #: True once a note of its own was evicted (read_log.py).
         self.forgot = False
         self._ended_descendants: Process | None = None
 
     @property
     def ended_descendants(self) -> Process:
-        """Its child that stands for all processes below it that have ended."""
+        """A stand-in, made on demand, for all ended processes below this one."""
         if self._ended_descendants is None:
             self._ended_descendants = Process(self)
         return self._ended_descendants
 
     @property
     def is_ended_descendants(self) -> bool:
-        """True for the `ended_descendants` of another process."""
+        """True if this is the `ended_descendants` of its parent."""
         return self.parent is not None and self.parent._ended_descendants is self
 
     @property
     def note_holders(self) -> list[Process]:
-        """The process, and before it its `ended_descendants`, if there is one yet."""
+        """Its `ended_descendants` if it has one, then the process itself."""
         return [self] if self._ended_descendants is None else [self._ended_descendants, self]
 
     def self_and_ancestors(self) -> Iterator[Process]:
@@ -67,7 +68,7 @@ class Process:
 
 
 class _Facts(NamedTuple):
-    """What `/proc` says of a process."""
+    """The fields that `/proc` has for a process."""
 
     number: str
     start: str
@@ -84,11 +85,11 @@ class Processes:
         """`lock`: the state's."""
         self._lock, self._proc = lock, str(proc)
         self._is_own = _is_own_namespace(proc)
-        #: By thread: its process, and when that is looked up again, in monotonic seconds.
+        #: By thread: its process, and until when that may be used, in monotonic seconds.
         self._recent: dict[int, tuple[Process | None, float]] = {}
-        #: By number and start; the first is checked next.
+        #: By number and start time; `find_ended` checks the first one next.
         self._known: OrderedDict[tuple[str, str], Process] = OrderedDict()
-        #: How many processes are to be checked for their end.
+        #: How many processes `find_ended` should check.
         self.due = 0
         self.next_serial = 1
 
@@ -96,7 +97,7 @@ class Processes:
         return len(self._known)
 
     def process_of(self, thread: int) -> Process | None:
-        """Return the process of a thread that makes a call; None if the mount can't see it (vfs/semantics.md 4.47)."""
+        """Return the process of a thread; None if this mount can't see it (vfs/semantics.md 4.47)."""
         now = time.monotonic()
         process, until = self._recent.get(thread, (None, now))
         if now < until:
@@ -123,7 +124,7 @@ class Processes:
             return known
 
     def _read_lineage(self, number: str) -> tuple[list[_Facts], Process | None]:
-        """Read a process and those above it, as far as the first known one, which is the second result."""
+        """Read a process and its ancestors up to the first known one; return the facts of those before it, and that process."""
         lineage: list[_Facts] = []
         unreadable = set[str]()
         for _ in range(_ANCESTORS):
@@ -131,7 +132,7 @@ class Processes:
             if facts is None:
                 if not lineage or number in unreadable:
                     break
-                # A parent that has just ended: its child has another one by now. Or one that can't be seen.
+                # The parent has just ended, so read its child again, which has a new one; or the parent can't be seen.
                 unreadable.add(number)
                 number = lineage.pop().number
                 continue
@@ -163,7 +164,7 @@ class Processes:
         return process
 
     def add_with_ancestors(self, process: Process) -> None:
-        """Know a process and its ancestors, also those that have ended. The caller holds the lock."""
+        """Add a process and its ancestors, ended or not, unless they are known. The caller holds the lock."""
         if process.key in self._known:
             return
         for each in process.self_and_ancestors():
@@ -175,7 +176,7 @@ class Processes:
                 each.parent.uses += 1
 
     def find_ended(self) -> list[Process]:
-        """Return unused processes that have ended. At most `_AT_ONCE` are checked."""
+        """Check the next processes that are due, `_AT_ONCE` at most; return those that have ended and have no `uses`."""
         with self._lock:
             count = min(self.due, _AT_ONCE, len(self._known))
             self.due = max(self.due - _AT_ONCE, 0)
@@ -185,24 +186,24 @@ class Processes:
         return [process for process in checked if not process.uses and not self._is_running(process)]
 
     def _is_running(self, process: Process) -> bool:
-        """True if a process has this number: of another one that has it by now, the end is found later."""
+        """Return whether any process has this one's number: if another one reuses it, the end is noticed when that ends too."""
         return os.path.exists(f"{self._proc}/{process.key[0]}")
 
     def check_first(self, process: Process) -> None:
-        """Have `find_ended` check a process next. The caller holds the lock."""
+        """Make a process the next that `find_ended` checks. The caller holds the lock."""
         if process.key in self._known:
             self._known.move_to_end(process.key, last=False)
             self.due += 1
 
     def forget(self, process: Process) -> None:
-        """Forget a process that has ended; its parent may have been kept for it alone. The caller holds the lock."""
+        """Forget an ended process, and check its parent next, which may no longer be needed. The caller holds the lock."""
         if self._known.pop(process.key, None) is not None and process.parent is not None:
             process.parent.uses -= 1
             self.check_first(process.parent)
 
 
 def _is_own_namespace(proc: Path) -> bool:
-    """True unless `proc` belongs to another process-id namespace, where a number is another process's."""
+    """Return whether `proc` belongs to this PID namespace; in another one, the numbers mean other processes."""
     try:
         return os.readlink(proc / "self") == str(os.getpid())
     except OSError:

@@ -1,9 +1,9 @@
-"""Which version of a file a program has read: a save replaces that one (vfs/semantics.md 4.42).
+"""Notes of the versions that programs have read: a save replaces the one that its program read last (vfs/semantics.md 4.42).
 
-A note is made at each open for reading, and at each write: process and path, and the version that was shown. A reader that has
-ended by the time of the save still counts: its notes move to its parent's `ended`, which stands for all ended processes below
-that parent. This changes no answer, because no running process is nearer to the one than to the other; and a path has at most
-two notes for each known process. Notes are in memory only, and bounded.
+Each open for reading, and each write, makes a note of the process, the path and the version that was shown. A process that has
+ended by the time of the save still counts: its notes move to `ended_descendants` of its parent, which stands for all ended
+processes below that parent. No running process is nearer to the ended process than to its parent, so this changes no answer, and
+it limits a path to two notes for each known process. Notes are in memory only, and bounded.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from jobfs.state.processes import Process, Processes
 from jobfs.state.records import Base
 
 _NONE = Base()
-#: Most notes; how many a process may have before its own are evicted first; most paths at which a version of this mount is known.
+#: Limits: of all notes; of the notes of one process, before its own are evicted first; of the paths in `ReadLog._placed`.
 _NOTES, _OWN, _PLACED = 10_000, 1_000, 10_000
-#: Most notes of an ended process that are moved while the lock is held.
+#: How many notes of an ended process are moved at most while the lock is held once.
 _MOVED = 64
 
 
 class ReadRecord:
-    """What a process knows at a path: the version `item`, if any; and if it `has_written`, or has `has_read_unsent` bytes that
-    were not sent yet, what this mount placed last, or will place.
+    """A note: what a process knows of the file at a path.
 
-    `number` orders notes. `before` is the last note of the same process on another version.
+    `item`: the version that it knows, if any. `has_written`: it has written the file, so it also knows the version that this
+    mount placed last or will place. `has_read_unsent`: it has read the file, sent or unsent; False if it has only written.
+    `number` orders notes. `before`: the previous note of the process here, which was of another version.
     """
 
     __slots__ = ("before", "has_read_unsent", "has_written", "item", "number")
@@ -49,11 +50,11 @@ class ReadRecord:
         )
 
     def is_of_version(self, item: Item) -> bool:
-        """True if this is the item's version."""
+        """Return whether the note is of the version that `item` shows."""
         return self.item is not None and self.item.version == item.version
 
 
-#: In place of a note that was evicted: some version was read, and nobody knows which.
+#: Stands for an evicted note: a version was read, but it is not known which.
 _FORGOTTEN = ReadRecord(None, 0, None, wrote=False, read=True)
 
 
@@ -62,45 +63,46 @@ class ReadRecords:
 
     def __init__(self) -> None:
         self.by_path: dict[str, dict[Process, ReadRecord]] = {}
-        #: The process that has been idle longest comes first, and of each its oldest note. `_ended`: what stands for ended ones.
+        #: Notes by process and path: the process that has been idle longest first, and of each process its oldest note first.
         self._running: OrderedDict[Process, OrderedDict[str, ReadRecord]] = OrderedDict()
+        #: The same for `ended_descendants`.
         self._ended: OrderedDict[Process, OrderedDict[str, ReadRecord]] = OrderedDict()
         #: Processes with more than `_OWN` notes.
         self._large: set[Process] = set()
         self.count = 0
 
     def records_at(self, path: str) -> dict[Process, ReadRecord]:
-        """Return the notes of a path by process; not to be changed."""
+        """Return the notes of a path by process. The caller must not change them."""
         return self.by_path.get(path, {})
 
     def records_of(self, process: Process) -> Mapping[str, ReadRecord]:
-        """Return the notes of a process by path; not to be changed."""
+        """Return the notes of a process by path. The caller must not change them."""
         return self._table(process).get(process, {})
 
     def put(self, process: Process, path: str, note: ReadRecord) -> None:
-        """Make a note the newest one of its process, in place of the one that it has at this path."""
+        """Add a note as the newest of its process; it replaces the one that the process has at this path, if any."""
         table = self._table(process)
-        own, there = table.setdefault(process, OrderedDict()), self.by_path.setdefault(path, {})
-        self.count += process not in there
-        there[process] = own[path] = note
+        own, at_path = table.setdefault(process, OrderedDict()), self.by_path.setdefault(path, {})
+        self.count += process not in at_path
+        at_path[process] = own[path] = note
         own.move_to_end(path)
         table.move_to_end(process)
         self._measure(process, len(own))
 
     def renew(self, process: Process, path: str) -> None:
-        """Make a note that a process has the newest one of the process."""
+        """Make an existing note the newest of its process. Raises KeyError."""
         table = self._table(process)
         table[process].move_to_end(path)
         table.move_to_end(process)
 
     def pop(self, process: Process, path: str) -> ReadRecord:
-        """Take a note away. Raises KeyError."""
+        """Remove and return a note. Raises KeyError."""
         table = self._table(process)
-        own, there = table[process], self.by_path[path]
-        note = there.pop(process)
+        own, at_path = table[process], self.by_path[path]
+        note = at_path.pop(process)
         del own[path]
         self.count -= 1
-        if not there:
+        if not at_path:
             del self.by_path[path]
         if not own:
             del table[process]
@@ -108,13 +110,13 @@ class ReadRecords:
         return note
 
     def over_limit(self, process: Process) -> Process | None:
-        """Return the process that has most notes, if that is more than `_OWN`: this one before all others."""
+        """Return a process with more than `_OWN` notes, None if there is none: `process` first, else the one with most notes."""
         if process in self._large:
             return process
         return max(self._large, key=lambda large: len(self._running[large]), default=None)
 
     def least_active(self) -> Process:
-        """Return the process that has been idle longest; what stands for ended ones comes first. There must be a note."""
+        """Return the process that has been idle longest, `ended_descendants` first. There must be a note."""
         return next(iter(self._ended or self._running))
 
     def _table(self, process: Process) -> OrderedDict[Process, OrderedDict[str, ReadRecord]]:
@@ -128,7 +130,7 @@ class ReadRecords:
 
 
 class ReadLog:
-    """Notes of what was read. One for a mount; every method may be called from any thread, and raises nothing."""
+    """The notes of one mount, and the versions that it has placed. Methods may be called from any thread, and raise nothing."""
 
     def __init__(self, lock: Condition, proc: Path = Path("/proc")) -> None:
         """`lock`: the state's."""
@@ -136,14 +138,15 @@ class ReadLog:
         self._processes = Processes(lock, proc)
         self._numbers = itertools.count(1)
         self._notes = ReadRecords()
-        #: Processes with a smaller `serial` were known when a note was evicted last that was not one too many of its process.
+        #: Processes with a smaller `serial` were known when a note was last evicted for the limit of all notes.
         self._evicted = 0
+        #: By path: the version that this mount placed last.
         self._placed: LRUCache[str, Base] = LRUCache(_PLACED)
 
     # -- processes
 
     def process_of(self, thread: int) -> Process | None:
-        """Return the process of a thread that makes a call; None if it can't be seen from here (vfs/semantics.md 4.47)."""
+        """Return the process of a thread; None if this mount can't see it (vfs/semantics.md 4.47)."""
         process = self._processes.process_of(thread)
         if self._processes.due:
             for ended in self._processes.find_ended():
@@ -151,7 +154,7 @@ class ReadLog:
         return process
 
     def _hand_to_parent(self, process: Process) -> None:
-        """Move notes of a process that has ended to its parent, a few at a time; forget the process once all have moved."""
+        """Move some notes of an ended process to its parent, and forget the process once all have moved."""
         with self._lock:
             if process.uses:
                 return
@@ -166,14 +169,14 @@ class ReadLog:
                 self._processes.forget(process)
 
     def _merge_record(self, heir: Process, path: str, note: ReadRecord) -> None:
-        """Keep the newer of a note and the one that `heir` has; of the older only counts that it was a read."""
+        """Keep the newer of a note and the one that `heir` has at a path; it counts as a read if either does."""
         other = self._notes.records_at(path).get(heir, note)
         newest = max(note, other, key=lambda each: each.number)
         newest.has_read_unsent, newest.before = note.has_read_unsent or other.has_read_unsent, None
         self._notes.put(heir, path, newest)
 
     def add_open(self, process: Process | None) -> None:
-        """Keep what a process has read apart while a file that it has opened is open: another may get its descriptor."""
+        """Keep the notes of a process its own while a file is open that it opened: another process may inherit the descriptor."""
         if process is not None:
             with self._lock:
                 self._processes.add_with_ancestors(process)
@@ -188,7 +191,7 @@ class ReadLog:
     # -- notes
 
     def note_read(self, process: Process | None, path: str, item: Item) -> None:
-        """A process opens a version of the server for reading."""
+        """Note that a process opens `item`, a version on the server, for reading."""
         if process is not None:
             with self._lock:
                 self._processes.add_with_ancestors(process)
@@ -197,8 +200,10 @@ class ReadLog:
     def note_write(
         self, process: Process | None, path: str, over: Item | None, base: Base, *, read: bool = False
     ) -> None:
-        """A process writes bytes that are not sent yet, or opens them to `read`: it knows what this mount will place there, and
-        `over` if that is the `base`, the version that they replace.
+        """Note that a process writes unsent bytes, or opens them for reading (`read`).
+
+        It then knows the version that this mount will place there. It also knows `over`, if that is the `base` which these bytes
+        replace.
         """
         if process is None:
             return
@@ -210,9 +215,9 @@ class ReadLog:
     def _put(self, process: Process, path: str, item: Item | None, *, wrote: bool, read: bool) -> None:
         known, number = self._notes.records_at(path).get(process), next(self._numbers)
         if known is not None:
-            # It has still read what it had read before it wrote, or read what was written here.
+            # What the process read before this write still counts as read.
             item, read = item or known.item, read or known.has_read_unsent
-            known.before = None  # one step back is enough
+            known.before = None  # no note needs more than one predecessor
         if known is not None and (known.item, known.has_written) == (item, wrote):
             known.number, known.has_read_unsent = number, read
             self._notes.renew(process, path)
@@ -222,7 +227,7 @@ class ReadLog:
             self._evict(process)
 
     def _evict(self, process: Process) -> None:
-        """Evict a note after `process` has got one (vfs/semantics.md 4.46)."""
+        """Evict one note, because `process` has just got one (vfs/semantics.md 4.46)."""
         loser = self._notes.over_limit(process)
         if loser is None:
             loser = self._notes.least_active()
@@ -231,13 +236,13 @@ class ReadLog:
         self._notes.pop(loser, next(iter(self._notes.records_of(loser))))
 
     def note_unread_replace(self, process: Process | None, path: str) -> None:
-        """Note that a process knows no version at a path that it is about to replace, unless one near it has read some."""
+        """Note that a process replaces a path without having read it, unless a process near it has."""
         with self._lock:
             if process is not None and self._closest_reader(process, self._notes.records_at(path)) is None:
                 self.note_write(process, path, None, _NONE, read=True)
 
     def ignore_backup_read(self, process: Process | None, path: str) -> None:
-        """A process makes a file: the read just before the making of a backup is not counted (section 4.45)."""
+        """Discount the read before this, if the file that a process creates at `path` is a backup (vfs/semantics.md 4.45)."""
         name = names.basename(path)
         original = name.removesuffix("~") if name.endswith("~") else name.removeprefix(".~")
         with self._lock:
@@ -251,19 +256,19 @@ class ReadLog:
                 self._notes.put(process, path, note.before)
 
     def note_placed(self, path: str, base: Base) -> None:
-        """This mount has placed a version: no program of this machine has to read it before it replaces it."""
+        """Note that this mount has placed a version: programs on this machine may replace it without reading it."""
         with self._lock:
             self._placed[path] = base
 
     def carry_notes(self, before: Item, after: Item) -> None:
-        """A request of this mount has given a version another `updatedAt` or path: what was known of it holds for that."""
+        """Carry the notes of a version over to `after`, which it became by a rename or a `chmod` of this mount."""
         with self._lock:
             base = self._placed.get(before.path)
             ours = base is not None and base.id == before.id
             if after.path != before.path:
                 self._forget_writers(after.path)
             if base is not None and ours:
-                # If the job has written to it since, what was placed still is not what is there.
+                # If the job has written to the item since it was placed, the placed version must not become the new one.
                 carried = Base.from_item(after, sha256=base.sha256, racy=base.racy)
                 self._placed[after.path] = carried if base.matches_version(before) else base
             notes = self._notes.records_at(before.path)
@@ -271,14 +276,14 @@ class ReadLog:
                 self._carry_record(process, note, before, after, ours=ours)
 
     def is_known(self, item: Item) -> bool:
-        """Return whether a program has read what is at an item's path, as far as that is noted, or this mount has placed it."""
+        """Return whether there is a note that a program has read at the item's path, or this mount has placed the item."""
         with self._lock:
             placed = self._placed.get(item.path)
             is_ours = placed is not None and placed.matches_version(item)
             return is_ours or any(note.has_read_unsent for note in self._notes.records_at(item.path).values())
 
     def _forget_writers(self, path: str) -> None:
-        """Another file gets a path: nobody who has written the one that was there knows what is there now."""
+        """Forget who has written the file at a path, and what was placed there, because another file takes the path."""
         self._placed.pop(path, None)
         self._drop_records(path, lambda note: note.item is None)
         for note in self._notes.records_at(path).values():
@@ -299,11 +304,11 @@ class ReadLog:
         elif shows:
             note.item = after
         elif after.path != before.path and note.item is not None and note.item.id == before.id:
-            # The job has written to it since: what was read then is still not what is there.
+            # The job has written to the item since the process read it: the note keeps the version that was read.
             self._put(process, after.path, note.item, wrote=note.has_written, read=note.has_read_unsent)
 
     def move_directory(self, old: str, new: str) -> None:
-        """This mount has renamed a directory: what is known of the files in it goes along."""
+        """Carry the notes below `old` over to `new`, to which this mount has renamed the directory; drop those below `new`."""
         with self._lock:
             paths = {**self._notes.by_path, **self._placed}
             for path in paths:
@@ -327,10 +332,10 @@ class ReadLog:
     # -- what a save replaces
 
     def version_read_by(self, process: Process | None, item: Item) -> Item | Base | None:
-        """The version that a save of this process replaces, where that is not the item which is shown; else None.
+        """Return the version that a save by `process` replaces; None if that is the `item` shown (vfs/semantics.md 4.42).
 
-        An empty Base: the process knows only what it has written itself, and none of that is on the server; or what it had read
-        was evicted.
+        An empty Base means that it is not known: the process replaced the file without reading it, has only written bytes that
+        are not on the server yet, or has lost its note.
         """
         with self._lock:
             placed = self._placed.get(item.path)
@@ -342,7 +347,10 @@ class ReadLog:
             return (placed if note.has_written else None) or note.item or _NONE
 
     def _closest_reader(self, process: Process, notes: Mapping[Process, ReadRecord]) -> ReadRecord | None:
-        """Return what a process knows of a path (vfs/semantics.md 4.43)."""
+        """Return the note that says what a process knows of a path, None if there is none (vfs/semantics.md 4.43).
+
+        `notes`: those of the path.
+        """
         own = notes.get(process)
         if own is not None and own.has_read_unsent:
             return own
@@ -350,7 +358,7 @@ class ReadLog:
             return _FORGOTTEN
         common, newest = _closest_relative(process, notes)
         if common is process:
-            return newest  # read by processes below it, since it has written itself
+            return newest  # the process has written at most, and its descendants have read
         if own is not None:
             return own
         return _FORGOTTEN if process.serial < self._evicted else newest
@@ -359,9 +367,9 @@ class ReadLog:
 def _closest_relative(
     process: Process, notes: Mapping[Process, ReadRecord]
 ) -> tuple[Process | None, ReadRecord | None]:
-    """Return the process itself, or its nearest ancestor, below which one has read; and the newest note there.
+    """Return the nearest of `process` and its ancestors below which, itself included, one has read; and the newest note there.
 
-    A program that has only written tells nothing of what those that started it have seen.
+    (None, None) if none has read: a process that has only written shows nothing about what its relatives have seen.
     """
     lineage = [*process.self_and_ancestors()] if notes else []
     newest, read = _records_by_distance(lineage, notes)
@@ -375,9 +383,9 @@ def _closest_relative(
 def _records_by_distance(
     lineage: list[Process], notes: Mapping[Process, ReadRecord]
 ) -> tuple[dict[int, ReadRecord], set[int]]:
-    """Return the newest note at each distance, and the distances at which one has read.
+    """Return the newest note at each distance, and the distances at which a process has read.
 
-    A distance is the number of steps up the `lineage` to the first common ancestor.
+    The distance of a process is the number of steps up the `lineage` to the first common ancestor.
     """
     distances = {ancestor: distance for distance, ancestor in enumerate(lineage)}
     newest: dict[int, ReadRecord] = {}

@@ -1,7 +1,6 @@
-"""What the journal holds, a dataclass a table: the object in memory and the record on disk are one type (design.md). Handles,
-each of which is one open of a File, are here too.
+"""The records of the journal: File and Change, each a dataclass for both the object in memory and the row on disk (design.md).
 
-How a File and a Change live: see the pictures in tables.py.
+`Handle`, one open of a File, is here too. tables.py draws the life cycles of a File and a Change.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
     from jobfs.state.localbytes import LocalGeneration
     from jobfs.state.processes import Process
 
-#: Flags of an open that may change the file.
+#: The flags of `open` that allow the file to be changed.
 CHANGES = os.O_ACCMODE | os.O_TRUNC
-#: Nothing is remembered. As a time it is one nanosecond before the epoch, which nobody sets.
+#: The value of an attribute that is not remembered. As a time, it is one nanosecond before the epoch, which nobody sets.
 UNSET = -1
 
 
@@ -39,7 +38,7 @@ class Stage(StrEnum):
     DONE = "done"
 
 
-#: Every transition that may happen; `State.apply_in_memory` refuses any other.
+#: The transitions that are allowed; `State.write` and `State.apply_in_memory` refuse all others.
 TRANSITIONS: dict[Stage, frozenset[Stage]] = {
     Stage.STAGING: frozenset({Stage.STAGED, Stage.CANCELLED, Stage.DONE}),
     Stage.STAGED: frozenset({Stage.STAGING, Stage.PLACED, Stage.CANCELLED, Stage.DONE}),
@@ -50,8 +49,10 @@ TRANSITIONS: dict[Stage, frozenset[Stage]] = {
 
 
 class Verb(StrEnum):
-    """What a Change does to its target: new content from the local bytes of a generation; a new directory, which never replaces
-    anything; the item at `source` moves over whatever stands there; nothing takes its place.
+    """What a Change does to its target.
+
+    PUT uploads the local bytes of a generation. MKDIR makes a directory, and never replaces anything. MOVE moves the item at
+    `source` over whatever is at the target. REMOVE removes the item at the target.
     """
 
     PUT = "put"
@@ -64,8 +65,8 @@ class Verb(StrEnum):
 class Base:
     """The version that a save replaces (save/protocol.md, Vocabulary); an empty id means none.
 
-    `racy`: equal timestamps do not prove equal bytes (R1, R2), because it was less than 2 s old when it was opened, was placed
-    here, or was read some time before. `size` in bytes, None if not known.
+    `racy`: equal timestamps do not prove equal bytes (R1, R2). The version was less than 2 s old when it was opened, was placed
+    by this mount, or is an earlier one that its program has read. `size` in bytes, None if not known.
     """
 
     id: str = ""
@@ -76,30 +77,30 @@ class Base:
 
     @classmethod
     def from_item(cls, item: Item, *, sha256: str = "", racy: bool = False) -> Base:
-        """The base that a shown item makes."""
+        """Return the base for a save that replaces the version of `item`."""
         return cls(item.id, item.updated_at, item.size, sha256, racy)
 
     def has_other_size(self, now: Item | Aside) -> bool:
-        """True if an item has another size by now, as far as both are known."""
+        """Return whether an item's size differs from that of this version; False if either is not known."""
         return None not in (self.size, now.size) and now.size != self.size
 
     def matches_version(self, now: Item | Aside) -> bool:
-        """True if an item has the same `updatedAt` and size as this version."""
+        """Return whether an item has the id, `updatedAt` and size of this version; a size that is not known matches any."""
         same = (now.id, now.updated_at) == (self.id, self.updated_at) and self.updated_at != ""
         return same and not self.has_other_size(now)
 
     def proves_unchanged(self, now: Item | Aside) -> bool:
-        """True if the timestamp shows that this version was not written to (R1)."""
+        """Return whether the timestamp proves that an item still is this version (R1)."""
         return self.matches_version(now) and not self.racy
 
 
 @dataclass(slots=True)
 class Aside:
-    """An item under a hidden name, until cleanup has looked at it; its Change says what becomes of it (save/cleanup.py).
+    """An item that a Change moves to a hidden name; cleanup then deletes, restores or keeps it (save/cleanup.py).
 
-    `moved`: seen at its hidden name. `unsure_until`: monotonic seconds; until then a request on it whose answer never came may
-    still be carried out (R7); a restart begins to count anew. `updated_at` is that of the set-aside's answer, empty if not known.
-    `size` in bytes.
+    `path`: its hidden name. `moved`: the server has shown the item there. `unsure_until`: until then, in monotonic seconds, a
+    request on the item that got no answer may still be carried out (R7); a restart counts again from the beginning. `size` (in
+    bytes) and `updated_at` are those that the server showed last.
     """
 
     id: str
@@ -113,11 +114,11 @@ class Aside:
     unsure_until: float = 0.0
 
     def is_hidden_name_of(self, item: Item) -> bool:
-        """True if an item has the hidden name, which stays the same when a directory above it is renamed."""
+        """Return whether an item has this hidden name, in whatever directory: one above it may have been renamed."""
         return names.basename(item.path) == names.basename(self.path)
 
     def mark_moved(self, item: Item) -> None:
-        """The server has it at its hidden name, as this item."""
+        """Note that the server has shown the aside at its hidden name, as `item`."""
         self.moved = True
         self.size, self.updated_at = item.size, item.updated_at
 
@@ -126,17 +127,17 @@ class Readable(Protocol):
     """Bytes that can be read at any offset: a cached version, or a generation of local bytes."""
 
     def read(self, offset: int, size: int) -> bytes:
-        """The bytes at `offset`, at most `size`; short only at the end. Raises ApiError."""
+        """Return the bytes at `offset`, at most `size`; fewer only at the end. Raises ApiError."""
 
     def close(self) -> None:
-        """No longer needed."""
+        """End the use of the bytes."""
 
 
 class Handle:
-    """One open of a File, as far as saves know it; `OpenFile` in vfs/handles.py adds what its program sees.
+    """One open of a File: the part that saves need. `OpenFile` in vfs/handles.py adds what its program sees.
 
-    `item` is the version that it opened, or follows now; `racy`: its timestamp proves little (R1). `base_item` is the version
-    that its program was shown: its saves are based on that. `content` holds the bytes of `item`.
+    `item`: the version that was opened, or the newer one that the handle follows. `content`: the bytes of `item`. `base_item`:
+    the version that the program was shown, which is the base of its saves. `racy`: that version was racy then (R1).
     """
 
     def __init__(self, file: File, item: Item | None, flags: int) -> None:
@@ -147,45 +148,47 @@ class Handle:
         self.append = flags & os.O_APPEND != 0
         self.racy = False
         self.content: Readable | None = None
-        #: The process that opened it, None if that is not known.
+        #: The process that opened the file, None if not known.
         self.process: Process | None = None
 
     def drop_content(self) -> None:
-        """The bytes that it opened are not read any more."""
+        """Close `content`, if any."""
         content, self.content = self.content, None
         if content is not None:
             content.close()
 
     def continue_with(self, item: Item, content: Readable) -> None:
-        """The written bytes are the version `item` now. The caller has the File's lock."""
+        """Continue on `item`, the version that the written bytes have become. The caller holds the File's lock."""
         self.drop_content()
         self.content = content
         self.item = self.base_item = item
         self.racy = True
 
     def follow_rename(self, item: Item) -> None:
-        """Its item got another name through this mount. What its program was shown stays what its saves are based on: the answer
-        may show the `updatedAt` of bytes that the job has written since, so after this only bytes tell (R1).
+        """Follow a rename of the item by this mount.
+
+        `base_item` stays: the reply to the rename may show the `updatedAt` of bytes that the job has written since then, and only
+        the base's bytes can show whether it has (R1).
         """
         if self.item is not None and self.item.id == item.id:
             self.item = item
 
 
-#: Marks a field that the journal does not hold.
+#: The metadata of a field that the journal does not hold.
 _MEMORY = {"memory": True}
 
 
 @dataclass(slots=True, eq=False)
 class File:
-    """A file, directory or symbolic link of which this machine knows more than the server.
+    """What this machine knows of a file, directory or symbolic link beyond the server.
 
-    `path`: its name here; None once it is unlinked and only open. `item_id`: its item on the server, "" if only here.
-    `generation` of the local bytes that were closed and not sent yet (0: none), `size` in bytes: more may stand behind these.
-    `open_generation`: a generation that was begun and not closed yet (0: none). `never_sent`: on this machine only.
-    `pending_permission`: the permission that its next save gives it. `boot`: in which run of this machine the bytes were closed,
-    "" once they were seen on the disk: after another boot they prove nothing.
-    `sha256`: the hash of the bytes that were last placed. `version`: the `updatedAt` for which that and the times hold. Times in
-    nanoseconds since the epoch.
+    `path`: its path, None once it is unlinked and only open. `item_id`: the id of its item, "" if it has none.
+    `generation`: that of the local bytes that were closed and not sent yet, 0 if there are none. `size`: the number of those
+    bytes; unclosed ones may follow them. `open_generation`: a generation that was begun and not closed yet, 0 if there is none.
+    `never_sent`: the File is local only. `pending_permission`: the permission that its next save sets. `boot`: the boot id under
+    which the bytes were closed, "" once they are synced: after another boot, unsynced bytes are not trusted. `sha256`: the hash
+    of the bytes that were last placed. `version`: the `updatedAt` to which `sha256` and the times belong. `refused`: why the
+    server or the disk has refused its bytes, "" if neither has. Times in nanoseconds since the epoch.
     """
 
     ino: int
@@ -212,31 +215,31 @@ class File:
     refused: str = ""
     refused_errno: int = 0
 
-    #: True once the journal has a row of it.
+    #: True while the journal has a row for it.
     recorded: bool = field(default=False, metadata=_MEMORY, repr=False)
-    #: How often its bytes were closed. Generations do not tell that: the numbers of closed ones do not always grow.
+    #: How often its bytes were closed. The numbers of closed generations would not do instead: they do not always grow.
     close_count: int = field(default=0, metadata=_MEMORY, repr=False)
-    #: The item as it was shown last; None if there is none, or it was not looked at since the mount began.
+    #: Its item as the server showed it last; None if there is none, or if it was not looked up since the mount began.
     item: Item | None = field(default=None, metadata=_MEMORY, repr=False)
-    #: The bytes that are read and written here: those of `generation`, or of a later one that was not closed yet.
+    #: The local bytes that programs read and write: those of `generation`, or of a newer one that is not closed yet.
     local: LocalGeneration | None = field(default=None, metadata=_MEMORY, repr=False)
-    #: Its Change, under way or to come.
+    #: Its unfinished Change, if any.
     change: Change | None = field(default=None, metadata=_MEMORY, repr=False)
-    #: One for each open of it.
+    #: One handle for each open.
     handles: list[Handle] = field(default_factory=list, metadata=_MEMORY, repr=False)
-    #: Guards the bytes and handles; to change the generation, hold the state's lock too, which is taken after this one.
+    #: Guards the bytes and handles. To change the generation, take the state's lock after this one and hold both.
     lock: RLock = field(default_factory=RLock, metadata=_MEMORY, repr=False)
-    #: Where it is shown now (see tables.py).
+    #: The path at which `FileIndex` shows it, None if nowhere.
     shown_at: str | None = field(default=None, metadata=_MEMORY, repr=False)
 
     @property
     def needs_upload(self) -> bool:
-        """True if bytes were closed here that the server does not have: a generation that no Change has placed."""
+        """True if it has closed bytes that no Change has placed, and is not local only."""
         return self.generation > 0 and self.is_visible_to_job
 
     @property
     def has_unclosed_bytes(self) -> bool:
-        """True if something was written since it was last closed: a generation that the journal does not have, or more bytes."""
+        """True if bytes were written since the last close: in a newer generation, or behind the closed ones."""
         local = self.local
         return local is not None and (
             local.generation != self.generation or (not self.never_sent and local.size > local.closed_size)
@@ -244,38 +247,38 @@ class File:
 
     @property
     def needs_create(self) -> bool:
-        """True for a directory that was acknowledged while the server could not be asked, and is not there yet."""
+        """True for a directory that was acknowledged during an outage, and that the server does not have yet."""
         return self.kind is Kind.DIRECTORY and self.recorded and not self.item_id and not self.never_sent
 
     @property
     def is_unsent(self) -> bool:
-        """True if the server does not have what was acknowledged here."""
+        """True if the server does not have the bytes, or the directory, that this mount has acknowledged."""
         return self.needs_upload or self.needs_create
 
     @property
     def is_visible_to_job(self) -> bool:
-        """True if the job sees it, or will: it has a name, and is not of this machine only."""
+        """True if the job sees it, or will once it is sent: it has a name, and is not local only."""
         return self.path is not None and not self.never_sent
 
     @property
     def is_open_for_writing(self) -> bool:
-        """True while a program has it open to write to it."""
+        """True while a program has it open for writing."""
         return any(handle.writable for handle in self.handles)
 
     @property
     def overrides_server(self) -> bool:
-        """True if its path shows what this machine says of it, and not what the server says."""
+        """True if its path shows the File rather than the server's item."""
         alone = self.kind is Kind.DIRECTORY and not self.item_id and self.item is None
         return self.never_sent or self.local is not None or alone
 
     @property
     def has_only_attributes(self) -> bool:
-        """True if only what is remembered of its item goes with it: no bytes, also none that can't be read now, and no handle."""
+        """True if it holds nothing but remembered attributes of an item: no handle, no Change, and no bytes, readable or not."""
         bytes_here = self.overrides_server or self.generation or self.open_generation
         return bool(self.item_id) and not (bytes_here or self.handles or self.change)
 
     def stale_fields(self, item: Item) -> dict[str, Any]:
-        """The fields to forget because its item has another version now: its times, and the hash of its bytes."""
+        """Return the fields to reset because `item` is another version: the times, and the hash of the bytes. {} if none."""
         if self.overrides_server or self.version == item.updated_at:
             return {}
         unset = dict.fromkeys(("atime_ns", "mtime_ns", "ctime_ns"), UNSET)
@@ -284,11 +287,12 @@ class File:
 
 @dataclass(slots=True, eq=False)
 class Change:
-    """One unfinished change of the server. `seq` orders them; `ino`: the File that it is for, 0 if it is for an item.
+    """One unfinished change of the server.
 
-    `generation`, `size` and `sha256` ("" if not known yet) are of the bytes that a `put` sends; `source` is where a `move`'s item
-    was. `direct`: it goes straight to its target: a file that may have been created there (R9), or a directory that is renamed.
-    `planned_at` in seconds since the epoch.
+    `seq` orders Changes. `ino`: the number of its File, 0 if it changes an item that has none. `generation`, `size` and `sha256`
+    ("" if not known yet) are those of the bytes that a `put` sends. `source`: the path from which a `move` takes its item.
+    `tid`: the transaction id in its hidden name. `direct`: it uses no hidden name: a file that may have been created straight at
+    the target (R9), or a directory that is renamed. `planned_at` in seconds since the epoch.
     """
 
     seq: int
@@ -309,80 +313,82 @@ class Change:
 
     recorded: bool = field(default=False, metadata=_MEMORY, repr=False)
     file: File | None = field(default=None, metadata=_MEMORY, repr=False)
-    #: The item staged, or moved; later the item as it was placed.
+    #: The item that it has staged, or moves; once placed, the item at the target.
     item: Item | None = field(default=None, metadata=_MEMORY, repr=False)
-    #: What its names show meanwhile instead of the server's word: an item, or None for nothing.
+    #: Its overrides by path: the item that the path shows in place of the server's, or None for nothing.
     shows: dict[str, Item | None] = field(default_factory=dict, metadata=_MEMORY, repr=False)
-    #: True once a request of it may have been sent.
+    #: True once one of its requests may have been sent.
     started: bool = field(default=False, metadata=_MEMORY, repr=False)
-    #: After a recovery or a lost answer: a request may have been carried out unseen. The server is looked at before the next
-    #: step, and the answer to a later move proves nothing (R2).
+    #: True after a recovery or a lost answer: the server may have carried out a request. The next step begins with a look at the
+    #: server, and the answer to a later move proves nothing (R2).
     outcome_unknown: bool = field(default=False, metadata=_MEMORY, repr=False)
-    #: The items that were set aside, as they were shown at the target.
+    #: The items that were set aside, as the server showed them at the target.
     displaced: tuple[Item, ...] = field(default=(), metadata=_MEMORY, repr=False)
-    #: The deadline of the run that is under way, None if it rests; calls that wait for the run give it their place.
+    #: The deadline of the current run, None if it is not running. Calls that wait for the run attach theirs to it.
     deadline: Deadline | None = field(default=None, metadata=_MEMORY, repr=False)
+    #: How many runs have failed since the last that did not.
     attempts: int = field(default=0, metadata=_MEMORY, repr=False)
-    #: Up to which close of its File (`File.close_count`) it sends the bytes; -1 if that is not known.
+    #: The `File.close_count` when its bytes were chosen: it sends all that was closed until then. -1 if not known.
     sent_close_count: int = field(default=-1, metadata=_MEMORY, repr=False)
-    #: How many of its bytes are on their way, or there.
+    #: How many of its bytes were handed to a connection in this run.
     sent: int = field(default=0, metadata=_MEMORY, repr=False)
-    #: When it is to run, in monotonic seconds.
+    #: When it should run, in monotonic seconds.
     due: float = field(default=0.0, metadata=_MEMORY, repr=False)
+    #: Why the last run failed, None if it did not.
     error: JobfsError | None = field(default=None, metadata=_MEMORY, repr=False)
-    #: Since when nothing but cleanup is left, in monotonic seconds.
+    #: Since when at most cleanup is left, in monotonic seconds.
     finished_at: float = field(default=0.0, metadata=_MEMORY, repr=False)
 
     @property
     def is_settled(self) -> bool:
-        """True if the server has the outcome: only what was set aside may be left."""
+        """True if the server has the outcome: at most asides are left to clean up."""
         return self.stage in (Stage.PLACED, Stage.DONE)
 
     @property
     def is_running(self) -> bool:
-        """True while somebody carries it out."""
+        """True while a thread runs it."""
         return self.deadline is not None
 
     @property
     def needs_undo(self) -> bool:
-        """True if it was cancelled and may still be on the server, staged or under the target's name."""
+        """True if it was cancelled, and its staged item may still be on the server, hidden or at the target."""
         return self.stage is Stage.CANCELLED and bool(self.tid or self.staged_id or self.direct)
 
     @property
     def restores_asides(self) -> bool:
-        """True if its asides go back to their name: it has failed, or a cancelled save had no base."""
+        """True if it was cancelled and its asides go back to the target: they do, except for a save that has a base."""
         return self.stage is Stage.CANCELLED and (self.verb is not Verb.PUT or not self.base.id)
 
     @property
     def is_finished(self) -> bool:
-        """True if nothing more is to be placed: only cleanup is left, or nothing."""
+        """True if it will place nothing more: at most cleanup is left."""
         return self.is_settled or self.stage is Stage.CANCELLED
 
     @property
     def is_in_flight(self) -> bool:
-        """True while something of it may be on its way to the target."""
+        """True while one of its requests may still change the target."""
         return self.started and not self.is_finished
 
     @property
     def holds_names(self) -> bool:
-        """True if its names are not at rest: it was begun, or is to remove something; or it is still being taken back."""
+        """True if its names are not free for another operation: it was started, is a removal, or still needs its undo."""
         if self.is_finished:
             return self.needs_undo or (self.is_running and not self.is_settled)
         return self.started or self.verb is Verb.REMOVE
 
     @property
     def touched_paths(self) -> set[str]:
-        """The names whose items it changes: its target, and the source of a file that moves."""
+        """The paths whose items it changes: the target, and the source of a file that it moves."""
         return {self.target, self.source} if self.source and not self.direct else {self.target}
 
     def hidden_path(self, mount: str) -> str:
-        """The hidden path at which it stages its item."""
+        """Return the hidden path at which it stages its item, for the mount id `mount`."""
         return names.hidden_path(self.target, mount, self.tid, names.Role.STAGED)
 
     def is_staged_item(self, item: Item) -> bool:
-        """True if the item still has the hidden name under which this change created it (R6); of a move: its old name.
+        """Return whether an item still has the hidden name of this Change, or of a move, the name of its source (R6).
 
-        The caller compares the whole path: a move's target may have the same last component.
+        Only the last component counts. The target of a move may have the same one, so the caller compares the whole path.
         """
         if self.verb is Verb.MOVE:
             return names.basename(item.path) == names.basename(self.source)
@@ -390,11 +396,11 @@ class Change:
         return parts is not None and parts.transaction == self.tid
 
     def first_moved_aside(self) -> Aside | None:
-        """The aside whose lifecycle and permission the new item takes over: the first that has moved; None if there is none."""
+        """Return the first aside that has moved, whose lifecycle and permission the new item inherits; None if none has."""
         return next((aside for aside in self.asides if aside.moved), None)
 
     def files_moved_over(self) -> list[File]:
-        """The File of unsent bytes that its item has replaced, if the journal has it and it was not written since."""
+        """Return the recorded File whose name it has taken, in a list; [] if there is none, or it was written to since then."""
         file = self.file
         if file is None or not file.recorded or self.verb is Verb.MKDIR:
             return []
@@ -405,7 +411,7 @@ class Change:
 Record = File | Change
 
 
-#: The fields that the journal holds, each with its default; the other fields are of this process alone.
+#: By record type: the fields that the journal holds, each with its default. The others exist in memory only.
 COLUMNS: dict[type[Any], dict[str, Any]] = {
     kind: {part.name: part.default for part in fields(kind) if "memory" not in part.metadata}
     for kind in (File, Change)
@@ -413,14 +419,14 @@ COLUMNS: dict[type[Any], dict[str, Any]] = {
 
 
 def encode_record(record: Record, changed: Mapping[str, Any]) -> str:
-    """A record with some fields changed, as the journal holds it: fields that have their default are left out."""
+    """Return a record, with the fields in `changed` replaced, as the journal's JSON; fields at their default are left out."""
     columns = COLUMNS[type(record)]
     values = {name: changed.get(name, getattr(record, name)) for name in columns}
     return json.dumps({n: value for n, value in values.items() if value != columns[n]}, default=asdict)
 
 
 def decode_record(kind: type[Any], text: str) -> Any:
-    """The record that was encoded. Raises ValueError, TypeError, AttributeError for a text that no jobfs wrote."""
+    """Return the record that `encode_record` encoded. Raises ValueError, TypeError or AttributeError for any other text."""
     record = _from_json(kind, json.loads(text))
     record.recorded = True
     return record

@@ -1,7 +1,7 @@
 """The unsent files of an ended mount, read without the server and without changing anything (vfs/semantics.md 6, Unsent files
 without a server).
 
-Which bytes belong to which name follows `save/recovery.py`, so that the copies are what the next mount would send.
+Names are matched with bytes by the rules of `save/recovery.py`, so that a copy is what the next mount would send.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jobfs.state.journal import Journal
 from jobfs.state.localbytes import BOOT, generation_path
 from jobfs.state.records import UNSET, File
 
-#: What SQLite may keep beside the database: its log. Its index of the log is made again.
+#: The database and SQLite's write-ahead log. The index of the log (`-shm`) need not be copied: SQLite makes it again.
 _JOURNAL = ("journal.db", "journal.db-wal")
 
 
@@ -30,9 +30,9 @@ _JOURNAL = ("journal.db", "journal.db-wal")
 class UnsentEntry:
     """A file or directory that the server does not have.
 
-    `path`: its name, "" if only the number of its bytes is known. `source`: the file with its bytes, None for a directory.
-    `size`: how many of these bytes count, None for all. `mode` is UNSET if it is not known. `reason`: why the name is not the one
-    that a program gave it, "" if it is.
+    `path`: its path, "" if it is not known. `source`: the file with its bytes, None for a directory. `size`: how many of these
+    bytes count, None for all. `mode`, `mtime_ns`: UNSET if not known. `reason`: why `path` is not the name that a program gave
+    it, "" if it is.
     """
 
     path: str
@@ -44,9 +44,9 @@ class UnsentEntry:
 
 
 def read_unsent(place: Path) -> list[UnsentEntry]:
-    """Return what the state directory `place` has unsent, directories first.
+    """Return the unsent files and directories of the state directory `place`, directories first.
 
-    Raises UsageError if its journal is damaged or of another version, OSError if this can't be found out.
+    Raises UsageError if its journal is damaged or of another version, OSError if the journal can't be copied.
     """
     files = [file for file in _read_files(place) if file.is_visible_to_job and file.path]
     directories = [UnsentEntry(str(file.path), mode=file.mode) for file in files if file.needs_create]
@@ -55,20 +55,20 @@ def read_unsent(place: Path) -> list[UnsentEntry]:
 
 
 def list_local_bytes(place: Path) -> list[UnsentEntry]:
-    """Return all local bytes in the state directory `place`, without their names. Raises OSError."""
+    """Return an entry without a path for each file of local bytes in the state directory `place`. Raises OSError."""
     directory = place / "bytes"
     return [UnsentEntry("", path) for path in sorted(directory.iterdir())] if directory.is_dir() else []
 
 
 def _read_files(place: Path) -> list[File]:
-    """Read the journal in a copy: SQLite writes even where it only reads. Raises UsageError, OSError if it can't be copied."""
+    """Return the Files of a journal. It is read from a copy, because SQLite writes even to read. Raises UsageError, OSError."""
     try:
         with tempfile.TemporaryDirectory(prefix="jobfs-recover-") as private:
             copy = Path(private)
             for name in _JOURNAL:
                 with contextlib.suppress(FileNotFoundError):
                     shutil.copyfile(place / name, copy / name)
-            # A journal without records is a damaged one where there are local bytes: Journal looks beside it.
+            # `Journal` looks for local bytes beside the database: an empty database beside them is damaged.
             (copy / "bytes").symlink_to(place.absolute() / "bytes")
             with contextlib.closing(Journal(copy / _JOURNAL[0])) as journal:
                 return journal.load_records(File)
@@ -82,23 +82,23 @@ def _read_files(place: Path) -> list[File]:
 
 
 def _entries_of(file: File, directory: Path) -> Iterator[UnsentEntry]:
-    """Yield the bytes of a file that was closed, and those that were written and never closed."""
-    path, draft = str(file.path), file.open_generation
+    """Yield an entry for the closed bytes of a File, and one for those that were never closed; `directory`: the local bytes."""
+    path, unclosed = str(file.path), file.open_generation
     if file.needs_upload and file.boot in ("", BOOT):
         source = generation_path(directory, file.ino, file.generation)
         yield UnsentEntry(path, source, file.size, file.mode, file.mtime_ns)
-        if not draft and _file_size(source) > file.size:
-            draft = file.generation  # a program has added to it since it was closed
+        if not unclosed and _file_size(source) > file.size:
+            unclosed = file.generation  # a program has written behind the closed bytes
     elif file.needs_upload:
         yield from _recovered_entries(
             file, directory, file.generation, "was closed just before the power failed"
         )
-    if draft:
-        yield from _recovered_entries(file, directory, draft, "was never closed")
+    if unclosed:
+        yield from _recovered_entries(file, directory, unclosed, "was never closed")
 
 
 def _recovered_entries(file: File, directory: Path, generation: int, reason: str) -> Iterator[UnsentEntry]:
-    """Yield bytes that may be half of a rewrite: they are beside their file, unless there are none."""
+    """Yield an entry beside the File for bytes that may be half of a rewrite, unless there are none. Raises OSError."""
     source = generation_path(directory, file.ino, generation)
     if _file_size(source) <= 0:
         return
@@ -110,7 +110,7 @@ def _recovered_entries(file: File, directory: Path, generation: int, reason: str
 
 
 def _file_size(path: Path) -> int:
-    """Return the size of a file in bytes, -1 if it is not there or can't be looked at."""
+    """Return the size of a file in bytes, -1 if `stat` fails."""
     try:
         return path.stat().st_size
     except OSError:

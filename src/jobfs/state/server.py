@@ -1,6 +1,6 @@
-"""What is known of a server: one record for all mounts of it, `servers/<hash of its address>.json` below the state directory.
+"""The facts that are known of a server, shared by all its mounts: `servers/<hash of its address>.json` in the state directory.
 
-`jobfs doctor --try` asks for all of it, a mount for what it needs, by the same functions (`trial/`).
+`jobfs doctor --try` finds out all facts, a mount only those that it needs, by the same functions (`trial/`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ log = logging.getLogger("jobfs.state")
 
 
 class ServerFacts(BaseModel):
-    """Facts of one server, the same for every job and key; the defaults say that nothing is known, which is the careful case.
+    """Facts of one server, the same for every job and key. The defaults mean that nothing is known, and are the safe choice.
 
-    `rejects`: whether a create at the path of an existing item of that kind is refused. `moves_keep_updated_at`: a move leaves
-    the item's `updatedAt` alone. `moves_refused`: a move onto an item is refused, None if nobody has asked. `moves_carry`: a
-    directory that is moved takes along what is in it. `ranges`: a part of a file can be downloaded.
+    `rejects`: by kind, whether a create at the path of an existing item is refused. `moves_keep_updated_at`: a move does not
+    change the item's `updatedAt`. `moves_refused`: a move onto an item is refused. `moves_carry`: a move of a directory takes
+    along what is in it. `ranges`: a part of a file can be downloaded. None means that the server was not asked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,7 +36,7 @@ class ServerFacts(BaseModel):
 
 
 class KnownServer:
-    """The facts of the server at `base_url`, in memory and on disk. Every method may be called from any thread."""
+    """The facts of the server at `base_url`, in memory and on the disk. Every method may be called from any thread."""
 
     def __init__(self, state_dir: Path, base_url: str) -> None:
         name = hashlib.blake2b(base_url.encode(), digest_size=12).hexdigest()
@@ -47,7 +47,7 @@ class KnownServer:
             self.facts = ServerFacts()
 
     def learn(self, **found: object) -> None:
-        """Note facts for this mount and for those to come; where the disk refuses, for this mount only."""
+        """Record facts for this mount and later ones; if the disk fails, for this mount only, with a warning in the log."""
         facts = self.facts.model_copy(update=found)
         if facts == self.facts:
             return
@@ -56,4 +56,4 @@ class KnownServer:
             with open_own_directory(self._path.parent, "state", "--state-dir"):
                 self._path.write_text(facts.model_dump_json(), encoding="utf-8")
         except (OSError, UsageError) as error:
-            log.warning("what was found out about the server can't be kept: %s", error)
+            log.warning("facts about the server can't be recorded: %s", error)

@@ -1,4 +1,4 @@
-"""The store: journal and local bytes, and the one step that changes the journal and the tables together (design.md)."""
+"""The store: the journal, the local bytes, and the one step that changes the journal and the tables together (design.md)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Edit = tuple[Record, dict[str, Any]]
 
 
 def edit(record: Record, **changed: Any) -> Edit:
-    """A record with some fields changed, for `State.write`."""
+    """Return an argument for `State.write`: a record, and its fields to change."""
     return record, changed
 
 
 def _check_transition(record: Record, changed: Mapping[str, Any]) -> None:
-    """Raises ValueError for a stage that a Change can't go to."""
+    """Raise ValueError for a change of stage that is not in `TRANSITIONS`."""
     if isinstance(record, Change):
         stage = changed.get("stage", record.stage)
         if stage is not record.stage and stage not in TRANSITIONS[record.stage]:
@@ -31,10 +31,10 @@ def _check_transition(record: Record, changed: Mapping[str, Any]) -> None:
 
 
 class StateStore:
-    """Journal, local bytes, and the tables that follow the journal."""
+    """The journal, the local bytes, and the tables that follow the journal."""
 
     def __init__(self, journal: Journal, local: LocalBytes, index: FileIndex, changes: Changes) -> None:
-        """All four have one lock, the state's."""
+        """All four share one lock, the state's."""
         self.journal = journal
         self.bytes = local
         self._lock = journal.lock
@@ -44,7 +44,7 @@ class StateStore:
         self._syncing = threading.Lock()
 
     def load_records(self) -> tuple[list[File], list[Change]]:
-        """Take the rows of an earlier mount into the tables; nothing of them is shown or run yet."""
+        """Load the rows of an earlier mount, and return them. Its Files are in the index; nothing is shown or run yet."""
         with self._lock:
             files, changes = self.journal.load_records(File), self.journal.load_records(Change)
             self._index.load(files)
@@ -59,7 +59,7 @@ class StateStore:
     def write(
         self, *edits: Edit, remove: Sequence[Record] = (), transaction_id: str = "", is_new: bool = False
     ) -> None:
-        """Change records in one step: the journal has it, then the tables have it, all or nothing (`State.write`)."""
+        """Change records in one step, first in the journal and then in the tables: all of them, or none (`State.write`)."""
         with self._lock:
             for record, changed in edits:
                 _check_transition(record, changed)
@@ -90,14 +90,14 @@ class StateStore:
     # -- the bytes of a File, from the first write until a save sends them
 
     def begin_generation(self, file: File, local: LocalGeneration, **values: Any) -> None:
-        """Record local bytes of a File before they are written: until they are closed, the journal knows whose they are (w).
+        """Record a File's new generation before its first write, so that the journal knows whose bytes these are (w).
 
-        `values`: its other changed fields. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        `values`: other fields of the File to change. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         if file.path is None:
             self.apply_in_memory(file, local=local, **values)
             return
-        # After a restart a scratch file is shown as it was, closed or not.
+        # A local-only file counts as closed from the start, because a restart must show its bytes, closed or not.
         number = "generation" if file.never_sent and not file.generation else "open_generation"
         self.write(edit(file, local=local, **{number: local.generation}, **values), is_new=True)
 
@@ -110,27 +110,29 @@ class StateStore:
         is_new: bool = False,
         **values: Any,
     ) -> None:
-        """Close a File's bytes (w), in one step with `edits`, `remove` and its `values`; bytes that were closed before may go.
+        """Record that a File's bytes are closed (w), in one step with `edits`, `remove` and `values`, other fields of the File.
 
-        Raises FsError(ENOSPC, EIO); then nothing was changed.
+        The earlier generation is retired, unless a save is sending it. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         with file.lock, self._lock:
-            before, change = file.generation, file.change
+            earlier, change = file.generation, file.change
             self.bytes.mark_unsynced(file.ino, local)
             values |= {"generation": local.generation, "size": local.size, "open_generation": 0, "boot": BOOT}
-            # The lock is held since `mark_unsynced`: a sync in between would not find the row that it has to mark.
+            # Both under the lock: a sync between `mark_unsynced` and this write would not find the row whose `boot` it resets.
             self.write(edit(file, **values), *edits, remove=remove, is_new=is_new)
             local.closed_size = local.size
             file.close_count += 1
-            sending = change is not None and change.started and change.generation == before
-            if before not in (0, local.generation) and not sending:
-                self.bytes.remove_after_sync(file.ino, before)
+            sending = change is not None and change.started and change.generation == earlier
+            if earlier not in (0, local.generation) and not sending:
+                self.bytes.remove_after_sync(file.ino, earlier)
 
     def separate_closed_bytes(self, file: File) -> None:
-        """Have the closed bytes of a File alone in their generation. If more was written behind them, they are copied to another
-        one, and the mixed one is the draft then, unless a later one was begun. What was closed of it still never changes.
+        """Give the closed bytes of a File a generation of their own, if others were written behind them.
 
-        The caller has the File's lock, and not the state's. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        The closed bytes are copied to a new generation. The mixed one becomes the open generation, unless a later one is open
+        already. The closed bytes in the mixed generation still never change.
+
+        The caller holds the File's lock, but not the state's. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         mixed = file.generation
         if not mixed or file.never_sent or self.bytes.file_size(file.ino, mixed) <= file.size:
@@ -140,47 +142,48 @@ class StateStore:
         )
         try:
             if not file.boot:
-                closed.sync()  # no loss of power takes what is on the disk already
+                closed.sync()  # the row says that the bytes are on the disk, and must stay true
             with self._lock:
                 if file.boot:
                     self.bytes.mark_unsynced(file.ino, closed)
-                draft = file.open_generation or mixed
-                self.write(edit(file, generation=closed.generation, open_generation=draft), is_new=True)
-                if draft != mixed:
-                    self.bytes.remove_after_sync(file.ino, mixed)  # the draft began with all of it
-                # `local.closed` stays: a loss of power may bring back the row that names the mixed bytes.
+                still_open = file.open_generation or mixed
+                self.write(edit(file, generation=closed.generation, open_generation=still_open), is_new=True)
+                if still_open != mixed:
+                    # The open generation began with a copy of all its bytes.
+                    self.bytes.remove_after_sync(file.ino, mixed)
+                # `local.closed_size` stays: a loss of power may bring back the row that names the mixed generation.
         except FsError:
             closed.discard()
             raise
         closed.release()
 
     def forget_open_generation(self, file: File, *edits: Edit) -> None:
-        """The journal forgets what was written to a File and not closed, in one step with `edits`. Raises FsError(EIO)."""
+        """Remove a File's unclosed bytes from the journal, in one step with `edits`. Raises FsError(EIO)."""
         with self._lock:
             if file.generation or file.item_id:
                 self.write(*edits, edit(file, open_generation=0))
             else:
-                self.write(*edits, remove=[file])  # it was made here: the journal has nothing else of it
+                self.write(*edits, remove=[file])  # a new file: the journal has nothing else of it
                 file.open_generation = 0
 
     def sync(self) -> None:
-        """The protocol's (S): local bytes and journal are on the disk; bytes that no row names go. Raises FsError(EIO)."""
+        """Sync the local bytes and the journal (S), then remove retired bytes, which no row names. Raises FsError(EIO)."""
         deadline.announce_blocking()
         with self._syncing:
-            # Threads that waited here find their bytes on the disk: the first one has synced those of all.
+            # A thread that waited here usually finds its bytes synced: the thread before it synced the bytes of all.
             retired = list(self.bytes.retired)
-            safe = self.bytes.sync()
+            synced = self.bytes.sync()
             with self._lock:
-                there = [(self._index.file_by_number(ino), generation) for ino, generation in safe]
+                owners = [(self._index.file_by_number(ino), generation) for ino, generation in synced]
                 closed = [
                     file
-                    for file, generation in there
+                    for file, generation in owners
                     if file and file.generation == generation and self.bytes.is_synced(file.ino, generation)
                 ]
                 try:
                     self.write(*(edit(file, boot="") for file in closed))
                 except BaseException:
-                    self.bytes.sync_again(safe)
+                    self.bytes.sync_again(synced)
                     raise
             self.journal.sync()
             self.bytes.remove_retired(retired)

@@ -1,29 +1,28 @@
 """The state of a mount: one lock over the index, the Changes and the store (design.md).
 
-`FileIndex` (index.py) knows what is shown where, `Changes` (changes.py) what is under way, `StateStore` (store.py) what is on the
-disk. `State` has what concerns more than one of them: how a File and a Change come and go.
+`FileIndex` (index.py) has what each path shows, `Changes` (changes.py) the unfinished Changes, `StateStore` (store.py) what is on
+the disk. `State` does what concerns more than one of them: it begins and ends Files and Changes.
 
 The life of a File, by what a program does to it::
 
                   write                 close                      the save is placed
-    (none) ─────────────────► written ───────────► unsaved ─────────────────────────────► clean ─────► (none)
+    (none) ─────────────────► written ───────────► unsent ──────────────────────────────► clean ─────► (none)
     an item,          ▲       `local` is newer     `generation` > 0: the journal    │     0: the bytes are the item's;
-    or a free name    │       than `generation`    has it, a Change is to send it   │     what was set here is remembered
+    or a free name    │       than `generation`    has it, a Change will send it    │     attributes are remembered
                       └────────────────────── write ─────┴──────────────────────────┘
-    Written bytes are an `open_generation` in the journal until they are closed: after a kill before that, the next mount shows
-    them beside the File (save/recovery.py). A scratch file or a link is `never_sent`. A directory without an item was made while
-    the server could not be asked. A File without a row is just open, or touched.
+    Until written bytes are closed, they are an `open_generation` in the journal: after a kill, the next mount shows them beside
+    the File (save/recovery.py). A scratch file or a link is `never_sent`. A directory without an item was made during an outage.
+    A File without a row is only open, or has new times that could not be recorded.
 
-The life of a Change; every arrow is one journal write if it has a row. From STAGING and STAGED it may also be DONE::
+The life of a Change; every arrow is one journal write if the Change has a row. STAGING and STAGED may also lead to DONE::
 
     (queued) ───► STAGING ◄───► STAGED ───► PLACED ───► DONE
                      │             │          ▲           ▲
                      └─────────────┴──► CANCELLED ────────┘
-    save/protocol.md, The steps, says what each stage is, and at which of them each verb begins. A `put` that set nothing aside is
-    DONE at once. A File has at most one Change: newer bytes wait in the File, and become the next one when this one is placed or
-    ends.
+    save/protocol.md, The steps, defines the stages, and the stage at which each verb begins. A `put` that set nothing aside skips
+    PLACED. A File has at most one Change. Newer bytes wait in the File, and get a Change when this one is placed or ends.
 
-What a path shows, and the order of the locks, are told in design.md.
+design.md says what a path shows, and in which order the locks are taken.
 """
 
 from __future__ import annotations
@@ -50,12 +49,12 @@ from jobfs.state.store import Edit, StateStore, edit
 
 
 class State:
-    """What this machine knows more than the server. Every method may be called from any thread."""
+    """What this machine knows beyond the server. Every method may be called from any thread."""
 
     def __init__(self, directory: Path, keep_saves: int = MOST_FILES) -> None:
-        """`directory`: the state directory of this mount; `keep_saves`: of how many files the last save is kept.
+        """`directory`: the state directory of this mount. `keep_saves`: for how many files the last save is kept.
 
-        Raises UsageError if its journal can't be used.
+        Raises UsageError if the journal can't be used.
         """
         self.saves = CopyStore(directory / SAVES, most=keep_saves, lifetime=SAVES_LIFETIME)
         self.bases = CopyStore(directory / BASES)
@@ -67,20 +66,20 @@ class State:
         self.store = StateStore(self.journal, self.bytes, self.index, self.changes)
         self.reservations = self.changes.reservations
         self.read_log = ReadLog(self.lock)
-        #: Files that programs have open, by number.
+        #: By number: the Files that programs have open.
         self.opened: dict[int, File] = {}
-        #: Files whose close could not be recorded because the disk was full: that is tried again.
+        #: Files whose close could not be recorded, as on a full disk. The background tries again.
         self.unclosed: set[File] = set()
 
     def close(self) -> None:
-        """Close the journal and what is kept; the records and the copies stay."""
+        """Close the journal and the stores of copies; what they hold stays on the disk."""
         self.journal.close()
         self.saves.close()
         self.bases.close()
 
     @property
     def overrides_namespace(self) -> bool:
-        """True if any path may show something else than the namespace says."""
+        """True if any path may show something other than the namespace has there."""
         return self.index.overrides_namespace or bool(self.changes)
 
     # -- one step
@@ -88,64 +87,64 @@ class State:
     def write(
         self, *edits: Edit, remove: Sequence[Record] = (), transaction_id: str = "", is_new: bool = False
     ) -> None:
-        """One step: the journal has it, then the tables have it, all or nothing.
+        """Change records in one step, first in the journal and then in the tables: all of them, or none.
 
-        `edits`: records with their changed fields; `remove`: records whose rows go, if they have one; a Change ends with its row.
-        `transaction_id`, `is_new`: see Journal.write. Raises FsError; ValueError for a stage that a Change can't go to.
+        `edits`: records with their changed fields (`edit`). `remove`: records whose rows are removed; a Change among them ends.
+        `transaction_id`, `is_new`: see `Journal.write`. Raises FsError; ValueError for a transition that is not in `TRANSITIONS`.
         """
         self.store.write(*edits, remove=remove, transaction_id=transaction_id, is_new=is_new)
 
     def apply_in_memory(self, record: File | Change, **changed: Any) -> None:
-        """Change a record in the tables only: the journal need not know of that, or knows it already.
+        """Change a record in the tables only, because the journal has the change already, or does not need it.
 
-        Raises ValueError for a stage that a Change can't go to; then nothing was changed.
+        Raises ValueError for a transition that is not in `TRANSITIONS`; then nothing was changed.
         """
         self.store.apply_in_memory(record, **changed)
 
     # -- copies for a person who wants them back (copies.py)
 
     def forget_copies(self, path: str) -> None:
-        """Remove the copies that are kept of a path."""
+        """Remove the copies of a path."""
         for store in (self.saves, self.bases):
             store.drop(path)
 
     def rename_copies(self, old: str, new: str, *, directory: bool) -> None:
-        """Give the copies of a path, or of all below a `directory`, its new path."""
+        """Move the copies of `old` to the path `new`; for a `directory`, those of all files below it."""
         for store in (self.saves, self.bases):
             store.rename(old, new, directory=directory)
 
     # -- the life of a File
 
     def file_for_item(self, item: Item) -> File:
-        """The File of an item, made if need be. Without a handle or a row it is forgotten again (`forget_if_unused`)."""
+        """Return the File of an item, made if necessary. `forget_if_unused` removes a new one that was not opened or recorded."""
         with self.lock:
             return self.index.open(item)
 
     def new_local_file(self, kind: Kind, path: str) -> File:
-        """A File that is only here; not in the tables yet (`add_file`)."""
+        """Return a new File without an item. It is not in the tables yet (`add_file`)."""
         return File(secrets.randbits(62) << 1 | 3, kind, path)
 
     def add_file(self, file: File) -> None:
-        """Know a File."""
+        """Add a File to the index."""
         with self.lock:
             self.index.add(file)
 
     def drop_files(self, *files: File) -> None:
-        """Forget Files with their rows (those that are open live on with their handles). Raises FsError(EIO)."""
+        """Remove Files and their rows; those that are open continue to serve their handles. Raises FsError(EIO)."""
         with self.lock:
             self.write(remove=files)
             for file in files:
                 self.index.remove(file)
 
     def ensure_known(self, file: File) -> bool:
-        """Know a File again that may just have been let go of; False if its item has another File by now."""
+        """Add a File again if `forget_if_unused` has just removed it; False if its number belongs to another File now."""
         with self.lock:
             if self.index.file_by_number(file.ino) is None:
                 self.index.add(file)
             return self.index.file_by_number(file.ino) is file
 
     def forget_if_unused(self, file: File) -> None:
-        """Forget a File that nothing needs: not open, without a row, and with nothing of its own."""
+        """Remove a File that nothing needs: one without handle, row, Change and local content."""
         with self.lock:
             if file.handles or file.recorded or file.change is not None:
                 return
@@ -153,7 +152,7 @@ class State:
                 self.index.remove(file)
 
     def unlink_file(self, file: File) -> None:
-        """A File has lost its name: its row goes, its Change ends; if open, it lives on with its handles. Raises FsError(EIO)."""
+        """Take the name from a File: remove its row and end its Change. An open one keeps its bytes. Raises FsError(EIO)."""
         with file.lock, self.lock:
             self.write(remove=[file] if file.change is None else [file, file.change])
             self.unclosed.discard(file)
@@ -171,14 +170,14 @@ class State:
                 self.drop_files(file)
 
     def forget_item(self, item_id: str) -> None:
-        """The item is gone from the server: forget what was remembered of it. Raises FsError(EIO)."""
+        """Forget the remembered attributes of an item that is gone from the server. Raises FsError(EIO)."""
         with self.lock:
             if (file := self.index.file_by_item_id(item_id)) is None:
                 return
             if file.has_only_attributes:
                 self.drop_files(file)
                 return
-            # Open, or changed here: a file of its own from now on.
+            # It is open or was changed here, and remains as a File without an item.
             self.apply_in_memory(file, item_id="")
             if not (file.generation or file.open_generation):
                 self.write(remove=[file])
@@ -186,7 +185,10 @@ class State:
     # -- the life of a Change
 
     def plan_change(self, verb: Verb, target: str, file: File | None = None, **values: Any) -> Change:
-        """A Change in the tables, without a row; it runs once it is queued."""
+        """Return a new Change, which is in the tables but has no row yet; it runs once it is queued.
+
+        `values`: its other fields.
+        """
         with self.lock:
             change = Change(
                 self.journal.next_number(), verb, target, ino=file.ino if file is not None else 0,
@@ -199,14 +201,14 @@ class State:
             return change
 
     def end_change(self, change: Change) -> None:
-        """Nothing is left to do for a Change: it shows nothing any more, and its row goes. Raises FsError(EIO)."""
+        """End a Change: remove its row and its overrides. Raises FsError(EIO)."""
         self.write(remove=[change])
 
     def cancel_change(self, change: Change, *, remove: Sequence[Record] = (), **values: Any) -> None:
-        """Stop a Change that was begun: cleanup takes back what it did on the server. Raises FsError(EIO).
+        """Cancel a Change that was started; cleanup undoes what it did on the server. Raises FsError(EIO).
 
-        `remove`, `values`: records that go, and its other changed fields, in the same step. If its File still has bytes to be
-        sent, they are another Change, which waits for this one.
+        `remove`: records to remove in the same step; `values`: its other changed fields. If its File still has unsent bytes, they
+        get another Change, which waits for this one.
         """
         with self.lock:
             file = change.file
@@ -215,12 +217,12 @@ class State:
                 return
             file.change = None
             if change.generation not in (0, file.generation):
-                # Newer bytes waited behind it.
+                # The File has newer bytes: nothing needs those of this Change.
                 self.bytes.remove_after_sync(file.ino, change.generation)
 
     @contextmanager
     def run_here(self, verb: Verb, target: str, **values: Any) -> Iterator[Change]:
-        """A Change that the caller carries out itself; cleanup that is left afterwards is the queue's."""
+        """Plan a Change for the caller to run inside the block; afterwards, the queue does the cleanup that is left."""
         until = deadline.current_deadline() or deadline.Deadline(deadline.UNBOUNDED)
         change = self.plan_change(verb, target, started=True, deadline=until, **values)
         try:
@@ -235,17 +237,17 @@ class State:
     # -- what the state says
 
     def backlog(self, under: str = "") -> Backlog:
-        """What was acknowledged at or below a path and is not on the server."""
+        """Return the backlog at or below the path `under`."""
         with self.lock:
             return collect_backlog(self.index.all_files(), self.changes.values(), under, self.unclosed)
 
     # -- remembered attributes (vfs/semantics.md 2)
 
     def set_times(self, item: Item, *, content: bool = False, is_new: bool = False) -> int:
-        """Set an item's change time to now (`content`: its mtime too; `is_new`: all its times); returns it, in ns since the
-        epoch.
+        """Set an item's ctime to now (`content`: and its mtime; `is_new`: all its times); return it, in ns since the epoch.
 
-        The journal gets it too, if it has room; for a File whose bytes are here, once these are closed.
+        The journal gets the times if the disk has room, but not those of an implicit directory. If the item's File overrides the
+        server, its next close records them.
         """
         with self.lock:
             file = self.file_for_item(item)

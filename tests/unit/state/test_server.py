@@ -40,4 +40,4 @@ def test_facts_that_the_disk_refuses_are_known_to_this_mount(
     known = KnownServer(tmp_path, URL)
     known.learn(ranges=True)
     assert known.facts.ranges
-    assert re.match(f"what was found out about the server can't be kept: .*{why}", caplog.messages[0])
+    assert re.match(f"facts about the server can't be recorded: .*{why}", caplog.messages[0])

@@ -1,4 +1,4 @@
-"""The entry point: runs a command and turns its outcome into one sentence and an exit code."""
+"""The entry point: runs a command, and turns its outcome into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ UNEXPECTED = 70
 
 
 def main() -> int:
-    """Run the command line; the exit code: 2 for bad input, 70 for an unexpected error."""
-    # httpx's own command line is not needed here: it would load rich, which takes as long as all of httpx.
+    """Run the command line; return the exit code: that of the command, 2 for bad input, 70 for an unexpected error."""
+    # Keep httpx from loading its own command line, and with it rich, which takes as long as all of httpx.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     _prepare_streams()
     try:
@@ -58,9 +58,9 @@ def _prepare_streams() -> None:
 
 
 def _discard_unwritten_output() -> None:
-    """Discard buffered output that can't be written: its reader is gone, or a disk is full.
+    """Discard buffered output that can't be written, because its reader is gone or a disk is full.
 
-    When the interpreter ends it would fail again, and the exit code would be 120.
+    Otherwise the interpreter would try again when it ends, fail, and exit with 120.
     """
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
@@ -73,7 +73,7 @@ def _discard_unwritten_output() -> None:
 def _report_unexpected(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         return 1
-    if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # raised by os.getcwd
         return _print_and_return("the directory you are in was removed: go to another one", 2)
     return _print_and_return(f"unexpected {type(error).__name__}: {error}{_save_traceback()}", UNEXPECTED)
 
@@ -81,13 +81,13 @@ def _report_unexpected(error: Exception) -> int:
 def _print_and_return(message: str, code: int) -> int:
     from jobfs.cli.screen import print_escaped
 
-    with contextlib.suppress(OSError):  # the exit code still says what came of it
+    with contextlib.suppress(OSError):  # the exit code still shows the outcome
         print_escaped(f"jobfs: {' '.join(message.split())}", err=True)
     return code
 
 
 def _save_traceback() -> str:
-    """Write the traceback to a file of the user's own. Returns in words where it is."""
+    """Write the traceback to a file that only the user can read; return a phrase with its path, "" if that fails."""
     trace = traceback.format_exc()
     try:
         handle, path = tempfile.mkstemp(prefix="jobfs-", suffix=".log")

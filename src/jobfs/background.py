@@ -1,4 +1,4 @@
-"""Background threads that run one task again and again and survive whatever a single run raises."""
+"""Background threads: each repeats one task, and survives whatever a run raises."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from jobfs.errors import ApiError, JobfsError
 
 _log = logging.getLogger("jobfs.background")
 
-#: Expected errors, whose sentence suffices in the log; any other is logged with its traceback.
+#: Expected errors, of which the log gets the message only; any other is logged with its traceback.
 _EXPECTED = (JobfsError, OSError)
 
 
 class Background:
     """A daemon thread that calls `task` until it is stopped.
 
-    `task` returns the seconds to pause before its next run. A run that raises is logged and repeated after `retry` seconds; an
-    error that every run raises is logged once, until a run succeeds. `first`: seconds before the first run.
+    `task` returns the seconds until its next run. `first`: the seconds before the first run. `retry`: the seconds until the next
+    run after an error. An error is logged; if later runs raise the same one, it is logged again only after a success.
     """
 
     def __init__(
@@ -26,16 +26,16 @@ class Background:
     ) -> None:
         self._name, self._task, self._first, self._retry = name, task, first, retry
         self._logged = ""
-        #: Set once the thread must end; a task that waits should wait for this too.
+        #: Set when the thread must end; a task that waits should also end its wait for this.
         self.stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread. Raises RuntimeError if the process may have no more of them."""
+        """Start the thread. Raises RuntimeError if the process can't have another."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin no further run. Does not wait for the one under way."""
+        """Begin no further run. Does not wait for the current one."""
         self.stopping.set()
 
     def join(self, timeout: float | None = None) -> None:
@@ -56,7 +56,7 @@ class Background:
     def _log(self, error: Exception) -> None:
         if repr(error) != self._logged and not self.stopping.is_set():
             self._logged = repr(error)
-            # The status says that the server can't be asked, or refuses.
+            # The status shows errors of the server, too.
             level = logging.INFO if isinstance(error, ApiError) else logging.ERROR
             traceback = not isinstance(error, _EXPECTED)
             _log.log(level, "%s failed and is repeated: %s", self._name, error, exc_info=traceback)

@@ -1,8 +1,8 @@
-"""The control socket: how `jobfs status` and its like reach a running mount, without going through the mount.
+"""The control socket, by which `jobfs status` and other commands reach a running mount without a call to its file system.
 
-JSON lines over a Unix socket in the mount's slot. A request is one line, `{"call": name, "args": {…}}`; the
-answer is any number of `{"progress": [files, all files, bytes, all bytes]}`, `{"say": sentence}` and `{"tell": …}`,
-and then one `{"result": …}` or `{"error": sentence, "errno": number}`. Only the same user, and root, can connect.
+The protocol is JSON lines over a Unix socket in the mount's state directory. A request is one line: `{"call": name, "args":
+{…}}`. The answer is any number of `{"progress": [files, all files, bytes, all bytes]}`, `{"say": sentence}` and `{"tell":
+event}`, then one `{"result": …}` or `{"error": sentence, "errno": number}`. Only the same user and root can connect.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ _log = logging.getLogger("jobfs.control")
 
 SOCKET = "control.sock"
 _LONGEST = 1 << 20
-#: Seconds until the next try when descriptors, memory or threads are short for a while.
+#: How long to wait for descriptors, memory or threads that are short, in seconds.
 _SHORTAGE = 0.05
 
 
 class NoMountError(JobfsError):
-    """No running mount answers there."""
+    """No running mount answers at a control socket."""
 
 
 class Conversation:
-    """One request being answered, as its handler sees it."""
+    """The connection of one call, by which its handler sends messages before the result."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
     def send_progress(self, sent: SendProgress) -> None:
-        """Tell the other side how far the work is; never raises, for the work goes on without a listener too."""
+        """Send the progress. Never raises, because the work continues without a caller."""
         self._send({"progress": sent})
 
     def send_sentence(self, sentence: str) -> None:
-        """Tell the other side's user something while the work goes on; never raises."""
+        """Send a sentence for the user. Never raises."""
         self._send({"say": sentence})
 
     def send_event(self, event: Mapping[str, Any]) -> None:
-        """Tell the other side what it has asked for; never raises. If it does not read for ten seconds, this hangs up."""
+        """Send an event. Never raises; hangs up if the caller does not read for ten seconds."""
         try:
             self._connection.sendall(_encode_line({"tell": event}))
         except OSError:
@@ -58,7 +58,7 @@ class Conversation:
                 self._connection.shutdown(socket.SHUT_RDWR)
 
     def is_gone(self) -> bool:
-        """True if the other side has hung up."""
+        """Return whether the caller has hung up."""
         waiting = select.poll()
         waiting.register(self._connection, select.POLLIN)
         try:
@@ -75,7 +75,10 @@ Handler = Callable[[dict[str, Any], Conversation], Any]
 
 
 class ControlServer:
-    """Answers calls with `handlers`, a thread for each. The socket is made anew in `directory`, mode 0600."""
+    """The server of the control socket in `directory`: it answers calls by `handlers`, each in a thread of its own.
+
+    The socket is made with mode 0600, and replaces an old one.
+    """
 
     def __init__(self, directory: Path, handlers: Mapping[str, Handler]) -> None:
         self._directory = directory
@@ -92,7 +95,7 @@ class ControlServer:
         self._accepting.start()
 
     def close(self, timeout: float = 2.0) -> None:
-        """Take no more calls, and let those being answered end within `timeout` seconds."""
+        """Accept no more calls, and wait up to `timeout` seconds for those that are being answered."""
         end = time.monotonic() + timeout
         self._accepting.stop()
         with contextlib.suppress(OSError):
@@ -105,7 +108,7 @@ class ControlServer:
             thread.join(max(end - time.monotonic(), 0.0))
 
     def _accept(self) -> float:
-        """Answer the next call, on a thread of its own. Raises OSError, RuntimeError where descriptors or threads are short."""
+        """Accept the next call, and start a thread that answers it. Raises OSError, RuntimeError if resources are short."""
         connection, _ = self._listener.accept()
         threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
         return 0.0
@@ -146,16 +149,17 @@ def call_mount(
     on_sentence: Callable[[str], None] | None = None,
     on_event: Callable[[Any], None] | None = None,
 ) -> Any:
-    """What the mount of the slot `directory` answers; `on_progress`, `on_sentence` and `on_event` get its messages meanwhile.
+    """Call the mount with the state directory `directory`, and return its result.
 
-    Raises NoMountError if its process is gone, or says nothing for `timeout` seconds; FsError if it refuses.
+    `on_progress`, `on_sentence` and `on_event` get the messages that come before the result. Raises NoMountError if the process
+    of the mount is gone or sends nothing for `timeout` seconds, FsError if the mount answers with an error.
     """
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(timeout)
             with _short_address(directory) as address:
                 connection.connect(address)
-            # A mount that refuses at once may hang up before it reads this; its answer can be read all the same.
+            # A mount that answers with an error at once may hang up before it reads this; its answer can still be read.
             with contextlib.suppress(BrokenPipeError):
                 connection.sendall(_encode_line({"call": name, "args": dict(args or {})}))
             return _read_result(
@@ -197,7 +201,7 @@ def _encode_line(message: Mapping[str, Any]) -> bytes:
 
 @contextlib.contextmanager
 def _short_address(directory: Path) -> Iterator[str]:
-    """The socket's address by way of a descriptor: a long path would not fit in 108 bytes."""
+    """Yield an address of the socket by way of a descriptor, because a long path would not fit into its 108 bytes."""
     handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{handle}/{SOCKET}"

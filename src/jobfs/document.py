@@ -1,8 +1,8 @@
-"""What programs get of a mount: its status (`jobfs status --json`, `.jobfs/status.json`), its changes (`jobfs watch --json`).
+"""The JSON that a mount gives to programs: its status, and the events of `jobfs watch --json`.
 
-`jobfs status --json` prints {"mounts": […]}, the mounts that answer; `.jobfs/status.json` is one element of that list.
-Sizes in bytes; durations and ages in seconds; `null` where something is not known, or does not apply. Names of fields stay, and
-`schema` grows when one of them goes or changes its meaning; new ones may come at any time.
+`jobfs status --json` prints {"mounts": […]}, with the mounts that answer; `.jobfs/status.json` is one element of that list. Sizes
+are in bytes, durations and ages in seconds; `null` means that a value is not known or does not apply. New fields may be added at
+any time. `schema` grows when a field is removed or changes its meaning.
 """
 
 from __future__ import annotations
@@ -15,166 +15,170 @@ from jobfs.settings import shell_command
 
 SCHEMA = 5
 
-#: What is said of files that failed.
+#: The note beside a failed file in a list of paths.
 REFUSED = "refused by the server: jobfs retry, or jobfs discard"
 
-#: Statuses of a job that has ended (API reference, GET workspace_instance/). Its owner may continue it, with another status.
+#: The statuses of a job that has ended (API reference, GET workspace_instance/). Its owner may continue it; then it has another.
 ENDED = frozenset({"completed", "exceededMaxSteps", "failed", "canceled", "expired"})
-#: The status of a job that asks its owner for something.
+#: The status of a job that waits for a reply of its owner.
 ASKING = "requestInteractiveToolResult"
 
 
 class JobStatus(TypedDict):
-    """The job as the server described it last."""
+    """The job as the server reported it last."""
 
-    status: Annotated[str | None, "as the server says"]
+    status: Annotated[str | None, "as the server reports it"]
     ended: Annotated[
-        bool | None, "true while the job is at an end, whichever; false again if its owner continues it"
+        bool | None, "true once the job has ended, in whatever way; false again if its owner continues it"
     ]
-    current_step: Annotated[int | None, "as the server says"]
-    total_steps: Annotated[int | None, "as the server says"]
-    model: Annotated[str | None, "as the server says"]
-    tokens: Annotated[int | None, "what it has used, in all"]
-    age: Annotated[float | None, "how long ago the server said so"]
+    current_step: Annotated[int | None, "as the server reports it"]
+    total_steps: Annotated[int | None, "as the server reports it"]
+    model: Annotated[str | None, "as the server reports it"]
+    tokens: Annotated[int | None, "how many it has used in all"]
+    age: Annotated[float | None, "how long ago the server reported this"]
 
 
 class ServerStatus(TypedDict):
-    """How the server has been answering."""
+    """How the server has answered so far."""
 
-    answering: Annotated[bool, "whether it answered what was asked last"]
+    answering: Annotated[bool, "true if it answered the last request"]
     key_refused: Annotated[bool, "true if it refuses the API key"]
-    latency: Annotated[float | None, "until an answer begins, on average"]
+    latency: Annotated[float | None, "the average time until a reply begins"]
     last_error: Annotated[str | None, "why the last request failed"]
-    requests: Annotated[int, "how many were made"]
-    stale: Annotated[bool, "true while it can't be asked and what is known is shown"]
+    requests: Annotated[int, "how many requests were made"]
+    stale: Annotated[bool, "true while it can't be asked, and the mount shows what it knows"]
 
 
 class CacheStatus(TypedDict):
     """The content cache."""
 
-    bytes: Annotated[int, "what it takes on the disk"]
+    bytes: Annotated[int, "how much of the disk it uses"]
     refused: Annotated[
         str | None,
-        "why its disk takes no bytes: four files of up to 16 MiB can be read then; null if it does",
+        "why its disk takes no bytes, while only files of up to 16 MiB can be read, four at a time; null if it does",
     ]
 
 
 class WatchStatus(TypedDict):
-    """The programs on this machine that watch what the job does, and what that costs."""
+    """The programs on this machine that watch what the job does, and what they cost."""
 
     programs: Annotated[int, "how many watch now, by inotify or by jobfs watch"]
-    told: Annotated[int, "how many changes were told, in all"]
+    told: Annotated[int, "how many changes were reported to them in all"]
     requests: Annotated[
-        int, "about how many were made for them: to list the workspace each effective_ttl while there is one"
+        int,
+        "about how many requests they cost: while there is one, the workspace is listed every effective_ttl",
     ]
 
 
 class Unsent(TypedDict):
-    """A file that the server does not have yet, or refuses."""
+    """A change that the server does not have yet, or has refused."""
 
-    path: Annotated[str, "where"]
-    size: Annotated[int, "how much"]
-    sent: Annotated[int, "how much of it is on its way to the server, or there"]
-    age: Annotated[float | None, "since it was closed"]
-    attempts: Annotated[int, "how often it was tried"]
-    reason: Annotated[str, "why it waits or failed"]
+    path: Annotated[str, "the path in the workspace"]
+    size: Annotated[int, "how many bytes are unsent"]
+    sent: Annotated[int, "how many of these the current attempt has sent"]
+    age: Annotated[float | None, "since the first close that is unsent; null if there was none"]
+    attempts: Annotated[int, "how many attempts have failed"]
+    reason: Annotated[str, "why it waits or has failed"]
     state: Annotated[
-        str, "dirty: changed, and not begun; staging, staged: waits, or is half done; uploading; failed"
+        str,
+        "dirty: not begun; staging, staged: begun, and waiting; uploading: being sent; failed: refused by the server",
     ]
 
 
 class CleanupEntry(TypedDict):
-    """A save of which something is left on the server."""
+    """A finished or cancelled save that has left hidden items on the server."""
 
-    path: Annotated[str, "of which file"]
-    age: Annotated[float, "since it was closed"]
+    path: Annotated[str, "the file that was saved"]
+    age: Annotated[float, "since the file was closed"]
 
 
 class ConflictEntry(TypedDict):
-    """A second version."""
+    """A second version of a file, which was kept beside it."""
 
-    path: Annotated[str, "where it is"]
-    origin: Annotated[str, "of which file"]
-    reason: Annotated[str, "whose version is whose"]
-    diff: Annotated[str | None, "the shell command that compares the two; null if that file is gone"]
+    path: Annotated[str, "the second version"]
+    origin: Annotated[str, "the file"]
+    reason: Annotated[str, "which of them has whose version"]
+    diff: Annotated[str | None, "the shell command that compares the two; null if the file is gone"]
     merge: Annotated[
         str | None,
-        "the command that merges it into that file; null if that is gone, or where nothing is known that both began with",
+        "the command that merges it into the file; null if the file is gone, or their common base is not known",
     ]
 
 
 class PathProblem(TypedDict):
-    """A path, and what is the matter with it."""
+    """A path with a problem."""
 
-    path: Annotated[str, "which"]
-    reason: Annotated[str, "why"]
+    path: Annotated[str, "the path"]
+    reason: Annotated[str, "the problem"]
 
 
 class EndedMountEntry(TypedDict):
-    """What an ended mount has left on this machine."""
+    """An ended mount that has left unsent work on this machine."""
 
     path: Annotated[str, "its state directory"]
     directory: Annotated[str | None, "where it was mounted"]
-    left: Annotated[int | None, "how many changes are not finished; null if its journal can't be read"]
+    left: Annotated[int | None, "how many changes are unfinished; null if its journal can't be read"]
 
 
 class Status(TypedDict):
-    """The whole document."""
+    """The status of one mount."""
 
     schema: Annotated[int, "5"]
     problems: Annotated[
-        list[str], "sentences: what does not go away without a person; the exit code is 1 if there is any"
+        list[str], "sentences on what needs a person; the exit code of jobfs status is 1 if there is any"
     ]
     directory: Annotated[str, "where it is mounted"]
     job_id: Annotated[str, "the job that is mounted"]
-    base_url: Annotated[str, "the server that has it"]
+    base_url: Annotated[str, "the address of the server"]
     pid: Annotated[int, "the process that serves it"]
-    read_only: Annotated[bool, "true if it refuses everything that writes"]
-    state_dir: Annotated[str, "where its unsent work is"]
-    log: Annotated[str, "the file that its log goes to; journal; stderr"]
+    read_only: Annotated[bool, "true if it refuses all writes"]
+    state_dir: Annotated[str, "the directory with its unsent work"]
+    log: Annotated[str, "where its log goes: the path of a file, journal, or stderr"]
     job: JobStatus
     server: ServerStatus
     items: Annotated[int | None, "how many files and directories the workspace has"]
     snapshot_age: Annotated[float | None, "how old the listing is"]
-    effective_ttl: Annotated[float, "how old it may be: as --ttl says, or five times what listings take"]
-    listing_seconds: Annotated[float, "how long the last one took"]
+    effective_ttl: Annotated[float, "how old it may be: --ttl, or five times as long as a listing takes"]
+    listing_seconds: Annotated[float, "how long the last listing took"]
     listing_error: Annotated[str | None, "why the last listing failed, or why the server can't be asked"]
     cache: CacheStatus
     watching: WatchStatus
     taken_up: Annotated[list[str], "what an earlier mount had left and this one took up, a line each"]
-    unsent: Annotated[list[Unsent], "what is not on the server"]
-    failed: Annotated[list[Unsent], "those of them that it has refused"]
+    unsent: Annotated[list[Unsent], "what the server does not have"]
+    failed: Annotated[list[Unsent], "those of unsent that the server has refused"]
     cleaning: Annotated[
         list[CleanupEntry],
-        "saves that are on the server, and of which something is left to be tidied up there",
+        "saves of which hidden items are left on the server, until cleanup deletes them",
     ]
     conflicts: Annotated[
         list[ConflictEntry], "second versions that were kept, until they are deleted or renamed"
     ]
     shadowed: Annotated[list[PathProblem], "items hidden behind another one"]
     hostile: Annotated[list[PathProblem], "items whose names can't be shown"]
-    foreign_hidden: Annotated[list[PathProblem], "saves that another mount left unfinished"]
-    other_slots: Annotated[list[EndedMountEntry], "ended mounts of this job that have left something here"]
+    foreign_hidden: Annotated[list[PathProblem], "hidden items of saves that another mount left unfinished"]
+    other_slots: Annotated[
+        list[EndedMountEntry], "ended mounts of this job that have left unsent work on this machine"
+    ]
 
 
 class WatchEvent(TypedDict):
-    """One change, as `jobfs watch` tells it."""
+    """One line of `jobfs watch --json`."""
 
     time: Annotated[float, "when it was seen, in seconds since 1970"]
-    mount: Annotated[str, "where it is mounted"]
+    mount: Annotated[str, "where the mount is"]
     what: Annotated[
         str,
-        "created, changed, deleted, renamed: by the job; job: its status or step is another, or is told first (reason: "
-        "continued, if it had ended); conflict: a "
-        "second version was kept; failed: a save was refused; server: the workspace can't be listed any more, or can again; "
-        "missed: changes came faster than they were read, and some are not told",
+        "created, changed, deleted, renamed: by the job; job: its status or step at the start, and whenever one of them changes "
+        "(reason: continued, if it had ended); conflict: a second version was kept; failed: a save was refused; server: the "
+        "workspace can no longer be listed, or can be listed again; missed: changes came faster than they were read, and some "
+        "were left out",
     ]
-    path: Annotated[str | None, "of which file or directory"]
-    old: Annotated[str | None, "the path before, of what was renamed"]
+    path: Annotated[str | None, "the file or directory"]
+    old: Annotated[str | None, "for renamed: the path before"]
     directory: Annotated[bool, "true if it is a directory"]
-    size: Annotated[int | None, "of a file, as far as it is known"]
-    reason: Annotated[str | None, "why, in words"]
-    job: Annotated[JobStatus | None, "of job: as in the status"]
+    size: Annotated[int | None, "the size of a file, if known"]
+    reason: Annotated[str | None, "the reason, in words"]
+    job: Annotated[JobStatus | None, "for job: as in the status"]
 
 
 def make_event(
@@ -188,7 +192,7 @@ def make_event(
     reason: str | None = None,
     job: JobStatus | None = None,
 ) -> WatchEvent:
-    """A change that is seen now, in the mount that has this status."""
+    """Return an event of now, in the mount that has this status."""
     return {
         "time": time.time(), "mount": status["directory"], "what": what, "path": path, "old": old, "directory": directory,
         "size": size, "reason": reason, "job": job,
@@ -196,7 +200,7 @@ def make_event(
 
 
 def events_between(before: Status | None, now: Status) -> Iterator[WatchEvent]:
-    """What is another in a status than `before`, and concerns who watches. Of the first one only the job is told."""
+    """Yield the events by which a status differs from the one `before`; if that is None, only the job as it is."""
     yield from _job_events(before, now)
     if before is None:
         return
@@ -229,7 +233,10 @@ def _job_progress(job: JobStatus) -> tuple[str | None, int | None, int | None]:
 
 
 def list_problems(status: Status, recovery: str) -> list[str]:
-    """One sentence for each thing in a status that needs a person; `recovery`: the command for what ended mounts have left."""
+    """Return a sentence for each problem in a status that needs a person.
+
+    `recovery`: the command that sends what ended mounts have left.
+    """
     found = []
     server, failed, conflicts = status["server"], len(status["failed"]), len(status["conflicts"])
     if server["key_refused"]:
@@ -245,8 +252,8 @@ def list_problems(status: Status, recovery: str) -> list[str]:
         retry = shell_command("retry", status["directory"])
         found.append(f"{failed} failed: refused by the server: {retry}, or jobfs discard FILE")
     if conflicts:
-        told = "a second version was kept: compare, merge, or delete what is not wanted"
-        found.append(f"{conflicts} conflict{'s' if conflicts > 1 else ''}: {told}")
+        advice = "a second version was kept: compare, merge, or delete the one that is not wanted"
+        found.append(f"{conflicts} conflict{'s' if conflicts > 1 else ''}: {advice}")
     return found + [
         f"an ended mount at {slot['directory']} has left unsent work in {slot['path']}: {recovery}"
         for slot in status["other_slots"]
@@ -254,12 +261,12 @@ def list_problems(status: Status, recovery: str) -> list[str]:
 
 
 def describe_kept(left: Sequence[Any]) -> str:
-    """What is left when a mount ends, in one line, "" if nothing is."""
+    """Return one line on what is unsent when a mount ends, "" if nothing is."""
     return f"{len(left)} unsent: kept for the next mount of this job: {describe_paths(left)}" if left else ""
 
 
 def describe_paths(left: Sequence[Any], most: int = 10) -> str:
-    """The paths in `left`, or in its entries, in one line; refused files, which are not tried again by themselves, are marked."""
+    """Return the paths of unsent entries in one line, at most `most` of them; those that the server has refused are marked."""
     paths = [entry["path"] + f" ({REFUSED})" * (entry.get("state") == "failed") for entry in left]
     more = f" and {len(paths) - most} more" if len(paths) > most else ""
     return ", ".join(paths[:most]) + more

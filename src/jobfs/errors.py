@@ -1,4 +1,4 @@
-"""The error tree: each class has an errno (vfs/semantics.md 5) and a message a user can act on."""
+"""The error tree. Each error has an errno (vfs/semantics.md 5), and a message that a user can act on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 
 class JobfsError(Exception):
-    """Base of every error that jobfs raises on purpose; `errno` is what a program in the mount sees."""
+    """The base of all errors that jobfs raises on purpose; `errno` is the one that a program in the mount gets."""
 
     errno: int = _errno.EIO
 
@@ -25,25 +25,25 @@ _Error = TypeVar("_Error", bound=JobfsError)
 
 
 def copy_error(error: _Error) -> _Error:
-    """A copy of `error` to raise once more, or in another thread, without the frames that `error` itself holds on to."""
+    """Return a copy of `error`, without its traceback, to raise again or in another thread."""
     fresh = type(error).__new__(type(error), *error.args)
     fresh.__dict__.update(error.__dict__)
     return fresh
 
 
 class UsageError(JobfsError, errno=_errno.EINVAL):
-    """Bad input; the message is the one sentence the user reads, with the remedy."""
+    """Bad input. The message is all that the user reads: one sentence, with the remedy."""
 
 
 class FsError(JobfsError):
-    """An operation refused by jobfs itself, with the errno that the caller gets."""
+    """An operation that jobfs itself refuses."""
 
     def __init__(self, errno: int, message: str = "") -> None:
         super().__init__(message or os.strerror(errno), errno=errno)
 
 
 class ApiError(JobfsError):
-    """The failure of one request; `status` is the HTTP status if any."""
+    """The failure of one request; `status`: the HTTP status, None if there was no reply."""
 
     def __init__(self, message: str, *, status: int | None = None, errno: int | None = None) -> None:
         super().__init__(message, errno=errno)
@@ -51,7 +51,7 @@ class ApiError(JobfsError):
 
 
 class BadRequestError(ApiError):
-    """400 with a reason that has no class of its own."""
+    """400, for a reason that has no class of its own."""
 
 
 class PathExistsError(BadRequestError, errno=_errno.EEXIST):
@@ -59,7 +59,7 @@ class PathExistsError(BadRequestError, errno=_errno.EEXIST):
 
 
 class NoDirectoryError(BadRequestError, errno=_errno.ENOENT):
-    """400 "Directory not found": the parent directory is not there."""
+    """400 "Directory not found": the parent directory does not exist."""
 
 
 class InvalidPathError(BadRequestError, errno=_errno.EINVAL):
@@ -71,15 +71,15 @@ class UnauthorizedError(ApiError, errno=_errno.EACCES):
 
 
 class NotFoundError(ApiError, errno=_errno.ENOENT):
-    """404: the item, or the job, is not there."""
+    """404: the item, or the job, does not exist."""
 
 
 class TooLargeError(ApiError, errno=_errno.EFBIG):
-    """413: the server does not take a file of this size."""
+    """413: the server refuses a file of this size."""
 
 
 class InvalidRequestError(ApiError, errno=_errno.EINVAL):
-    """422 (or 415): the server refuses the form of the request."""
+    """422 or 415: the server refuses the form of the request."""
 
 
 class NoSpaceError(ApiError, errno=_errno.ENOSPC):
@@ -87,37 +87,37 @@ class NoSpaceError(ApiError, errno=_errno.ENOSPC):
 
 
 class ContractError(ApiError):
-    """A reply that does not match the API reference: bad JSON, wrong fields, wrong length, foreign redirect."""
+    """A reply that does not match the API reference: bad JSON, wrong fields, a wrong length, or a redirect to another host."""
 
 
 class UnavailableError(ApiError):
-    """Could not ask: no connection (ENETUNREACH), or only 429/5xx until the deadline. Nothing was changed.
+    """The server could not be asked: no connection (ENETUNREACH), or only 429 and 5xx until the deadline. Nothing was changed.
 
-    `wait`: seconds that the server asked to be left alone for (Retry-After), 0.0 if it did not.
+    `wait`: the seconds that the server asked to wait (`Retry-After`), 0.0 if it did not ask.
     """
 
     wait: float = 0.0
 
 
 class AnswerLostError(UnavailableError):
-    """A changing request was sent and its answer never came: it may or may not have been carried out."""
+    """A request that changes something was sent, and its answer was lost: it may or may not have been carried out."""
 
 
 class WrongAnswerError(AnswerLostError):
-    """A changing request succeeded, but its answer shows something else than was asked for: a look tells what was done."""
+    """A request that changes something succeeded, but its answer shows another result: the server must be looked at again."""
 
 
 class ItemChangedError(UnavailableError, errno=_errno.ESTALE):
-    """Nothing was sent: the item is no longer where, or what, it was when it was looked at (save/protocol.md R8)."""
+    """Nothing was sent, because the item has another path or version than in the observation (save/protocol.md R8)."""
 
 
 class OutOfTimeError(UnavailableError, errno=_errno.ETIMEDOUT):
-    """The call had no time left, and the server was not asked. That says nothing of the server."""
+    """The deadline of the call passed while it waited. That says nothing about the server."""
 
 
 class HeldBackError(UnavailableError):
-    """Nothing was sent: the server is known to be out of reach (ENETUNREACH), or the background leaves it alone for `wait` s."""
+    """Nothing was sent: the server is known to be unreachable (ENETUNREACH), or the background must wait for `wait` seconds."""
 
 
-#: Refusals that do not pass by waiting: sending the same thing again gets the same answer.
+#: The errors that a retry does not help: the same request gets the same answer.
 REFUSALS = (BadRequestError, UnauthorizedError, TooLargeError, InvalidRequestError)

@@ -1,7 +1,7 @@
-"""Live: who watches a directory of the mount, or asks `jobfs watch`, is told what the job does (vfs/semantics.md 7).
+"""Inotify events and `jobfs watch`: how programs on this machine learn what the job does (vfs/semantics.md 7).
 
-One thread looks: who watches, and, while somebody does, what the workspace's listing shows. While nobody does, it asks the server
-nothing.
+One thread looks for programs that watch. While there are any, it also reads the listing of the workspace, and reports what has
+changed. Otherwise it makes no requests.
 """
 
 from __future__ import annotations
@@ -27,25 +27,24 @@ from jobfs.nodes import Attr, Item
 if TYPE_CHECKING:
     from jobfs.vfs import Vfs
 
-#: Seconds between looks while somebody watches, and while nobody does; they take at most this part of the time, but for one each
-#: so many seconds.
+#: The seconds between checks while a program watches, and while none does. Checks may take the share `_SHARE` of a core's time:
+#: the pause grows for that, up to `_RARELY` seconds.
 _OFTEN, _SELDOM, _SHARE, _RARELY = 1.0, 2.0, 0.05, 5.0
-#: Changes a second that are told; most that are told singly of one look.
+#: How many changes per second are made into events; how many changes of one check get their own events at most.
 _RATE, _MOST = 1000, 10_000
-#: Seconds that a watcher has to watch a new directory, before it is told what is in it.
+#: How long a program has to begin to watch a new directory before the events in that are made, in seconds.
 _SETTLE = 0.3
-#: News that wait for `jobfs watch` at most. Seconds in which it is seen that nobody listens any more.
+#: How many changes are queued for one `jobfs watch` at most; how long it may take to notice that its caller is gone, in seconds.
 _WAITING, _WAIT = 20_000, 0.5
 
-#: Bits of a mode that make a file a program.
+#: The mode bits of an executable file.
 _EXECUTABLE = 0o111
 
 
 class ChangeNotifier:
-    """Tells programs on this machine what the job does.
+    """The thread that finds watching programs, and reports to them what the job does.
 
-    `events`: programs that watch by inotify are looked for, and told by events. `timeout`: seconds that a listing has without
-    progress.
+    `events`: whether programs that watch by inotify get events. `timeout`: how long a listing may be without progress, in s.
     """
 
     def __init__(self, vfs: Vfs, injector: EventInjector, *, events: bool, timeout: float) -> None:
@@ -57,17 +56,18 @@ class ChangeNotifier:
         self._stopping = self._thread.stopping
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more, and tell nobody anything. Does not wait for a listing that is under way."""
+        """Stop the thread and make no more events. Does not wait for a listing that is in progress."""
         self._thread.stop()
         self._injector.close()
 
     def follow(self, top: str, report: Callable[[WatchEvent], None], is_over: Callable[[], bool]) -> None:
-        """Tell what changes at `top` or below it, and with the job, until it is `is_over`; not all of it if `report` takes
-        long.
+        """Report the changes at or below `top`, and those of the job's status, until `is_over`.
+
+        If `report` is slow, some changes are left out, and an event `missed` says so.
         """
         with self._subscribe() as waiting:
             for each in self._watch_events(waiting, is_over):
@@ -77,7 +77,7 @@ class ChangeNotifier:
     def _watch_events(
         self, waiting: queue.Queue[Difference], is_over: Callable[[], bool]
     ) -> Iterator[WatchEvent]:
-        """Yield what the status and the `waiting` news show, as it comes, until it is `is_over`."""
+        """Yield the events of the `waiting` differences, and of changes in the status, as they come, until `is_over`."""
         status: Status | None = None
         due = 0.0
         while not is_over():
@@ -88,16 +88,16 @@ class ChangeNotifier:
                 due = time.monotonic() + max(_OFTEN, status["effective_ttl"])
                 found += events_between(before, status)
             if waiting.full():
-                found.append(make_event(status, "missed", reason="more has changed than is told"))
+                found.append(make_event(status, "missed", reason="more has changed than is reported"))
             with contextlib.suppress(queue.Empty):
                 found.append(_watch_event(status, waiting.get(timeout=0 if found else _WAIT)))
             yield from found
 
     @contextlib.contextmanager
     def _subscribe(self) -> Iterator[queue.Queue[Difference]]:
-        """News as they are seen, in a queue; what has no room in it is left out.
+        """Yield a queue that gets each difference from now on while the block runs; if it is full, differences are dropped.
 
-        If nobody has watched until now, they begin with what the listing shows now; that is waited for.
+        If no program has watched until now, read the listing first, so that the differences are those since this call.
         """
         waiting: queue.Queue[Difference] = queue.Queue(_WAITING)
         if not self._count_programs():
@@ -112,7 +112,7 @@ class ChangeNotifier:
             self._count_programs()
 
     def _count_programs(self) -> int:
-        """Count the programs that watch something here by inotify, or by `jobfs watch`; for the status too."""
+        """Return how many programs watch, by inotify or by `jobfs watch`, and note the number for the status."""
         programs = self._vfs.watching["programs"] = len(self._watched) + len(self._listeners)
         return programs
 
@@ -121,52 +121,55 @@ class ChangeNotifier:
             self._vfs.refresh_if_stale()
 
     def _check_once(self) -> float:
-        """One look; returns the seconds until the next."""
-        before = self._count_programs()
-        if before:
+        """Refresh the listing if a program watches, find the watching programs and report the differences to them.
+
+        Returns the seconds until the next check.
+        """
+        earlier = self._count_programs()
+        if earlier:
             self._refresh_listing()
         began = time.thread_time()
         self._watched = watchers.find_watched_inodes(self._device) if self._events else {}
         cost = time.thread_time() - began
-        news = self._vfs.take_differences()
+        differences = self._vfs.take_differences()
         programs = self._count_programs()
-        self._inform_listeners(news)
-        if self._watched and news:
-            self._make_events(news)
-        if programs > before:
-            return 0.0  # who has just begun to watch waits for a listing
+        self._inform_listeners(differences)
+        if self._watched and differences:
+            self._make_events(differences)
+        if programs > earlier:
+            return 0.0  # a program that has just begun to watch needs a listing
         return min(max(_OFTEN if programs else _SELDOM, cost / _SHARE), _RARELY)
 
     def _inform_listeners(self, differences: Sequence[Difference]) -> None:
-        """Queue the changes for each `jobfs watch`, as far as its queue has room."""
-        # That another directory is at a path is an event for the kernel only.
-        told = [
+        """Queue the differences for each `jobfs watch`, while its queue has room."""
+        # A changed directory is another one at the same path, which only the kernel must know.
+        reported = [
             each for each in differences if each.kind is not DifferenceKind.CHANGED or not each.item.is_dir
         ]
         for waiting in [*self._listeners]:
             with contextlib.suppress(queue.Full):
-                for each in told:
+                for each in reported:
                     waiting.put_nowait(each)
                     self._vfs.watching["told"] += 1
 
     # Events
 
     def _make_events(self, differences: Sequence[Difference]) -> None:
-        """Make the events of these changes that somebody watches for.
+        """Make the events of those differences that a program watches for.
 
-        A directory in which a helper hangs, or with changes beyond `_MOST`, gets one event for the rest of them.
+        Where the helper hangs, and for differences beyond `_MOST`, one event of the directory stands for the rest of them.
         """
-        # Not with the size of another version than the one that a program has open, and perhaps mapped.
-        before = {
+        # The injector answers with these attributes: a program may have the earlier version open or mapped, with its size.
+        previous = {
             path: self._vfs.attr_of_item(each.previous or each.item, path)
             for each in differences
             if (path := each.old or each.path * (each.kind is not DifferenceKind.CREATED))
         }
-        self._injector.before = before
-        batch, made = _Batch(self._vfs, before), False
+        self._injector.before = previous
+        batch, made = _Batch(self._vfs, previous), False
         for _, level in groupby(differences, lambda each: each.path.count("/")):
             if made:
-                # Programs that watch the directories that were just made get the time to begin.
+                # Give programs time to watch the directories that were just made.
                 self._stopping.wait(_SETTLE)
                 self._watched = watchers.find_watched_inodes(self._device)
             made = self._make_level(level, batch)
@@ -176,7 +179,7 @@ class ChangeNotifier:
             self._injector.inject(HelperCall("attributes", directory))
 
     def _make_level(self, differences: Iterable[Difference], batch: _Batch) -> bool:
-        """Make the events of changes in directories of one depth; return whether a directory was created."""
+        """Make the events of differences at one depth; return whether a directory was created."""
         made = False
         for each in differences:
             if not self._is_watched(batch.inodes_of(each)) or not batch.count_if_allowed(each):
@@ -192,15 +195,15 @@ class ChangeNotifier:
         return any(not inodes.isdisjoint(watched) for watched in self._watched.values())
 
     def _make_events_of(self, difference: Difference) -> bool:
-        """Make the events of a change; False if the helper hangs."""
+        """Make the events of a difference; return False if the helper hangs."""
         if difference.kind is DifferenceKind.DELETED and self._is_there(difference.path, difference.item):
-            return True  # it is back
+            return True  # there is another one by now
         if difference.item.size is None and not difference.item.is_dir:
             with contextlib.suppress(JobfsError), limit_time(self._timeout):
                 self._vfs.getattr(difference.path)
         code = self._inject_all(self._calls_for(difference))
         if code == errno.EBUSY and difference.old:
-            # A program has made a file at the old name.
+            # A program has made another file at the old name.
             code = self._inject_all(self._calls_for_replacement(difference))
         if code not in (0, errno.ETIMEDOUT):
             changed = (
@@ -213,20 +216,20 @@ class ChangeNotifier:
         return code != errno.ETIMEDOUT
 
     def _inject_all(self, calls: Sequence[HelperCall]) -> int:
-        """Have calls made until one fails; its errno, 0 if all were made."""
+        """Make the helper do calls until one fails; return the errno of that, 0 if none failed."""
         return next((code for call in calls if (code := self._injector.inject(call))), 0)
 
     def _is_there(self, path: str, item: Item) -> bool:
-        """True if a path shows something of the item's kind."""
+        """Return whether a path shows something of the item's kind."""
         with contextlib.suppress(JobfsError):
             return stat.S_ISDIR(self._vfs.last_attr(path).mode) is item.is_dir
         return False
 
     def _calls_for(self, difference: Difference) -> list[HelperCall]:
-        """The calls that have the events of a change."""
+        """Return the calls that produce the events of a difference."""
         path, item = difference.path, difference.item
         if difference.kind is DifferenceKind.CHANGED:
-            # Of another directory at a path the kernel has the number of the first until its attributes are told.
+            # Another directory is at this path now. The kernel has the inode of the first until it gets the new attributes.
             return (
                 [HelperCall("attributes", path)]
                 if item.is_dir
@@ -236,63 +239,64 @@ class ChangeNotifier:
         if difference.old and not is_open:
             return [HelperCall("rename", difference.old, path)]
         if difference.kind is DifferenceKind.DELETED and item.is_dir and is_open:
-            # libfuse waits for reads below before it takes a directory away, and the kernel holds the one above meanwhile.
+            # No rmdir: libfuse would wait for reads below the directory, while the kernel holds the lock of the parent.
             return [HelperCall("attributes", names.parent(path))]
         return self._calls_for_replacement(difference)
 
     def _calls_for_replacement(self, difference: Difference) -> list[HelperCall]:
-        """The calls that delete and create; what is at the old name again is not deleted."""
+        """Return the calls that delete and create; nothing is deleted at an old name that a program has used again."""
         path, item = difference.path, difference.item
-        gone = [HelperCall("rmdir" if item.is_dir else "unlink", difference.old or path)]
+        deletion = [HelperCall("rmdir" if item.is_dir else "unlink", difference.old or path)]
         if difference.kind is DifferenceKind.DELETED:
-            return gone
-        come = (
+            return deletion
+        creation = (
             [HelperCall("mkdir", path)]
             if item.is_dir
             else [HelperCall("create", path), *self._closing_calls(difference)]
         )
-        return gone + come if difference.old and not self._is_there(difference.old, item) else come
+        is_moved = difference.old and not self._is_there(difference.old, item)
+        return deletion + creation if is_moved else creation
 
     def _closing_calls(self, difference: Difference) -> list[HelperCall]:
-        """The call that closes a file; none for a program, which could not be run while it is open to be written."""
+        """Return the call that closes a file; none for an executable, which can't be run while it is open for writing."""
         mode = self._vfs.attr_of_item(difference.item).mode
         return [] if mode & _EXECUTABLE else [HelperCall("close", difference.path)]
 
 
 class _Batch:
-    """The changes that one look has found, while their events are made.
+    """The state of making the events for the differences of one check.
 
-    `rest`: directories that get one event for those of their changes that are not made singly.
+    `rest`: the directories that get a single event for their remaining differences.
     """
 
     def __init__(self, vfs: Vfs, before: Mapping[str, Attr]) -> None:
-        """`before`: the attributes that the kernel may still have of what has changed."""
+        """`before`: by path, the attributes that the kernel may still have."""
         self.rest: set[str] = set()
         self._vfs, self._before = vfs, before
         self._began, self._count = time.monotonic(), 0
         self._directories: dict[str, set[int]] = {}
 
     def inodes_of(self, difference: Difference) -> set[int]:
-        """The numbers by which the kernel may know what has changed, and the directories that have or had it."""
+        """Return the inode numbers by which the kernel may know the changed item, and its directory before and after."""
         inodes = {self._vfs.attr_of_item(difference.item).ino}
         for path in filter(None, (difference.path, difference.old)):
             inodes |= self._inodes_at(path)
             directory = names.parent(path)
-            # Once a directory: most changes of a look are in few.
+            # Looked up once per directory, because most differences are in few directories.
             if directory not in self._directories:
                 self._directories[directory] = self._inodes_at(directory)
             inodes |= self._directories[directory]
         return inodes
 
     def _inodes_at(self, path: str) -> set[int]:
-        """The numbers of what is at `path`, and of what was there."""
+        """Return the inode numbers that `path` shows now, and showed before."""
         inodes = {self._before[path].ino} if path in self._before else set[int]()
         with contextlib.suppress(JobfsError):
             inodes.add(self._vfs.last_attr(path).ino)
         return inodes
 
     def count_if_allowed(self, difference: Difference) -> bool:
-        """Count a change whose events are made singly; False, and its directory is in `rest`, if there have been too many."""
+        """Count a difference, and return whether it gets its own events; if not, its directory is in `rest`."""
         directory = names.parent(difference.path)
         if self._count == _MOST:
             self.rest.add(directory)
@@ -302,20 +306,20 @@ class _Batch:
         return True
 
     def delay(self) -> float:
-        """Seconds until the next change is due at `_RATE`."""
+        """Return the seconds until the next difference is due at `_RATE`."""
         return max(0.0, self._began + self._count / _RATE - time.monotonic())
 
 
 def _concerns(each: WatchEvent, top: str) -> bool:
-    """True for a change at `top` or below it, or one of the job, which has no path."""
+    """Return whether an event is at or below `top`, or has no path, as those of the job."""
     paths = [path for path in (each["path"], each["old"]) if path is not None]
     return not paths or any(names.is_at_or_below(path, top) for path in paths)
 
 
 def _watch_event(status: Status, difference: Difference) -> WatchEvent:
-    """A change of the job as `jobfs watch` tells of it."""
-    item, gone = difference.item, difference.kind is DifferenceKind.DELETED
-    size = None if gone or item.is_dir else item.size
+    """Return the event of a difference for `jobfs watch`."""
+    item, deleted = difference.item, difference.kind is DifferenceKind.DELETED
+    size = None if deleted or item.is_dir else item.size
     return make_event(
         status, difference.kind, difference.path, old=difference.old or None, directory=item.is_dir, size=size
     )

@@ -1,10 +1,10 @@
 """One mount from its first request to its last: run, drain, unmount (vfs/semantics.md 6).
 
-A mount is over when the kernel says so: it is unmounted and nothing in it is open any more. A signal, `jobfs umount` over the
-control socket, or a umount from outside only unmounts it, and the main thread waits until it is over. By then every file is
-closed, so the last drain misses nothing.
+A mount is over when the kernel reports that it is unmounted and nothing in it is open. A signal, `jobfs umount` over the control
+socket, or umount(8) only unmounts it, and the main thread waits until it is over. All files are closed then, so the last drain
+misses none.
 
-Signals are blocked in every thread and taken by a thread that only waits for them, so that none ever interrupts a callback.
+Signals are blocked in all threads, and one thread waits for them, so that no signal interrupts a callback.
 """
 
 from __future__ import annotations
@@ -47,27 +47,27 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("jobfs.mount")
 
-#: Signals that end a mount, except those that were ignored when it was started, as with nohup.
+#: The signals that end a mount, unless they were ignored when it was started, as nohup does.
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-#: Seconds: for the kernel to greet a new mount; for programs that only take a look to leave before umount is refused; for
-#: callbacks in flight to end once the mount is over.
+#: Time limits, in seconds: for the kernel's first request to a new mount; for programs that use the mount only briefly, before
+#: umount is refused; for callbacks in flight, once the mount is over.
 _GREETING, _BUSY_PATIENCE, _LAST_CALLBACKS = 10.0, 1.0, 5.0
-#: Seconds between looks at what other threads and programs do.
+#: The seconds between two checks of other threads and programs.
 _LOOK = 0.1
-#: Seconds in which threads end that nothing holds up.
+#: How long threads that nothing blocks may take to end, in seconds.
 _INSTANT = 0.5
-#: Seconds without an answer of the server after which who waits for it is told.
+#: How long a server may be silent before a command that waits for it says so, in seconds.
 _SILENCE = 3.0
 
 
-#: Of a drain that has not begun, or has no files.
+#: The progress of a drain that has not begun, or has no files.
 _NOTHING = SendProgress(0, 0)
 
 
 @dataclass(frozen=True)
 class MountParts:
-    """What a mount serves; `break_off`: every request under way ends at once."""
+    """The file system that a mount serves. `break_off` ends all requests in flight; `close` closes what `build` opened."""
 
     vfs: Vfs
     break_off: Callable[[], None] = lambda: None
@@ -81,11 +81,11 @@ def run_mount(
     say: Callable[[str], None],
     on_mounted: Callable[[], None],
 ) -> int:
-    """Mount what `build` makes at the slot's directory and serve it until it is unmounted. Main thread only.
+    """Mount what `build` makes, at the directory in the record of `slot`, and serve it until it is over. Main thread only.
 
-    `say` shows the user a sentence; `on_mounted` is called once the mount answers. The exit code is 0 if the server has
-    everything at the end, else 1. Raises UsageError if it can't be mounted; then nothing is. May end the process by itself, when
-    a call that nobody can wait for is still in flight.
+    `say` shows the user a sentence; `on_mounted` is called once the mount answers. Returns the exit code: 0 if the server has
+    everything at the end, else 1. Raises UsageError if mounting fails; then nothing is mounted. Ends the process itself, with
+    that code, if a call is still in flight at the end.
     """
     stopping = frozenset(number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN)
     # SIGPIPE too: libfuse's teardown restores its default, and the next write to a closed pipe would kill the process.
@@ -109,20 +109,20 @@ class Mount:
         say: Callable[[str], None],
         stopping: frozenset[signal.Signals],
     ) -> None:
-        """`stopping`: signals, blocked in every thread, that end the mount."""
+        """`stopping`: the signals that end the mount; they are blocked in all threads."""
         self._settings, self._slot, self._say, self._stopping = settings, slot, say, stopping
-        #: Names of signals; "" when it is over.
+        #: Why the mount should end: the name of a signal, or a phrase; "" once it is over.
         self._reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._over = threading.Event()
         self._signals = 0
         self._serving = False
-        #: What was mounted at its directory before.
+        #: The mount that was at its directory before, if any.
         self._before: MountInfo | None = None
         self._detaching = threading.Lock()
-        #: When everything has to be over, as its unmounting was told (monotonic time).
+        #: When everything must be over (monotonic time), by the caller that has unmounted it; None for no limit.
         self._end: float | None = None
         self._sent = _NOTHING
-        # Programs that are started from here on do not get the variable: they are not the service.
+        # Removed, so that child processes do not inherit it: they are not the service.
         self._manager = os.environ.pop("NOTIFY_SOCKET", None)
         self._finished = threading.Event()
         self._left: list[Unsent] = []
@@ -130,11 +130,11 @@ class Mount:
 
     @property
     def _directory(self) -> str:
-        """The directory where it was asked to be."""
+        """The mount point that was asked for."""
         return self._slot.record.directory
 
     def start(self, build: Callable[[], MountParts]) -> None:
-        """Build, mount, and return once the kernel and the control socket are answered."""
+        """Build the parts, mount, and return once the kernel and the control socket get answers. Raises UsageError."""
         self._mounted = mounted = build()
         self._drain = partial(drain, mounted.vfs, self._settings.timeout)
         try:
@@ -154,14 +154,17 @@ class Mount:
             raise
 
     def abandon(self) -> None:
-        """After an unexpected error: leave no dead mount. Raises nothing."""
+        """Detach the mount after an error, so that no dead mount is left. Raises nothing."""
         with contextlib.suppress(JobfsError, OSError):
             there = mount_at(self._directory)
             if self._serving and there is not None and there != self._before:
                 unmount(self._directory, lazy=True)
 
     def serve(self, on_mounted: Callable[[], None]) -> int:
-        """Wait until nothing more can be written, send what is left, tell callers of umount, and put everything away."""
+        """Wait until the mount is over, send what is unsent, answer callers of umount, and close everything.
+
+        Returns the exit code.
+        """
         self._announce(on_mounted)
         end = self._wait_until_over()
         notify_manager(self._manager, "STOPPING=1")
@@ -182,7 +185,7 @@ class Mount:
         return code
 
     def _announce(self, on_mounted: Callable[[], None]) -> None:
-        """Say that the mount is ready: to the service manager, and to the process that waits for it."""
+        """Report that the mount is ready, to the service manager and to the process that waits for the mount."""
         notify_manager(self._manager, "READY=1", f"MAINPID={os.getpid()}")
         try:
             on_mounted()
@@ -192,23 +195,23 @@ class Mount:
             _log.warning("that it is mounted can't be told: %s", error)
 
     def _drain_at_end(self, timeout: float | None) -> None:
-        """Send what is unsent at the end, within `timeout` seconds or until a signal; note and say what is left."""
+        """Send what is unsent, for `timeout` seconds at most or until a signal; note what remains, and say so to the user."""
         self._left = self._drain(timeout, self._note_progress, self._signal_detector())
         self._finished.set()
         if self._left:
-            # Requests that still wait for the server would only keep this from ending.
+            # Requests that still wait for the server would only delay the end.
             self._mounted.break_off()
             self._say(describe_kept(self._left))
 
     def _close_everything(self, *, stopped: bool) -> None:
-        """Close what was opened for the mount; `stopped`: nothing runs in the file system any more."""
+        """Close what was opened for the mount; `stopped`: no thread of the file system runs any longer."""
         clean = not (self._left or self._mounted.vfs.left_alone)
         if stopped:
             if clean:
                 self._mounted.vfs.empty_trash()
             self._mounted.close()
         self._server.close()
-        # Written last; without it the next mount would look for something left, and find nothing.
+        # Written last. If this fails, the next mount looks for unsent work, and may find none.
         try:
             self._slot.write_record(clean=clean)
         except UsageError as error:
@@ -230,7 +233,7 @@ class Mount:
         pool.start()
         if here is not None:
             driver.injector.mount = (here.point, os.makedev(*map(int, here.device.split(":"))))
-        # The kernel of a read-only mount refuses the calls that have events.
+        # On a read-only mount, the kernel refuses the calls that produce events.
         events = not (self._settings.no_watch or self._settings.read_only)
         self._live = ChangeNotifier(vfs, driver.injector, events=events, timeout=self._settings.timeout)
         if here is None or not greeted.wait(_GREETING):
@@ -238,14 +241,14 @@ class Mount:
         return session, pool, here
 
     def _on_unmounted(self) -> None:
-        """The kernel says so: it is unmounted, and nothing in it is open any more."""
+        """Note that the mount is over: the kernel reports that it is unmounted, and that nothing in it is open."""
         self._over.set()
         self._reasons.put("")
 
     # Signals
 
     def _wait_for_signal(self) -> float:
-        """Wait for a signal: all are blocked in every thread. Before anything is mounted, a signal ends the process."""
+        """Wait for a signal, and make it a reason to end. A signal before anything is mounted ends the process."""
         number = signal.sigwait(self._stopping)
         if not self._serving:
             os._exit(128 + number)
@@ -254,12 +257,12 @@ class Mount:
         return 0.0
 
     def _signal_detector(self) -> Callable[[], bool]:
-        """A function that tells whether a signal came after this call."""
+        """Return a function that returns whether a signal has arrived since this call."""
         before = self._signals
         return lambda: self._signals > before
 
     def _wait_until_over(self) -> float | None:
-        """Wait until it is over, or a signal has cut it off. Returns when everything has to be done (monotonic time)."""
+        """Wait until the mount is over, or a signal has ended the wait; return when everything must be done (monotonic time)."""
         if not (reason := self._reasons.get()):
             return self._end
         _log.info("ending: %s", reason)
@@ -267,13 +270,16 @@ class Mount:
         return self._drain_and_detach(self._signal_detector())
 
     def _drain_and_detach(self, again: Callable[[], bool]) -> float:
-        """A signal came: drain and wait for open files for `timeout`, or until the next (`again`); end within twice that."""
+        """Drain and wait for open files after a signal, for `timeout` seconds, or until the next signal (`again`).
+
+        Returns when everything must be done (monotonic time): after twice the time-out at most.
+        """
         patience, began = self._settings.timeout, time.monotonic()
         if unsent := len(self._mounted.vfs.list_unsent()):
             self._say(f"sending unsent files ({unsent}); once more leaves them for the next mount")
         self._drain(patience, self._note_progress, again)
         self._detach_when_idle(began + patience, again)
-        # Files that are open then are still served, but for the time that the last drain and the end may take.
+        # Files that are still open are served for longer, but the last drain and the end need a part of the time.
         while not (again() or time.monotonic() >= began + 1.5 * patience or self._over.wait(_LOOK)):
             pass
         if not self._over.wait(_INSTANT):
@@ -283,7 +289,7 @@ class Mount:
         return time.monotonic() if again() else began + 2 * patience - min(1.0, patience / 4)
 
     def _detach_when_idle(self, end: float, again: Callable[[], bool]) -> None:
-        """Unmount once nothing is open, or detach at `end` or `again`; the user is told which programs are waited for."""
+        """Unmount once nothing is open, or detach at `end` or at `again`; say which programs are waited for."""
         told = False
         while not self._over.wait(_LOOK if told else 0):
             last = again() or time.monotonic() >= end
@@ -306,14 +312,14 @@ class Mount:
     # Unmounting
 
     def _find_mount(self) -> MountInfo | None:
-        """This mount, wherever it is by now (a directory above it may have another name); None if it is unmounted."""
-        # Once it is over, another mount may have its device number.
+        """Return this mount, even if a directory above it was renamed; None if it is unmounted."""
+        # Not once it is over: another mount may have its numbers then.
         found = () if self._over.is_set() else list_mounts()
         own = (self._here.number, self._here.device)
         return next((mount for mount in found if (mount.number, mount.device) == own), None)
 
     def _detach(self, *, lazy: bool, end: float | None = None) -> None:
-        """Unmount it, if that was not done yet; `end`: when everything has to be over. Raises JobfsError, BusyError."""
+        """Unmount it unless it is unmounted; `end`: when everything must be over. Raises JobfsError, BusyError."""
         with self._detaching:
             if (own := self._find_mount()) is not None:
                 if mount_at(own.point) != own:
@@ -326,11 +332,11 @@ class Mount:
                     raise
 
     def _describe_users(self) -> str:
-        """The programs that have something open here, in words."""
+        """Return a phrase with the programs that use the mount."""
         return describe_programs(programs_in(self._here))
 
     def _wait_while_busy(self, used: Callable[[], bool]) -> None:
-        """Return once `used()` is false. Raises BusyError, which names the programs in the way, if that takes long."""
+        """Wait until `used()` is false. Raises BusyError, which names the programs, after `_BUSY_PATIENCE` seconds."""
         patient_until = time.monotonic() + _BUSY_PATIENCE
         while used():
             if time.monotonic() >= patient_until:
@@ -348,9 +354,9 @@ class Mount:
         return False
 
     def _answer_umount(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
-        """Drain and unmount, or detach and drain. Answers when it is over and sent (or after `timeout` seconds).
+        """Drain and unmount, or if `lazy` detach and drain; answer when all is sent, or after `timeout` seconds.
 
-        A caller that hangs up before it is unmounted has changed its mind. Raises BusyError: then the mount goes on.
+        If the caller hangs up before the unmount, the mount stays. So it does where this raises BusyError.
         """
         timeout = args.get("timeout")
         end = None if timeout is None else time.monotonic() + timeout
@@ -358,13 +364,13 @@ class Mount:
         if args.get("lazy"):
             self._detach(lazy=True)
         elif self._find_mount():
-            # Before the drain, which may take long.
+            # Checked before the drain, which may take long.
             self._wait_while_busy(lambda: bool(programs_in(self._here)))
             self._drain(timeout, waiting, conversation.is_gone)
             if conversation.is_gone():
                 return {}
             self._wait_while_busy(lambda: self._is_busy(end))
-            # The last sending ends by itself within that.
+            # The drain at the end has a time limit of its own, within this.
             end = None if end is None else end + _LAST_CALLBACKS
         if not self._over.wait(_BUSY_PATIENCE):
             conversation.send_sentence(
@@ -389,13 +395,13 @@ class Mount:
         return {"left": self._left}
 
     def _note_progress(self, sent: SendProgress) -> None:
-        """Note how far the drain at the end is, for callers that wait for it."""
+        """Note the progress of the drain at the end, for the callers that wait for it."""
         self._sent = sent
 
     # What the control socket answers
 
     def _handlers(self, vfs: Vfs) -> dict[str, Handler]:
-        # These are waited for, and have a deadline, as a system call has.
+        # Most calls have a deadline, as a system call has.
         in_time = limit_time(self._settings.timeout)
         return {
             "status": in_time(lambda args, conversation: vfs.status()),
@@ -418,17 +424,17 @@ class Mount:
         path = args.get("path")
         with limit_time(self._settings.timeout):
             if path:
-                self._mounted.vfs.getattr(path)  # it may be misspelled, or lie behind a link that stays here
+                self._mounted.vfs.getattr(path)  # raises if it is misspelled, or below a local symbolic link
         waiting = DrainReporter(self._mounted.vfs, conversation, path)
         left = self._drain(args.get("timeout"), waiting, conversation.is_gone, path)
         return {"left": left}
 
     def _answer_watch(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
-        """Tell what changes at or below `path`, until the other side hangs up or does not read, or the mount has ended."""
+        """Send the changes at or below `path` until the caller hangs up or does not read, or the mount has ended."""
         top = str(args["path"])
         if top:
             with limit_time(self._settings.timeout):
-                self._mounted.vfs.getattr(top)  # it may be misspelled
+                self._mounted.vfs.getattr(top)  # raises if it is misspelled
         self._live.follow(
             top, conversation.send_event, lambda: self._finished.is_set() or conversation.is_gone()
         )
@@ -437,7 +443,7 @@ class Mount:
     def _answer_wait(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         """Wait until the job has ended (vfs/semantics.md 7, jobfs wait).
 
-        `job` is null after `timeout` seconds, or once `mounted` is false. If the caller hangs up, nothing is waited for.
+        In the answer, `job` is null after `timeout` seconds, or if `mounted` is false. If the caller hangs up, the wait ends.
         """
 
         def cancelled() -> bool:
@@ -448,14 +454,14 @@ class Mount:
 
 
 class DrainReporter:
-    """Reports the progress of a drain at or below `path`; says once that the server is silent (vfs/semantics.md 6.17)."""
+    """The reporter of a drain at or below `path`: of its progress, and once of a silent server (vfs/semantics.md 6.17)."""
 
     def __init__(self, vfs: Vfs, conversation: Conversation, path: str | None = None) -> None:
         self._vfs, self._conversation, self._path = vfs, conversation, path
         self._sent, self._since, self._said = _NOTHING, time.monotonic(), False
 
     def __call__(self, sent: SendProgress) -> None:
-        """Pass on the progress if there was some; it is looked at several times a second."""
+        """Send the progress if it has changed, and say once that the server is silent. Called several times a second."""
         if sent not in (self._sent, _NOTHING):
             self._sent, self._since = sent, time.monotonic()
             self._conversation.send_progress(sent)
@@ -482,16 +488,16 @@ def drain(
     cancelled: Callable[[], bool],
     path: str | None = None,
 ) -> list[Unsent]:
-    """Send everything unsent (at or below `path`). Returns what is left when that ends, or after `timeout` seconds.
+    """Send everything unsent, or what is at or below `path`; return what is left when that ends, or after `timeout` seconds.
 
-    It also ends once `cancelled()`, or after 1.25 times `patience` seconds without progress: an attempt fails after `patience`
-    seconds without progress, and by then the next one has begun.
+    It also ends once `cancelled()` is true, or after 1.25 times `patience` seconds without progress: an attempt fails after
+    `patience` seconds without progress, and the next one has begun by then.
     """
     files, size, moved = 0, 0, time.monotonic()
 
     def going_on(sent: SendProgress) -> None:
         nonlocal files, size, moved
-        # Once nothing is unsent, items that were set aside are cleaned up, which has a bound of its own.
+        # Once nothing is unsent, only asides are cleaned up, which has a time limit of its own.
         cleaning = sent.files == sent.all_files and not vfs.list_unsent(path)
         if sent.files > files or sent.bytes > size or cleaning:
             files, size, moved = max(sent.files, files), max(sent.bytes, size), time.monotonic()
@@ -514,19 +520,19 @@ def _unlink_if_version(vfs: Vfs, path: str, version: Sequence[Any], sha256: str)
 
 
 def mount_options(settings: Settings, job: str) -> list[str]:
-    """libfuse's options for a mount; the kernel's timeouts count into the TTL (vfs/semantics.md 1)."""
+    """Return libfuse's options for a mount; the kernel's time-outs are a part of the TTL (vfs/semantics.md 1)."""
     options = [
-        # What fstab says: so `mount -a` sees that it is mounted.
+        # The source as fstab has it, so that `mount -a` finds the job mounted.
         f"fsname={job}",
         "subtype=jobfs",
         "use_ino",
         "default_permissions",
         "big_writes",
-        # A read of 1 MiB costs three times as much as eight of 128 KiB: its buffers come from the system and go back to it.
+        # A read of 1 MiB costs three times as much as eight of 128 KiB: its buffers are allocated and freed by system calls.
         "max_read=131072",
-        # A file that is unlinked while it is open has no name; without this libfuse gives it another one.
+        # Without this, libfuse renames a file that is unlinked while it is open, instead of passing on the unlink.
         "hard_remove",
-        # O_TRUNC arrives with open, so that bytes that are thrown away are not fetched first.
+        # Passes O_TRUNC to open, so that no bytes are fetched only to be truncated.
         "atomic_o_trunc",
         f"attr_timeout={settings.kernel_timeout:g}",
         f"entry_timeout={settings.kernel_timeout:g}",
@@ -537,12 +543,12 @@ def mount_options(settings: Settings, job: str) -> list[str]:
 
 
 def _seconds_until(end: float | None, most: float = float("inf")) -> float:
-    """Seconds until `end` (monotonic time), `most` at most; an instant if that has passed."""
+    """Return the seconds until `end` (monotonic time), at most `most`; 0.0 if `end` has passed, `most` if it is None."""
     return most if end is None else max(min(end - time.monotonic(), most), 0.0)
 
 
 def _finishes_within(work: Callable[[], object], timeout: float) -> bool:
-    """Do `work`; True if it was done in `timeout` seconds, else it is left to itself."""
+    """Run `work` in a thread; return whether it ended within `timeout` seconds. If not, it is left running."""
     try:
         run_bounded(work, max(timeout, _INSTANT))
     except TimeoutError:

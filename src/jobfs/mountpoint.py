@@ -1,6 +1,6 @@
-"""What the kernel knows of a mount: where it is, which programs use it, how it is taken away (vfs/semantics.md 6).
+"""Mounts as the kernel has them: where they are, which programs use them, and how to unmount them (vfs/semantics.md 6).
 
-Only `is_dead` asks the mounted file system itself: its process may be the caller, or be gone.
+Only `is_dead` calls the mounted file system itself, whose process may be this one, or may be gone.
 """
 
 from __future__ import annotations
@@ -21,21 +21,25 @@ from jobfs.errors import JobfsError
 T = TypeVar("T")
 
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
-#: Seconds after which a mount that does not answer is taken for alive.
+#: How long a mount may take to answer, in seconds; if it takes longer, it counts as alive.
 STAT_LIMIT = 2.0
 
-#: A sentence names at most so many programs.
+#: How many programs a message names at most.
 _MOST_PROGRAMS = 5
 
 
 class BusyError(JobfsError):
-    """Something in the mounted directory is open, or is some program's current directory."""
+    """A file in the mount is open, or a directory in it is the current directory of a program."""
 
     errno = errno.EBUSY
 
 
 class MountInfo(NamedTuple):
-    """One mount: the kernel's numbers of it, its mount point, its type, the user that made it (of FUSE only), and its source."""
+    """One line of /proc/self/mountinfo.
+
+    `number`: the mount id. `device`: `major:minor`. `point`: the mount point. `kind`: the type of the file system. `user`: the
+    uid of the user that mounted it, for FUSE only.
+    """
 
     number: str
     device: str
@@ -46,9 +50,9 @@ class MountInfo(NamedTuple):
 
 
 def list_mounts() -> list[MountInfo]:
-    """Every mount that this process sees, in the order in which they were made."""
+    """Return all mounts that this process sees, in the order in which they were made. Raises OSError."""
     found = []
-    # As bytes: the kernel escapes a space, a tab and a new line in a name, and nothing else that ends a word or a line.
+    # As bytes, because text mode would split at characters that the kernel does not escape in names.
     with open("/proc/self/mountinfo", "rb") as lines:
         for line in lines:
             words = os.fsdecode(line.rstrip(b"\n")).split(" ")
@@ -68,12 +72,15 @@ def list_mounts() -> list[MountInfo]:
 
 
 def mount_at(point: str) -> MountInfo | None:
-    """What is mounted at a directory, above everything else there."""
+    """Return the topmost mount at the mount point `point`, None if there is none."""
     return next((mount for mount in reversed(list_mounts()) if mount.point == point), None)
 
 
 def unmount(directory: str, *, lazy: bool = False) -> None:
-    """Unmount `directory`, if something is mounted there. Raises BusyError if it is in use and it is not `lazy`, JobfsError."""
+    """Unmount `directory`; if `lazy`, detach it even while it is in use. Does nothing if it is not a mount point.
+
+    Raises BusyError if it is in use, and JobfsError for any other error.
+    """
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None, use_errno=True)
         flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
@@ -88,7 +95,7 @@ def unmount(directory: str, *, lazy: bool = False) -> None:
 
 
 def _unmount_by_helper(directory: str, *, lazy: bool) -> tuple[int, str]:
-    """Unmount by fusermount, which is allowed to. Returns its code, 0 if it was done, and its words."""
+    """Unmount with the setuid program fusermount; return an errno or exit status, 0 for success, and its error message."""
     words = ["fusermount", "-u", *(["-z"] if lazy else []), "--", directory]
     try:
         done = subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace", check=False)
@@ -100,9 +107,9 @@ def _unmount_by_helper(directory: str, *, lazy: bool) -> tuple[int, str]:
 
 
 def is_dead(path: str) -> bool:
-    """True if the process that served the mount at `path` is gone: then whatever is asked of it fails with ENOTCONN."""
+    """Return whether the process of the mount at `path` is gone, so that all calls there fail with ENOTCONN."""
     try:
-        # Not stat: the kernel may know the answer to that for a second longer.
+        # Not stat, whose answer the kernel may have cached for a second.
         run_bounded(lambda: os.statvfs(path), STAT_LIMIT)
     except TimeoutError:
         return False
@@ -114,7 +121,10 @@ def is_dead(path: str) -> bool:
 def run_bounded(
     work: Callable[[], T], seconds: float, concurrently: Callable[[], object] = lambda: None
 ) -> T:
-    """The result of `work`; raises TimeoutError if it takes longer, and leaves it to itself. `concurrently` is done beside it."""
+    """Run `work` in a thread, and `concurrently` in this one; return the result of `work`, or raise its error.
+
+    Raises TimeoutError if `work` takes longer than `seconds`; it is then left running.
+    """
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -136,30 +146,30 @@ def run_bounded(
 
 
 def programs_in(mount: MountInfo) -> list[str]:
-    """The programs that have something of a mount open, or as their directory, as far as they can be seen: `vim (42: a.txt)`.
+    """Return the programs that have a file of a mount open, or a current directory in it, as `vim (42: a.txt)`.
 
-    Files that were opened before the mount was detached are found after that too. This process is left out.
+    Programs of other users may not be visible. After a lazy unmount, open files are still found. This process is left out.
     """
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        # The program may have ended, or belong to somebody whose programs can't be looked into.
+        # The program may have ended, or belong to another user.
         with contextlib.suppress(OSError):
             if int(pid) != os.getpid() and (use := next(_find_uses(pid, mount), None)) is not None:
-                # The name has 15 bytes at most, and may be cut within a character.
+                # The kernel cuts names to 15 bytes, perhaps within a character.
                 name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
                 found.append(f"{name} ({pid}: {use})")
     return found
 
 
 def describe_programs(programs: list[str]) -> str:
-    """Programs and their pids, in one line; a phrase if none is known."""
+    """Join programs to one line, at most `_MOST_PROGRAMS` of them; return a phrase if there are none."""
     more = [f"{len(programs) - _MOST_PROGRAMS} more"] if len(programs) > _MOST_PROGRAMS else []
     return ", ".join([*programs[:_MOST_PROGRAMS], *more]) or "a program that can't be seen from here"
 
 
 def _find_uses(pid: str, mount: MountInfo) -> Iterator[str]:
-    """The uses that a program has of a mount: a path in it, or a phrase. Raises OSError."""
-    # Not by its path: the directory that the mount covers has the same path. This asks no file system.
+    """Yield how a program uses a mount: `current directory`, or the path of an open file. Raises OSError."""
+    # By mount id, because the directory below the mount point has the same path. O_PATH makes no call to the file system.
     handle = os.open(f"/proc/{pid}/cwd", os.O_PATH | os.O_CLOEXEC)
     try:
         if _read_mount_number(f"/proc/self/fdinfo/{handle}") == mount.number:
@@ -167,10 +177,10 @@ def _find_uses(pid: str, mount: MountInfo) -> Iterator[str]:
     finally:
         os.close(handle)
     for number in os.listdir(f"/proc/{pid}/fd"):
-        # It may be closed by now.
+        # The file may have been closed.
         with contextlib.suppress(OSError):
             path = os.readlink(f"/proc/{pid}/fd/{number}")
-            # The kernel says on which mount an open file is: paths say nothing once the mount is detached.
+            # By mount id here, too: after a lazy unmount, paths do not show the mount.
             if path.startswith("/") and _read_mount_number(f"/proc/{pid}/fdinfo/{number}") == mount.number:
                 yield path.removesuffix(" (deleted)").removeprefix(mount.point).lstrip("/") or "."
 

@@ -1,6 +1,6 @@
-"""The rules of names: hostile paths, hidden names of the save protocol, scratch names, conflict names.
+"""The rules for names: hostile paths, hidden names of the save protocol, scratch names, names of second versions.
 
-Paths inside jobfs are relative to the workspace, `/`-separated, with no leading or trailing slash; the root is "".
+Paths inside jobfs are relative to the workspace and separated by `/`, with no leading or trailing slash; the root is "".
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from enum import StrEnum
 from posixpath import splitext
 from typing import NamedTuple
 
-#: Longest component in bytes of UTF-8 (vfs/semantics.md 1), longest path in `path_length`s (api/wire.md).
+#: The longest component, in bytes of UTF-8 (vfs/semantics.md 1); the longest path, by `path_length` (api/wire.md).
 NAME_MAX = 255
 PATH_MAX = 1024
 
-#: The directory inside every mount that shows the mount's own state; an item of this name is not shown.
+#: The directory in every mount that shows the mount's own state; an item of this name is not shown.
 CONTROL_DIR = ".jobfs"
 
-#: What editors and desktops leave beside a file (vfs/semantics.md 4).
+#: The patterns of scratch names: files that editors and desktops make beside a file (vfs/semantics.md 4.14).
 SCRATCH = (
     ".*.sw?", "4913", "*~", ".#*", "#*#", ".goutputstream-*", ".~lock.*#", ".DS_Store", "._*", ".nfs*",
 )  # fmt: skip
@@ -32,20 +32,20 @@ _HIDDEN = re.compile(_BEFORE + "(.+)", re.DOTALL)
 
 _MOUNT_ID = re.compile(r"[0-9a-f]{12}")
 
-#: Control characters, line and paragraph separators, characters that turn the direction of writing, and halves of characters.
+#: Control characters, line and paragraph separators, characters that change the direction of writing, and surrogates.
 _UNSAFE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )  # fmt: skip
 
 
-#: A word that means itself in every shell: zsh expands `=ls`, and fish `%self`.
+#: A word that needs no quotes in any shell. It has no `=` or `%`, because zsh expands `=ls`, and fish `%self`.
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_@+:,./-]+")
-#: In `$'…'`: what needs no escape.
+#: A character that needs no escape in `$'…'`.
 _NO_ESCAPE = re.compile(r"[A-Za-z0-9_@%+:,./= -]")
 
 
 class Role(StrEnum):
-    """Why an item is hidden: new content staged, an old item set aside, a directory being removed, an item of a try."""
+    """Why an item is hidden: it is staged, set aside, a directory that is being removed, or made to try the server (`trial/`)."""
 
     STAGED = "staged"
     ASIDE = "aside"
@@ -66,64 +66,64 @@ class HiddenName(NamedTuple):
 
 
 def new_mount_id() -> str:
-    """A fresh mount id, 12 hex digits."""
+    """Return a new mount id, 12 hex digits."""
     return secrets.token_hex(6)
 
 
 def is_mount_id(text: str) -> bool:
-    """True if this may be a mount id."""
+    """Return whether a text has the form of a mount id."""
     return _MOUNT_ID.fullmatch(text) is not None
 
 
 def new_transaction_id() -> str:
-    """A fresh transaction id, 16 hex digits: never used before, here or elsewhere."""
+    """Return a new transaction id: 16 random hex digits, which no other transaction has."""
     return secrets.token_hex(8)
 
 
 def parent(path: str) -> str:
-    """The directory that holds `path`; "" is the root."""
+    """Return the path of the directory that holds `path`, "" for the root."""
     return path.rpartition("/")[0]
 
 
 def basename(path: str) -> str:
-    """The last component."""
+    """Return the last component of a path."""
     return path.rpartition("/")[2]
 
 
 def join(directory: str, name: str) -> str:
-    """The path of `name` in `directory`."""
+    """Return the path of `name` in `directory`."""
     return f"{directory}/{name}" if directory else name
 
 
 def is_below(path: str, directory: str) -> bool:
-    """True if `path` lies below `directory` (not if it is that directory)."""
+    """Return whether `path` is below `directory`, and not that directory itself."""
     return path.startswith(directory + "/") if directory else bool(path)
 
 
 def is_at_or_below(path: str, top: str) -> bool:
-    """True if `path` is `top`, or lies below it."""
+    """Return whether `path` is `top`, or below it."""
     return path == top or is_below(path, top)
 
 
 def control_name(path: str) -> str | None:
-    """The name below `.jobfs/` (vfs/semantics.md 6), "" for that directory itself, None for every other path."""
+    """Return the part of a path below `.jobfs/` (vfs/semantics.md 6), "" for that directory itself, None for any other path."""
     if path == CONTROL_DIR:
         return ""
     return path.removeprefix(CONTROL_DIR + "/") if is_below(path, CONTROL_DIR) else None
 
 
 def path_after_rename(path: str, old: str, new: str) -> str:
-    """`path`, which is `old` or lies below it, after `old` was renamed to `new`."""
+    """Return what `path`, which is `old` or below it, is called after a rename of `old` to `new`."""
     return new + path[len(old) :]
 
 
 def path_length(path: str) -> int:
-    """How long the API takes a path to be: in units of UTF-16 (api/wire.md)."""
+    """Return the length of a path as the API counts it: in UTF-16 code units (api/wire.md)."""
     return len(path) if path.isascii() else len(path.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def hostile_reason(path: str) -> str | None:
-    """Why a server's path can't be shown (vfs/semantics.md 1), or None if it can."""
+    """Return why a path of the server can't be shown (vfs/semantics.md 1), None if it can."""
     if path_length(path) > PATH_MAX:
         return f"has over {PATH_MAX} characters"
     if "\0" in path:
@@ -141,7 +141,7 @@ def hostile_reason(path: str) -> str | None:
 
 
 def parse_hidden_name(name: str) -> HiddenName | None:
-    """The parts of a hidden name, or None: a name that merely begins with `.jobfs-` is that of an ordinary file."""
+    """Return the parts of a hidden name, None for any other, even if it begins with `.jobfs-`."""
     match = _HIDDEN.fullmatch(name)
     if match is None:
         return None
@@ -149,12 +149,12 @@ def parse_hidden_name(name: str) -> HiddenName | None:
 
 
 def replace_hidden_names(text: str) -> str:
-    """The text with the names that people know in place of hidden ones."""
+    """Remove the prefix of each hidden name from a text, so that it has the names that people know."""
     return re.sub(_BEFORE, "", text)
 
 
 def hidden_path(target: str, mount: str, transaction: str, role: Role) -> str:
-    """A hidden path for `target`: beside it, its name cut to what fits; higher up if nothing fits there."""
+    """Return a hidden path for `target`, with its name cut to what fits: beside it, or higher up if there is no room."""
     directory = parent(target)
     while True:
         prefix = join(directory, str(HiddenName(mount, transaction, role, "")))
@@ -165,10 +165,10 @@ def hidden_path(target: str, mount: str, transaction: str, role: Role) -> str:
 
 
 def describe_other_form(asked: str, shown: str) -> str:
-    """A sentence on the other form in which a server keeps a path; "" if it is kept as asked, or `shown` is a path of its own.
+    """Return a message if the server keeps the path `asked` in another form, `shown`; "" if they are equal, or different paths.
 
-    Two forms of a path differ only in composition, case or blanks at the end of a name (save/protocol.md R6). Hidden names of one
-    transaction are forms of one name, whatever became of the rest.
+    Two forms of a path differ only in Unicode composition, in case, or in blanks and dots at the end of a name (save/protocol.md
+    R6). Hidden names of one transaction are always forms of one name.
     """
     if asked == shown or _fold_path(asked) != _fold_path(shown):
         return ""
@@ -184,7 +184,11 @@ def _fold_path(path: str) -> str:
 
 
 def second_version_path(target: str, label: str, when: datetime | None = None, attempt: int = 0) -> str:
-    """`name.<label>-<UTC time>.ext` beside `target`: where a second version of a file is kept and shown."""
+    """Return the path of a second version of the file `target`: `name.<label>-<UTC time>.ext` beside it.
+
+    `when`: None for now. `attempt`: a number to append if the path is taken, 0 for none. A name that is too long is cut; if the
+    path would be too long, it is in a higher directory.
+    """
     stamp = (when or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     mark = f".{label}-{stamp}" + (f"-{attempt}" if attempt else "")
     directory, name = parent(target), basename(target)
@@ -201,26 +205,27 @@ _KEPT = re.compile(r"(.*)\.(conflict|recovered)-(\d{8}[Tt]\d{6}[Zz])(?:-(\d+))?(
 
 
 def parse_second_version(path: str) -> tuple[str, str] | None:
-    """The label that `second_version_path` gave a second version at this path, and the path of its file; None if it is an
-    ordinary name.
-    """
+    """Return the label in the path of a second version (`second_version_path`), and the path of its file; None for others."""
     match = _KEPT.fullmatch(path)
     return None if match is None else (match[2], match[1] + (match[5] or ""))
 
 
 def second_version_order(path: str) -> tuple[str, int]:
-    """The time in the name of a second version, and its number among those of one second: what orders them by age."""
+    """Return a key that sorts the paths of second versions by age: the time in the name, and the number behind it."""
     match = _KEPT.fullmatch(path)
     return ("", 0) if match is None else (match[3].upper(), int(match[4] or 0))
 
 
 def is_scratch(name: str, extra: Iterable[str] = ()) -> bool:
-    """True if a file of this name, made here, stays on this machine (vfs/semantics.md 4)."""
+    """Return whether a name is a scratch name, or matches a pattern in `extra` (vfs/semantics.md 4.14, 4.15)."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*SCRATCH, *extra))
 
 
 def escape_for_terminal(text: object, keep: str = "") -> str:
-    """The text with every character that a terminal obeys, or can't encode, as `\\x1b` or `\\udc80`; `keep` stay."""
+    """Return a text in which each character that controls a terminal, or can't be encoded, is escaped: `\\x1b`, `\\udc80`.
+
+    Characters in `keep` stay as they are.
+    """
     return _UNSAFE.sub(
         lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode("ascii"),
         str(text),
@@ -228,30 +233,30 @@ def escape_for_terminal(text: object, keep: str = "") -> str:
 
 
 def quote_for_shell(word: object) -> str:
-    """Quote one word of a command that a person will paste into a shell: bash, zsh, dash or fish.
+    """Quote one word of a command that a person may paste into bash, zsh, dash or fish (vfs/semantics.md 6.16).
 
-    The result is one line without any character that `escape_for_terminal` escapes; for those it needs `$'…'`, which fish
-    refuses.
+    The result is one line, without any character that `escape_for_terminal` escapes. A word with such a character becomes
+    `$'…'`, which dash and fish do not know.
     """
     text = str(word)
     if _UNSAFE.search(text):
         return "$'" + "".join(map(_escape_character, text)) + "'"
     if _PLAIN_WORD.fullmatch(text):
         return text
-    # Not by shlex.quote: between single quotes fish reads `\'` as a quote, so a name could end its word and begin a command.
+    # shlex.quote would not do: between single quotes, fish reads `\'` as a quote, so a name could end the word.
     parts = re.findall(r"['\\]+|[^'\\]+", text) or [""]
     return "".join(f"'{part}'" if part[:1] not in "'\\" else _double_quote(part) for part in parts)
 
 
 def _double_quote(part: str) -> str:
-    """Quote what consists of single quotes and backslashes."""
+    """Quote a text that consists of single quotes and backslashes."""
     return '"' + part.replace("\\", "\\\\") + '"'
 
 
 def _escape_character(character: str) -> str:
     if _NO_ESCAPE.match(character):
         return character
-    # A byte that is not UTF-8 is a surrogate in a name of this machine; a server may send others, which no file has.
+    # In a name of this machine, a surrogate stands for a byte that is not UTF-8. A server may send other surrogates.
     byte = "\udc80" <= character <= "\udcff"
     return "".join(
         f"\\{each:03o}" for each in character.encode(errors="surrogateescape" if byte else "surrogatepass")
@@ -259,5 +264,5 @@ def _escape_character(character: str) -> str:
 
 
 def _truncate_name(name: str, room: int) -> str:
-    """`name` cut to at most `room` bytes, never inside a character, never empty."""
+    """Return a name cut to at most `room` bytes, never within a character and never empty."""
     return name.encode()[: max(room, 1)].decode(errors="ignore") or "_"

@@ -1,4 +1,4 @@
-"""The vocabulary: what a server item, a version of its content and a file's attributes are."""
+"""The types that all layers share: items of the server, versions of their content, and attributes of files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
-#: So many inode numbers are kept, and not computed anew.
+#: How many inode numbers are cached.
 _NUMBERS = 16_384
-#: The last and, negated, the first time that a file system shows, in nanoseconds since the epoch: 2262 and 1677.
+#: The latest time that 64 bits hold, in nanoseconds since the epoch: in 2262. Its negative is the earliest: in 1677.
 _LAST_NS = 2**63 - 1
 
 
 class Kind(StrEnum):
-    """What an item is; the wire has two spellings for each (api/wire.md)."""
+    """The kind of an item; the API has two spellings for each (api/wire.md)."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -36,7 +36,7 @@ class Permission(StrEnum):
 
 
 class SendProgress(NamedTuple):
-    """How far sending is: files and bytes that the server has, and how many there are in all."""
+    """The progress of sending: the files and bytes that the server has, and how many there are in all."""
 
     files: int
     all_files: int
@@ -45,7 +45,7 @@ class SendProgress(NamedTuple):
 
 
 class Version(NamedTuple):
-    """Identifies bytes: content is immutable per version (vfs/semantics.md 3)."""
+    """The name of an item's bytes at one time, which do not change unless the version is racy (vfs/semantics.md 3)."""
 
     item_id: str
     updated_at: str
@@ -54,11 +54,11 @@ class Version(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A workspace item as the server showed it.
+    """An item of the workspace as the server showed it.
 
-    `path` has no leading slash and no trailing slash. `updated_at` and `created_at` are the server's own
-    strings, so that two are equal only if the server said the same. `size` is in bytes; None when the server
-    did not say. An item with an empty id is an implicit directory: paths lie under it, no item stands for it.
+    `path` has no leading or trailing slash. `updated_at` and `created_at` are the server's own strings, and compared as such.
+    `updated_ns` is `updated_at` in nanoseconds since the epoch. `size` is in bytes, None if the server did not give it. An empty
+    `id` means an implicit directory: there are items below its path, but none at it.
     """
 
     id: str
@@ -81,32 +81,32 @@ class Item:
 
     @property
     def is_implicit(self) -> bool:
-        """True for a directory that no item stands for (vfs/semantics.md 1)."""
+        """True for a directory without an item of its own (vfs/semantics.md 1)."""
         return not self.id
 
     @property
     def version(self) -> Version:
-        """The version of the content that this item shows."""
+        """The version of the content."""
         return Version(self.id, self.updated_at, self.size)
 
     @property
     def is_read_only(self) -> bool:
-        """True if the API says readOnly."""
+        """True if the server reports the permission `readOnly`."""
         return self.permission is Permission.READ_ONLY
 
 
 def implicit_directory(path: str) -> Item:
-    """The item shown for a directory that exists only because paths lie under it."""
+    """Return the item that stands for an implicit directory: one that exists only because there are items below it."""
     return Item(id="", kind=Kind.DIRECTORY, path=path)
 
 
 def clamp_ns(time_ns: int) -> int:
-    """A time in nanoseconds since the epoch, or the nearest that 64 bits hold: what disks and the journal can keep."""
+    """Limit a time, in nanoseconds since the epoch, to what 64 bits hold, so that disks and the journal can store it."""
     return max(min(time_ns, _LAST_NS), -_LAST_NS)
 
 
 class Attr(NamedTuple):
-    """What `stat` shows; times in nanoseconds since the epoch, size in bytes."""
+    """The attributes that `stat` shows; times in nanoseconds since the epoch, size in bytes."""
 
     ino: int
     mode: int
@@ -120,15 +120,15 @@ class Attr(NamedTuple):
 
 
 def has_subsecond(updated_ns: int) -> bool:
-    """True if an `updatedAt`, in nanoseconds, is finer than a second: no two contents share it."""
+    """Return whether an `updatedAt`, in nanoseconds, has a fraction of a second; then no two contents share it."""
     return updated_ns % 1_000_000_000 != 0
 
 
 @lru_cache(_NUMBERS)
 def inode_number(item_id: str, other: int = 0) -> int:
-    """A stable inode number, derived from an item id so that it survives rename and remount (section 1).
+    """Return an inode number derived from an item's id, so that it survives a rename and a remount (vfs/semantics.md 1.22).
 
-    `other`: 1 for the item's second number, which it has once its first belongs to a later version of its file; and so on.
+    `other`: 0 for the item's first number, 1 for the next, and so on: for an item whose first number another File has.
     """
     digest = hashlib.blake2b(item_id.encode() + b"/" * other, digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1 | 2

@@ -1,4 +1,4 @@
-"""Directories and files that only this user writes: their contents are believed."""
+"""Directories and files that only this user can write, so that their contents can be trusted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _OTHERS_WRITE = 0o022
 
 @contextlib.contextmanager
 def open_own_directory(path: Path, what: str, option: str) -> Iterator[int]:
-    """A handle on the directory that `path` leads to, which is made with mode 0700 if it is not there.
+    """Yield the descriptor of the directory at `path`, made with mode 0700 if it does not exist.
 
     Symbolic links in `path` are followed if this user or root made them. Raises UsageError if the directory belongs to another
-    user, if others may write in it, or if they could replace it, because a directory above it is theirs. The error names `what`
-    it is for and the `option` that moves it. Raises OSError if it can't be made or opened.
+    user, or if others can write in it, or replace it because they can write in a directory above it. The message says `what` the
+    directory is for, and the `option` that moves it. Raises OSError if the directory can't be made or opened.
     """
     named = f"the {what} directory {path}"
     trusted = {0, os.geteuid(), Path("/").stat().st_uid}
@@ -60,9 +60,9 @@ def open_own_directory(path: Path, what: str, option: str) -> Iterator[int]:
 
 
 def _is_writable_by_others(info: os.stat_result) -> bool:
-    """True if others than its owner may write in a directory; a group of this user alone does not count.
+    """Return whether users other than the owner may write in a directory; a group of this user alone does not count.
 
-    Many systems give each user a group of his own, and new directories are writable for it.
+    Many systems give each user a private group, for which new directories are writable.
     """
     if info.st_mode & stat.S_IWOTH:
         return True
@@ -75,12 +75,12 @@ def _is_writable_by_others(info: os.stat_result) -> bool:
 
 
 def is_own_file(info: os.stat_result) -> bool:
-    """True for a plain file that this user has made and only this user writes."""
+    """Return whether a file is a regular one that belongs to this user, and that only this user can write."""
     return stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & _OTHERS_WRITE
 
 
 def user_name(uid: int) -> str:
-    """How a sentence calls a user of this machine."""
+    """Return the name of a user for a message, `user <uid>` if there is none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -1,4 +1,4 @@
-"""What this process has of its system: its memory, its service manager (sd_notify(3)), and the place where its log goes."""
+"""This process and its system: memory, the service manager (sd_notify(3)), and the target of the log."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import ctypes
 import os
 import socket
 
-#: mallopt(3): the numbers of two parameters, and their values.
+#: Parameters of mallopt(3): their numbers, and the values set here.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 _ARENAS, _LARGE = 2, 1 << 20
-#: Seconds that the service manager may take to read; after that it is not told.
+#: How long to wait for the service manager to receive a message, in seconds; after that the message is dropped.
 _PATIENCE = 2.0
 
 
 def limit_arenas() -> None:
-    """Have all threads share two arenas; a block of a megabyte or more is returned as soon as it is free.
+    """Make all threads share two malloc arenas, and return blocks of 1 MiB or more to the system when they are freed.
 
-    By default, glibc gives each thread an arena of its own, which keeps all memory that it once needed.
+    By default, glibc gives threads arenas of their own, which keep all memory that they ever needed.
     """
-    with contextlib.suppress(AttributeError):  # it may be another library than glibc
+    with contextlib.suppress(AttributeError):  # the C library may not be glibc
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_ARENA_MAX, _ARENAS)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def trim_memory() -> None:
-    """Return whole pages that are free, wherever they lie; that takes a few milliseconds."""
+    """Return all free pages of the heap to the system; that takes a few milliseconds."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def notify_manager(address: str | None, *words: str) -> None:
-    """Send words such as `READY=1` to the service manager at an address of NOTIFY_SOCKET, if there is one; never raises."""
+    """Send assignments such as `READY=1` to the service manager at `address`, that of NOTIFY_SOCKET, if any; never raises."""
     if address:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
             line.settimeout(_PATIENCE)
@@ -40,7 +40,7 @@ def notify_manager(address: str | None, *words: str) -> None:
 
 
 def describe_log_target() -> str:
-    """Where stderr goes, and the log with it: the path of a file or terminal, `journal`, or `stderr` if it can't be told."""
+    """Return where stderr and the log go: the path of a file or terminal, `journal`, or `stderr` if that is not known."""
     with contextlib.suppress(OSError):
         if (target := os.readlink("/proc/self/fd/2")).startswith("/"):
             return target
@@ -48,7 +48,7 @@ def describe_log_target() -> str:
 
 
 def is_stderr_journal() -> bool:
-    """True if stderr is the stream to the journal that a unit was given (systemd.exec(5), JOURNAL_STREAM)."""
+    """Return whether stderr is connected to the systemd journal (systemd.exec(5), JOURNAL_STREAM)."""
     with contextlib.suppress(OSError):
         info = os.fstat(2)
         return os.environ.get("JOURNAL_STREAM") == f"{info.st_dev}:{info.st_ino}"

@@ -1,6 +1,6 @@
-"""The settings of a mount: one table, from which flags, `-o`, variables, help and man page are made.
+"""The settings of a mount: one table, from which the flags, `-o` options, variables, help and man page are made.
 
-The first of these that is given counts: flag, `-o`, `JOBFS_…`, `PERSTACK_…` (api/wire.md), the default.
+A setting is taken from the first of these that gives it: flag, `-o`, `JOBFS_…`, `PERSTACK_…` (api/wire.md), the default.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pydantic_core import PydanticUndefined
 from jobfs.errors import UsageError
 from jobfs.names import quote_for_shell
 
-#: Options of fstab and mount(8) that mean nothing here, or go without saying: nosuid, nodev, default_permissions.
+#: Options of fstab and mount(8) that are ignored: they have no effect on a mount, or are always on, as nosuid is.
 _NOISE = re.compile(
     "rw|defaults|(no)?auto|(no)?users?|owner|group|nofail|_netdev|(no)?(suid|dev)|a?sync|dirsync|(no|rel|norel|strict)?atime"
     "|(no)?diratime|(no)?lazytime|(no)?iversion|(no)?mand|silent|loud|comment|default_permissions|[xX]-.*"
 )
 
-#: The names that mount(8) has for some settings.
+#: The options of mount(8) that stand for settings of another name.
 _WORDS = {"ro": {"read_only": True}, "exec": {"noexec": False}}
 
 
 def parse_size(value: Any) -> int:
-    """Bytes from "512MiB", "2GB", "1.5 GiB" or a plain number."""
+    """Return the bytes that "512MiB", "2GB", "1.5 GiB" or a plain number stand for. Raises ValueError."""
     try:
         return TypeAdapter(ByteSize).validate_python(value)
     except ValidationError:
@@ -40,7 +40,7 @@ def parse_size(value: Any) -> int:
 
 
 def format_size(number: int) -> str:
-    """A size as it may be typed: `512MiB`, `1.5GiB`, `17B`."""
+    """Format a number of bytes as a user types it: `512MiB`, `1.5GiB`, `17B`."""
     unit = min((max(number, 1).bit_length() - 1) // 10, 6)
     return f"{number / 1024**unit:.1f}".removesuffix(".0") + ("KMGTPE"[unit - 1] + "iB" if unit else "B")
 
@@ -63,7 +63,7 @@ def _parse_id(value: Any, find: Callable[[str], Any], what: str) -> int:
 
 
 def _parse_patterns(value: Any) -> tuple[str, ...]:
-    """Patterns match the last component, which has no "/" and hence nothing is lost by splitting at ":"."""
+    """Return the patterns in a value, split at colons. Raises ValueError for one with a slash: they match last components."""
     parts = value.split(":") if isinstance(value, str) else [p for v in value for p in str(v).split(":")]
     if any("/" in part for part in parts):
         raise ValueError("must be patterns of a file name, without a slash")
@@ -97,12 +97,12 @@ _Encoding = Annotated[Literal["auto", "multipart", "json"], Field(title="HOW")]
 
 
 def _setting(help: str, default: Any = PydanticUndefined, **more: Any) -> Any:
-    """A setting: its help, its default or the `default_factory`, its bounds. The title is what the help calls a value."""
+    """Declare a setting by its help and default; `more`: `default_factory`, bounds, and the `title` of its value in the help."""
     return Field(default, description=help, **more)
 
 
 class Settings(BaseModel):
-    """The settings of a mount, in the order of the help; frozen. Times in seconds, sizes in bytes. Holds no secret."""
+    """The settings of a mount, in the order of the help. Times in seconds, sizes in bytes. They hold no secrets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -159,32 +159,35 @@ class Settings(BaseModel):
 
     @property
     def kernel_timeout(self) -> float:
-        """Seconds the kernel may remember names and attributes: a part of the TTL, which includes it."""
+        """How long the kernel may cache names and attributes, in seconds; this is a part of the TTL."""
         return min(1.0, self.ttl / 5)
 
     def recovery_command(self, job: str) -> str:
-        """The command that sends what ended mounts of a job with these settings have left."""
+        """Return the command that sends what ended mounts of a job have left, for a mount with these settings."""
         return shell_command(
             "recover", job, base_url=self.base_url, state_dir=self.state_dir, api_key_file=self.api_key_file
         )
 
 
-#: Every setting by its name.
+#: All settings, by name.
 OPTIONS = Settings.model_fields
 
 
 def flag_of(name: str) -> str:
-    """The long option of a setting, `--write-back-delay`."""
+    """Return the long option of a setting, such as `--write-back-delay`."""
     return "--" + name.replace("_", "-")
 
 
 def variable_of(name: str) -> str:
-    """The environment variable of a setting, `JOBFS_WRITE_BACK_DELAY`."""
+    """Return the environment variable of a setting, such as `JOBFS_WRITE_BACK_DELAY`."""
     return "JOBFS_" + name.upper()
 
 
 def shell_command(*words: str, **settings: object) -> str:
-    """A `jobfs` command to be pasted into a shell: quoted, with every setting that is not the default (vfs/semantics.md 6.18)."""
+    """Return a `jobfs` command that can be pasted into a shell, with those `settings` that are not the default.
+
+    See vfs/semantics.md 6.16, 6.18.
+    """
     options = (
         word
         for name, value in settings.items()
@@ -195,7 +198,7 @@ def shell_command(*words: str, **settings: object) -> str:
 
 
 def _default(name: str) -> object:
-    """The default of a setting, None if there is none on this machine."""
+    """Return the default of a setting, None if this user has none."""
     try:
         default = OPTIONS[name].get_default(call_default_factory=True)
     except RuntimeError:  # this user has no home directory
@@ -204,12 +207,12 @@ def _default(name: str) -> object:
 
 
 def is_switch(name: str) -> bool:
-    """True if a setting takes no value."""
+    """Return whether a setting takes no value."""
     return OPTIONS[name].annotation is bool
 
 
 def load_settings(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -> Settings:
-    """Settings from flags (None: not given), `-o` strings and the environment; raises UsageError."""
+    """Return the settings from flags (None: not given), `-o` strings and the environment. Raises UsageError."""
     places: dict[str, str] = {}
     values: dict[str, Any] = {}
 
@@ -233,7 +236,7 @@ def load_settings(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -
 
 
 def parse_mount_options(strings: Iterable[str]) -> dict[str, Any]:
-    """The settings in `-o a,b=c` strings, the last of a name; raises UsageError for an unknown one."""
+    """Return the settings in `-o a,b=c` strings; the last of each name counts. Raises UsageError for an unknown name."""
     parts = [part for string in strings for part in string.split(",") if part]
     values: dict[str, Any] = {}
     for part in parts:
@@ -245,7 +248,7 @@ def parse_mount_options(strings: Iterable[str]) -> dict[str, Any]:
 
 
 def _parse_option(part: str, values: dict[str, Any]) -> None:
-    """Put one setting of an `-o` string into `values`; raises UsageError."""
+    """Put one setting of an `-o` string into `values`. Raises UsageError."""
     name, equals, value = part.partition("=")
     key = name.replace("-", "_")
     if key not in OPTIONS:
@@ -269,7 +272,7 @@ def _suggest(name: str, spell: Callable[[str], str] = str) -> str:
 
 
 def describe_unknown_variables() -> Iterator[str]:
-    """A sentence for each variable that looks like a setting's, and is none's."""
+    """Yield a message for each environment variable that begins with `JOBFS_` and is not that of a setting."""
     known = set(map(variable_of, OPTIONS))
     for name in sorted(os.environ):
         if name.startswith("JOBFS_") and name not in known:
@@ -277,10 +280,10 @@ def describe_unknown_variables() -> Iterator[str]:
 
 
 def _first_problem(error: ValidationError, places: Mapping[str, str]) -> str:
-    """The first problem in one sentence that names the place where the value was given."""
+    """Return a message on the first invalid value, which names the flag, option or variable that gave it."""
     problem = error.errors(include_url=False)[0]
     what = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    # No other bound has so many digits.
+    # Only the bounds of sizes have so many digits.
     what = re.sub(r"\d{7,}", lambda bound: format_size(int(bound[0])), what)
     where = places[str(problem["loc"][0])]
     return f"{where} {what.partition(', unable')[0]}, not {str(problem['input'])[:80]!r}."

@@ -1,4 +1,4 @@
-"""Which programs watch something in a mount by inotify, as far as this user may see them (vfs/semantics.md 7)."""
+"""A look at `/proc` for the programs that watch a mount by inotify, as far as this user may see them (vfs/semantics.md 7)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import suppress
 
 
 def find_watched_inodes(device: int) -> dict[int, set[int]]:
-    """The inode numbers that each program watches on a device (`st_dev`), by its process; none but those that watch something."""
-    # A watch, as the kernel tells of it: the inode number, and the device, both in hex. There may be 100,000 on other devices.
+    """Return the inode numbers that programs watch on a device (`st_dev`), by process; only processes that watch any."""
+    # The inode number and device of a watch, in the kernel's hex format. There may be 100,000 watches on other devices.
     watch = re.compile(rb" ino:([0-9a-f]+) sdev:%x " % (os.major(device) << 20 | os.minor(device)))
     found: dict[int, set[int]] = {}
     for process in filter(str.isdigit, os.listdir("/proc")):
-        # The program may have ended, or belong to somebody whose programs can't be looked into.
+        # The program may have ended, or belong to another user.
         with suppress(OSError):
             for number in _inotify_descriptors(process):
                 with open(f"/proc/{process}/fdinfo/{number}", "rb") as info:
@@ -27,6 +27,6 @@ def find_watched_inodes(device: int) -> dict[int, set[int]]:
 def _inotify_descriptors(process: str) -> Iterator[str]:
     directory = f"/proc/{process}/fd"
     for number in os.listdir(directory):
-        with suppress(OSError):  # it is closed by now
+        with suppress(OSError):  # it may have been closed
             if os.readlink(f"{directory}/{number}") == "anon_inode:inotify":
                 yield number

@@ -134,9 +134,7 @@ class ControlServer:
             return {"error": str(error), "errno": error.errno}
         except Exception:
             _log.exception("the control call %s failed", request)
-            return {
-                "error": "the mount could not answer: see its log, and whether it is of this version of jobfs"
-            }
+            return {"error": "the mount could not answer: see its log; it may be of another version of jobfs"}
 
 
 def call_mount(

@@ -16,7 +16,7 @@ from jobfs.settings import shell_command
 SCHEMA = 5
 
 #: The note beside a failed file in a list of paths.
-REFUSED = "refused by the server: jobfs retry, or jobfs discard"
+REFUSED = "refused by the server: run jobfs retry, or jobfs discard"
 
 #: The statuses of a job that has ended (API reference, GET workspace_instance/). Its owner may continue it; then it has another.
 ENDED = frozenset({"completed", "exceededMaxSteps", "failed", "canceled", "expired"})
@@ -240,22 +240,24 @@ def list_problems(status: Status, recovery: str) -> list[str]:
     found = []
     server, failed, conflicts = status["server"], len(status["failed"]), len(status["conflicts"])
     if server["key_refused"]:
-        found.append("the API key is refused: put a valid one in the key file, or mount again with one")
+        found.append(
+            "the server refuses the API key: put a valid key into the key file, or mount again with one"
+        )
     elif server["answering"] is False:
         found.append(f"the server does not answer: {server['last_error'] or 'no reason given'}")
     elif status["listing_error"]:
         found.append(f"the workspace can't be listed: {status['listing_error']}")
     if status["cache"]["refused"]:
         why = status["cache"]["refused"]
-        found.append(f"the disk of the content cache takes no bytes ({why}): files over 16 MiB can't be read")
+        found.append(f"can't write to the content cache ({why}): files over 16 MiB can't be read")
     if failed:
         retry = shell_command("retry", status["directory"])
-        found.append(f"{failed} failed: refused by the server: {retry}, or jobfs discard FILE")
+        found.append(f"{failed} failed: refused by the server: run {retry}, or jobfs discard FILE")
     if conflicts:
-        advice = "a second version was kept: compare, merge, or delete the one that is not wanted"
+        advice = "a second version was kept: compare, merge, or delete the version you don't want"
         found.append(f"{conflicts} conflict{'s' if conflicts > 1 else ''}: {advice}")
     return found + [
-        f"an ended mount at {slot['directory']} has left unsent work in {slot['path']}: {recovery}"
+        f"an ended mount at {slot['directory']} has left unsent work in {slot['path']}: run {recovery}"
         for slot in status["other_slots"]
     ]
 

@@ -190,9 +190,9 @@ class Mount:
         try:
             on_mounted()
         except BrokenPipeError:
-            self._reasons.put("who waited for it is gone: it is not wanted any more")
+            self._reasons.put("the process that waited for the mount has ended")
         except OSError as error:
-            _log.warning("that it is mounted can't be told: %s", error)
+            _log.warning("can't report that the mount is ready: %s", error)
 
     def _drain_at_end(self, timeout: float | None) -> None:
         """Send what is unsent, for `timeout` seconds at most or until a signal; note what remains, and say so to the user."""
@@ -237,7 +237,7 @@ class Mount:
         events = not (self._settings.no_watch or self._settings.read_only)
         self._live = ChangeNotifier(vfs, driver.injector, events=events, timeout=self._settings.timeout)
         if here is None or not greeted.wait(_GREETING):
-            raise UsageError("the kernel does not talk to the new mount: see `dmesg`")
+            raise UsageError("the kernel sends no requests to the new mount: see `dmesg`")
         return session, pool, here
 
     def _on_unmounted(self) -> None:
@@ -276,7 +276,7 @@ class Mount:
         """
         patience, began = self._settings.timeout, time.monotonic()
         if unsent := len(self._mounted.vfs.list_unsent()):
-            self._say(f"sending unsent files ({unsent}); once more leaves them for the next mount")
+            self._say(f"sending unsent files ({unsent}); a second signal leaves them for the next mount")
         self._drain(patience, self._note_progress, again)
         self._detach_when_idle(began + patience, again)
         # Files that are still open are served for longer, but the last drain and the end need a part of the time.
@@ -284,7 +284,7 @@ class Mount:
             pass
         if not self._over.wait(_INSTANT):
             self._say(
-                f"{self._directory} was in use by {self._describe_users()}: what is still open there is cut off"
+                f"{self._directory} was in use by {self._describe_users()}: files still open there are cut off"
             )
         return time.monotonic() if again() else began + 2 * patience - min(1.0, patience / 4)
 
@@ -303,7 +303,7 @@ class Mount:
                     told = True
                     self._say(
                         f"{self._directory} is in use by {self._describe_users()}: waiting for {_seconds_until(end):.0f} s; "
-                        "once more cuts them off"
+                        "a second signal cuts them off"
                     )
             except JobfsError as error:
                 self._say(str(error))
@@ -323,7 +323,7 @@ class Mount:
         with self._detaching:
             if (own := self._find_mount()) is not None:
                 if mount_at(own.point) != own:
-                    raise BusyError(f"{own.point} is covered by another mount")
+                    raise BusyError(f"{own.point} is covered by another mount: unmount that first")
                 before, self._end = self._end, end
                 try:
                     unmount(own.point, lazy=lazy)
@@ -341,7 +341,7 @@ class Mount:
         while used():
             if time.monotonic() >= patient_until:
                 raise BusyError(
-                    f"{self._directory} is in use by {self._describe_users()}: close what is open there, "
+                    f"{self._directory} is in use by {self._describe_users()}: close the files that are open there, "
                     f"or detach it with {shell_command('umount', '--lazy', self._directory)}"
                 )
             time.sleep(0.05)
@@ -374,7 +374,7 @@ class Mount:
             end = None if end is None else end + _LAST_CALLBACKS
         if not self._over.wait(_BUSY_PATIENCE):
             conversation.send_sentence(
-                f"{self._directory} is detached; it ends when what is open there is closed and sent: {self._describe_users()}"
+                f"{self._directory} is detached; the mount ends when the files open there are closed and sent: {self._describe_users()}"
             )
         return self._answer_when_over(end, conversation, waiting)
 
@@ -476,7 +476,7 @@ class DrainReporter:
     def _describe_unsent(self) -> str:
         count = len(self._vfs.list_unsent(self._path))
         if not count:
-            return "all is sent, but what saves have set aside is not deleted there"
+            return "everything is sent, but replaced versions are not yet deleted there"
         return f"{count} file{'s are' if count > 1 else ' is'} unsent"
 
 
@@ -554,5 +554,5 @@ def _finishes_within(work: Callable[[], object], timeout: float) -> bool:
     except TimeoutError:
         return False
     except Exception:
-        _log.exception("the end was not in good order")
+        _log.exception("the mount did not stop cleanly")
     return True

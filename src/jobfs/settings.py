@@ -78,7 +78,7 @@ def _make_absolute(value: Any) -> Path | None:
     try:
         return Path(os.path.abspath(Path(value).expanduser()))
     except RuntimeError:
-        raise ValueError("names a home directory that is not known") from None
+        raise ValueError("names an unknown home directory") from None
 
 
 _Seconds = Annotated[float, Field(allow_inf_nan=False, title="SECONDS")]
@@ -106,7 +106,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    base_url: str = _setting("Where the API is.", "https://api.perstack.ai", title="URL")
+    base_url: str = _setting("URL of the API.", "https://api.perstack.ai", title="URL")
     api_key_file: _File = _setting("Read the API key from FILE (else PERSTACK_API_KEY).", None)
     cache_dir: _Directory = _setting(
         "Where contents are cached.", default_factory=lambda: user_cache_path("jobfs")
@@ -114,47 +114,48 @@ class Settings(BaseModel):
     state_dir: _Directory = _setting(
         "Where unsent work is kept.", default_factory=lambda: user_state_path("jobfs")
     )
-    ttl: _Seconds = _setting("The job's changes show within this time.", 5.0, ge=0, le=3600)
+    ttl: _Seconds = _setting("Show the job's changes within this time.", 5.0, ge=0, le=3600)
     write_back_delay: _Seconds = _setting(
-        "Wait this long after a close before sending, less if many wait.", 0.5, ge=0, le=3600
+        "Send a file this long after its close, sooner if many wait.", 0.5, ge=0, le=3600
     )
     sync_on_close: bool = _setting("A close returns when the server has the file.", False)
-    no_watch: bool = _setting("Tell no program that watches a directory what the job does in it.", False)
-    read_only: bool = _setting("Refuse everything that writes; also -o ro.", False)
+    no_watch: bool = _setting("Send no inotify events for the job's changes.", False)
+    read_only: bool = _setting("Refuse every write; also -o ro.", False)
     timeout: _Seconds = _setting("Fail after this long without progress.", 30.0, ge=0.1, le=3600)
     stale_if_error: _Seconds = _setting(
-        "Serve what is known for this long while the server cannot be reached.", 300.0, ge=0, le=604800
+        "Serve known names and contents for this long while the server can't be reached.",
+        300.0,
+        ge=0,
+        le=604800,
     )
     request_lifetime: _Seconds = _setting(
-        "How long a request that lost its connection may still be carried out.", 30.0, ge=0, le=3600
+        "How long the server may still carry out a request that lost its connection.", 30.0, ge=0, le=3600
     )
     max_connections: int = _setting(
         "At most this many connections to the server.", 16, ge=1, le=256, title="N"
     )
     cache_size: _Size = _setting("Cache at most this much, e.g. 512MiB.", "2GiB", ge=2**20, le=2**60)
     keep_saves: int = _setting(
-        "Keep the last save of so many files, for jobfs restore; 0 for none.",
+        "Keep the last save of this many files for jobfs restore; 0 keeps none.",
         1000,
         ge=0,
         le=100_000,
         title="N",
     )
     local_only: _Patterns = _setting(
-        "Files of such names stay on this machine; may be repeated, or joined with colons.", ()
+        "Files with such names stay on this machine; may be repeated, or joined with colons.", ()
     )
     local_symlinks: bool = _setting(
         "Keep symbolic links on this machine, where the job does not see them.", False
     )
-    umask: _Mask = _setting("Octal mask taken off the permissions shown.", "022")
+    umask: _Mask = _setting("Octal mask removed from the permissions shown.", "022")
     uid: _User = _setting("Owner of everything in the mount (else you).", default_factory=os.getuid)
     gid: _Group = _setting("Group of everything in the mount (else yours).", default_factory=os.getgid)
-    allow_other: bool = _setting("Let other users of this machine in.", False)
-    noexec: bool = _setting("Let no program in the mount be run.", False)
-    allow_core_dumps: bool = _setting(
-        "Let a crash leave a core dump, and debuggers attach; the API key is in it.", False
-    )
+    allow_other: bool = _setting("Let other users of this machine use the mount.", False)
+    noexec: bool = _setting("Don't let programs in the mount run.", False)
+    allow_core_dumps: bool = _setting("Allow core dumps, which contain the API key, and debuggers.", False)
     log_level: _LogLevel = _setting("How much to log: debug, info, warning or error.", "warning")
-    log_format: _LogFormat = _setting("How to log: text, or json (an object a line).", "text")
+    log_format: _LogFormat = _setting("How to log: text, or json (one object per line).", "text")
     create_encoding: _Encoding = _setting("How new files are sent: auto, multipart or json.", "auto")
 
     @property
@@ -262,7 +263,7 @@ def _parse_option(part: str, values: dict[str, Any]) -> None:
 
 def _unknown_option_message(name: str) -> str:
     if name.replace("-", "_") in ("api_key", "key", "token"):
-        return "The API key is never given on the command line: use -o api_key_file=FILE or PERSTACK_API_KEY."
+        return "The API key can't be given on the command line: use -o api_key_file=FILE or PERSTACK_API_KEY."
     return f"Unknown option -o {name[:64]}" + _suggest(name)
 
 
@@ -276,7 +277,7 @@ def describe_unknown_variables() -> Iterator[str]:
     known = set(map(variable_of, OPTIONS))
     for name in sorted(os.environ):
         if name.startswith("JOBFS_") and name not in known:
-            yield f"{name[:64]} is no setting" + _suggest(name[6:], variable_of)
+            yield f"{name[:64]} is not a setting" + _suggest(name[6:], variable_of)
 
 
 def _first_problem(error: ValidationError, places: Mapping[str, str]) -> str:

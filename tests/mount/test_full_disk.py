@@ -88,7 +88,7 @@ def test_on_a_full_disk_of_the_cache_small_files_are_read_and_a_large_one_is_eio
         status = mounted.status()
         assert status["cache"]["refused"] == "No space left on device"
         assert status["problems"] == [
-            "the disk of the content cache takes no bytes (No space left on device): files over 16 MiB can't be read"
+            "can't write to the content cache (No space left on device): files over 16 MiB can't be read"
         ]
     finally:
         disk.remove()

@@ -125,7 +125,7 @@ def test_a_copy_that_the_job_has_written_since_it_was_read_stays(
     later = JOBS.replace("line 5", line)
     with taking_turns(mounted, lambda: server.store.write(copy, later)) as waiting:
         slow_git(mounted, waiting)
-        told = f"jobfs: {mounted.path}/{copy} was merged and has changed since it was read: it stays\n"
+        told = f"jobfs: {mounted.path}/{copy} was merged, but has changed since it was read: it is kept\n"
         assert merge(mounted, "notes.md") == (1, "", told)
     assert visible(server) == {"notes.md": BOTH.encode(), copy: later.encode()}
     del mounted.variables["PATH"]
@@ -142,7 +142,7 @@ def test_a_copy_stays_whose_changes_were_taken_out_of_the_file_since_that_was_re
     (mounted.path / "notes.md").write_text(BOTH)
     mounted.settled()
     slow_git(mounted, f"echo other > {mounted.path}/notes.md")
-    told = f"jobfs: {mounted.path}/notes.md has changed since it was read: merge again\n"
+    told = f"jobfs: {mounted.path}/notes.md has changed since it was read: run jobfs merge again\n"
     assert merge(mounted, "notes.md") == (1, "", told)
     mounted.settled()
     assert visible(server) == {"notes.md": b"other\n", copy: JOBS.encode()}
@@ -152,7 +152,7 @@ def test_a_file_that_was_changed_since_it_was_read_is_left_alone(server: Server,
     """vfs/semantics.md 4.57: what another program has written there would be lost."""
     copy = write_both(server, mounted, "python, in place")
     slow_git(mounted, f"echo more >> {mounted.path}/notes.md")
-    told = f"jobfs: {mounted.path}/notes.md has changed since it was read: merge again\n"
+    told = f"jobfs: {mounted.path}/notes.md has changed since it was read: run jobfs merge again\n"
     assert merge(mounted, "notes.md") == (1, "", told)
     mounted.settled()
     assert visible(server) == {"notes.md": f"{MINE}more\n".encode(), copy: JOBS.encode()}
@@ -222,7 +222,7 @@ def binary(server: Server, mounted: MountedJob, copy: str) -> str:
 
 def large(server: Server, mounted: MountedJob, copy: str) -> str:
     server.store.write(copy, b"a\n" * (8 << 20) + b"a")
-    return "a version has more than 16MiB"
+    return "a version is larger than 16MiB"
 
 
 def unknown(server: Server, mounted: MountedJob, copy: str) -> str:
@@ -230,7 +230,7 @@ def unknown(server: Server, mounted: MountedJob, copy: str) -> str:
     for base in mounted.state.glob("*/*/bases/[0-9]*"):
         base.unlink()
     mounted.mount()
-    return "the version that both began with is not on this machine"
+    return "the version that both started from is not on this machine"
 
 
 @pytest.mark.parametrize("why", [overlapping, binary, large, unknown])
@@ -258,9 +258,7 @@ def test_a_copy_that_has_copies_itself_is_refused(server: Server, mounted: Mount
     copy = write_both(server, mounted, "python, in place")
     inner = write_inner(server, mounted, copy)
     before = visible(server)
-    told = (
-        f"jobfs: {mounted.path}/{copy} has conflict copies itself: jobfs merge {mounted.path}/{copy} first\n"
-    )
+    told = f"jobfs: {mounted.path}/{copy} has conflict copies itself: run jobfs merge {mounted.path}/{copy} first\n"
     assert merge(mounted, "notes.md") == (1, "", told)
     assert visible(server) == before
     assert merge(mounted, copy) == (0, "", "")
@@ -297,21 +295,29 @@ def test_what_cannot_be_merged_at_all_is_told_with_exit_code_2(
     before = visible(server)
     assert merge(mounted, "dir/alone") == (0, "", f"jobfs: {place}/dir/alone has no conflict copies\n")
     assert merge(mounted, "dir") == (2, "", f"jobfs: {place}/dir is a directory: give a file\n")
-    assert merge(mounted, "never") == (2, "", f"jobfs: {place}/never is not a file in the job\n")
+    assert merge(mounted, "never") == (
+        2,
+        "",
+        f"jobfs: {place}/never is not a file in the job: give a file in the mount\n",
+    )
     outside = mounted.jobfs("merge", tmp_path / "file")
     assert (outside.returncode, outside.stderr) == (2, f"jobfs: no job is mounted at {tmp_path}/file\n")
     mounted.variables["PATH"] = str(tmp_path)
-    assert merge(mounted, "notes.md") == (2, "", "jobfs: git is needed to merge: install the package git\n")
+    assert merge(mounted, "notes.md") == (2, "", "jobfs: merging needs git: install the package git\n")
     del mounted.variables["PATH"]
     for name in ("notes.md", copy):
         server.store.set_permission(name, "readOnly")
         eventually(lambda name=name: not (place / name).stat().st_mode & 0o222)  # type: ignore[misc]
-        told = f"jobfs: {place}/{name} is readOnly in the job: chmod u+w {place}/{name} first\n"
+        told = f"jobfs: {place}/{name} is readOnly in the job: run chmod u+w {place}/{name} first\n"
         assert merge(mounted, "notes.md") == (2, "", told)
         server.store.set_permission(name, "readWrite")
         eventually(lambda name=name: (place / name).stat().st_mode & 0o222)  # type: ignore[misc]
     mounted.remount(read_only=True)
-    assert merge(mounted, "notes.md") == (2, "", f"jobfs: {file} is mounted read-only\n")
+    assert merge(mounted, "notes.md") == (
+        2,
+        "",
+        f"jobfs: {file} is mounted read-only: mount the job without --read-only\n",
+    )
     assert merge(mounted, "notes.md", "-n") == (0, BOTH, "")
     assert visible(server) == before
 

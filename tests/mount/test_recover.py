@@ -64,7 +64,7 @@ def test_recover_finishes_the_changes_of_a_killed_mount_without_mounting(
     assert code == 0, err
     assert sum("old.txt" in line for line in (out + err).splitlines()) == 1, "each is told once"
     assert "half.txt was written and never closed: what was written is kept as half.recovered-" in out
-    assert f"finished: what was left by the mount at {mounted.path}\n" in out
+    assert f"finished: everything left by the mount at {mounted.path}\n" in out
     assert untimed(visible(server)) == {
         "old.txt": b"new content", "made": b"made here", "half.txt": b"old",
         "half.recovered.txt": b"half of the new",
@@ -140,7 +140,7 @@ def test_hidden_items_of_a_mount_that_is_gone_for_good_get_names(server: Server,
 def test_recover_of_a_mount_that_is_none_or_whose_state_is_here_is_refused(mounted: MountedJob) -> None:
     mounted.umount()
     for mount_id, expected, words in (
-        ("zz", 2, "no mount id"), ("0" * 12, 0, "left nothing"), (slot(mounted).name, 2, "without --of"),
+        ("zz", 2, "not a mount id"), ("0" * 12, 0, "left nothing"), (slot(mounted).name, 2, "without --of"),
     ):  # fmt: skip
         code, out, err = recover(mounted, "--of", mount_id)
         assert (code, words in out + err) == (expected, True)
@@ -154,7 +154,7 @@ def test_a_refused_save_is_sent_by_retry(server: Server, mounted: MountedJob) ->
     mounted.settled()
     assert visible(server) == {"big.bin": b"refused at first"}
     assert mounted.jobfs("status", mounted.path).returncode == 0
-    assert "nothing there has failed" in mounted.jobfs("retry", mounted.path).stderr
+    assert "no file there has failed" in mounted.jobfs("retry", mounted.path).stderr
 
 
 def test_a_refused_save_is_given_up_by_discard(server: Server, mounted: MountedJob) -> None:
@@ -172,7 +172,7 @@ def test_a_refused_save_is_given_up_by_discard(server: Server, mounted: MountedJ
     assert copy.read_bytes() == b"refused for good"
     eventually(lambda: (mounted.path / "dir/old.txt").read_bytes() == b"on the server")
     with on_terminal(mounted.home, "discard", mounted.path / "new.txt") as terminal:
-        terminal.shows(re.compile(r"Give up what was written to new.txt.*\? \[y/N\]:"))
+        terminal.shows(re.compile(r"Give up the unsent changes to new.txt.*\? \[y/N\]:"))
         terminal.lines("y")
         assert terminal.ended() == 0
     assert os.listdir(mounted.path) == ["dir"]

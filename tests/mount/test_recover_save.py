@@ -113,7 +113,7 @@ def test_directories_and_files_of_an_outage_are_copied(server: Server, mount: Mo
 def test_a_running_mount_is_refused(mounted: MountedJob) -> None:
     """vfs/semantics.md 6.19."""
     done = saved_to(mounted, mounted.home / "to")
-    said = f"jobfs: the mount at {mounted.path} is running: nothing of it is copied\n"
+    said = f"jobfs: the mount at {mounted.path} is running, and sends its own files: they are not copied\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
     assert not (mounted.home / "to").exists()
 
@@ -129,6 +129,6 @@ def test_without_a_journal_the_bytes_have_numbers(mount: Mount, damage: bytes) -
     journal.with_name("journal.db-wal").unlink(missing_ok=True)
     to = mounted.home / "to"
     done = saved_to(mounted, to)
-    assert (done.returncode, "its bytes are copied by their numbers" in done.stderr) == (0, True)
+    assert (done.returncode, "its files are copied under their numbers" in done.stderr) == (0, True)
     (name,) = (path for path, content in on_disk(to).items() if content == b"notes")
     assert re.fullmatch(rf"{journal.parent.name}/[0-9a-f]{{16}}\.\d+", name)

@@ -52,7 +52,7 @@ def restored(mounted: MountedJob, name: str, *more: str) -> str:
 def is_gone(mounted: MountedJob, name: str) -> bool:
     """True if nothing is kept of a file, as the command says in one sentence."""
     done = mounted.jobfs("restore", "--", mounted.path / name)
-    told = f"jobfs: what you saved in {mounted.path / name} is no longer here\n"
+    told = f"jobfs: no save of {mounted.path / name} is kept on this machine\n"
     return (done.returncode, done.stdout, done.stderr) == (2, "", told)
 
 
@@ -182,7 +182,7 @@ def test_a_file_that_the_shell_has_emptied_is_refused_and_still_kept(
     assert done.returncode == 2
     assert (
         done.stderr
-        == f"jobfs: the output is {file} itself, which the shell has emptied: jobfs restore --in-place {file}\n"
+        == f"jobfs: the output is {file} itself, which the shell has emptied: run jobfs restore --in-place {file}\n"
     )
     mounted.settled()
     assert server.store.read("notes.md") == b""
@@ -255,7 +255,10 @@ def test_two_mounts_of_a_job_keep_their_own_saves_and_a_read_only_one_none(
     one.remount(read_only=True)
     assert restored(one, "notes.md") == SAVED
     done = one.jobfs("restore", "--in-place", one.path / "notes.md")
-    assert (done.returncode, done.stderr) == (2, f"jobfs: {one.path / 'notes.md'} is mounted read-only\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"jobfs: {one.path / 'notes.md'} is mounted read-only: mount the job without --read-only\n",
+    )
     assert server.store.read("notes.md") == b"of the other\n"
 
 
@@ -268,8 +271,8 @@ def test_bad_input_is_told_in_a_sentence(server: Server, mounted: MountedJob, tm
     cases = {
         ("dir",): f"{mounted.path}/dir is a directory: give a file",
         (".",): f"{mounted.path} is a directory: give a file",
-        ("never",): f"what you saved in {mounted.path}/never is no longer here",
-        ("--in-place", "notes.md"): f"{mounted.path}/notes.md is readOnly in the job: chmod u+w {mounted.path}/notes.md first",
+        ("never",): f"no save of {mounted.path}/never is kept on this machine",
+        ("--in-place", "notes.md"): f"{mounted.path}/notes.md is readOnly in the job: run chmod u+w {mounted.path}/notes.md first",
         ("--in-place", "--forget", "never"): "--in-place and --forget exclude each other",
     }  # fmt: skip
     for (*options, name), told in cases.items():

@@ -62,7 +62,7 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
     (mounted.path / "file").write_bytes(b"kept")
     mounted.kill_only()
     left = "it has left 1 unsent: kept for the next mount of this job: file"
-    remedy = f"{gone}: mount the job there again, or jobfs umount {mounted.path}; {left}\n"
+    remedy = f"{gone}: mount the job there again, or run jobfs umount {mounted.path}; {left}\n"
     for words in (("flush", mounted.path), ("status",)):
         done = mounted.jobfs(*words, "--state-dir", mounted.state)
         assert (done.returncode, done.stderr) == (2, remedy)
@@ -70,20 +70,20 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
     # mount itself, though there is something to be told. It would send the changes that it takes up at once.
     server.faults.set_rate("unavailable", 1.0, on="create")
     mounted.mount()
-    assert f"{gone}: its dead mount was taken away\n" in mounted.log
+    assert f"{gone}: its dead mount was removed\n" in mounted.log
     assert (mounted.path / "file").read_bytes() == b"kept"
     # umount: 1 while the server lacks something. --all knows the mounts of its state directory.
     with open(mounted.path / "file"):
         mounted.kill_only()
         done = mounted.jobfs("umount", "--all", "--state-dir", mounted.state)
-        assert f"{gone}: its dead mount was taken away; {left}: mount the job again" in done.stderr
+        assert f"{gone}: its dead mount was removed; {left}: mount the job again" in done.stderr
         assert (done.returncode, is_mounted(mounted.path)) == (1, False)
     server.faults.clear()
     mounted.mount()
     mounted.settled()
     mounted.kill_only()
     done = mounted.jobfs("umount", mounted.path)
-    assert (done.returncode, done.stderr) == (0, f"{gone}: its dead mount was taken away\n")
+    assert (done.returncode, done.stderr) == (0, f"{gone}: its dead mount was removed\n")
     assert mounted.jobfs("umount", "--all").stderr == "jobfs: no job is mounted\n"
 
 

@@ -152,11 +152,11 @@ def test_a_failed_file_counts_as_unsent_in_each_report(server: Server, mounted: 
     assert len((mounted.path / ".jobfs/pending").read_text().splitlines()) == 2
     done = mounted.jobfs("umount", "--timeout", "0", mounted.path)
     (said,) = re.findall("^jobfs: (2 unsent: kept for the next mount of this job: .*)$", done.stderr, re.M)
-    refused = "big (refused by the server: jobfs retry, or jobfs discard)"
+    refused = "big (refused by the server: run jobfs retry, or jobfs discard)"
     assert (done.returncode, refused in said, "waits" in said) == (1, True, True)
     after = mounted.jobfs("status", "--state-dir", mounted.state)
     assert (after.returncode, after.stdout) == (2, "")
     assert f"the mount that ended at {mounted.path} has left 2 unsent: kept for the" in after.stderr
     assert after.stderr.endswith(
-        f": mount the job again, or jobfs recover {server.job} --base-url {server.url}\n"
+        f": mount the job again, or run jobfs recover {server.job} --base-url {server.url}\n"
     )

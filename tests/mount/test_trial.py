@@ -42,7 +42,7 @@ def started(server: Server, home: Path, *more: str) -> subprocess.Popen[str]:
 def test_a_try_on_a_terminal_asks_before_it_writes(server: Server, tmp_path: Path) -> None:
     server.store.seed(SEED)
     before = server.store.tree()
-    for answer, code, said in (("n", 1, "nothing was tried"), ("y", 0, "a mount works")):
+    for answer, code, said in (("n", 1, "nothing was tested"), ("y", 0, "a mount works")):
         with on_terminal(tmp_path, *command(server, tmp_path), key=server.key) as terminal:
             terminal.shows("[y/N]")
             assert server.log.changes() == []
@@ -74,7 +74,7 @@ def test_a_try_beside_a_mount_of_the_job_is_seen_by_nobody(
     status = mounted.status()
     assert (status["conflicts"], status["foreign_hidden"], status["unsent"]) == ([], [], [])
 
-    assert "ok      cleanup: all of this was taken away again" in out
+    assert "ok      cleanup: everything that was created is deleted" in out
     assert os.listdir(home / "state" / "servers")
     assert [name for name in os.listdir(home) if name.startswith("jobfs-try-")] == []
 
@@ -89,5 +89,5 @@ def test_a_try_that_is_interrupted_leaves_nothing(server: Server, tmp_path: Path
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, out
-    assert "jobfs: taking everything away again" in out
+    assert "jobfs: deleting everything that was created" in out
     assert server.store.tree() == before

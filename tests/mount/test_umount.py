@@ -270,7 +270,7 @@ def test_a_second_signal_waits_for_no_program_and_keeps_unsent_files(server: Ser
     with holding(mounted.path / "notes.md") as program:
         assert program.does("write one") == "ok"
         end(mounted)
-        eventually(lambda: "once more" in mounted.log)
+        eventually(lambda: "a second signal" in mounted.log)
         server.faults.set_rate("hang", 1.0, on="change")
         assert program.does("write two") == "ok"
         end(mounted)

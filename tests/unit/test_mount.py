@@ -122,7 +122,7 @@ def test_a_drain_goes_on_as_long_as_it_gets_on(
         ([{"path": "a"}, {"path": "b", "reason": "x", "state": "dirty"}], "a, b"),
         ([{"path": str(number)} for number in range(12)], "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
         # vfs/semantics.md 4: it is not sent by the next mount.
-        ([{"path": "b", "state": "failed"}], "b (refused by the server: jobfs retry, or jobfs discard)"),
+        ([{"path": "b", "state": "failed"}], "b (refused by the server: run jobfs retry, or jobfs discard)"),
     ],
 )
 def test_unsent_files_are_described_in_one_line(left: list[Any], line: str) -> None:
@@ -196,4 +196,4 @@ def test_a_server_that_answers_is_waited_for_in_silence(monkeypatch: pytest.Monk
     vfs.heard, vfs.list_unsent = 0.0, lambda under: []
     waiting(SendProgress(0, 1))
     (told,) = caller.said
-    assert "all is sent, but what saves have set aside is not deleted" in told
+    assert "everything is sent, but replaced versions are not yet deleted" in told

@@ -29,7 +29,7 @@ def test_a_directory_that_others_change_or_rename_is_refused(tmp_path: Path, mod
     new = above / "between" / "new"
     above.chmod(mode)
     os.chown(above, -1, OTHER)
-    remedy = f"new: other users may write in {above}: chmod go-w '{above}',.*--cache-dir"
+    remedy = f"new: other users may write to {above}: run chmod go-w '{above}',.*--cache-dir"
     with pytest.raises(UsageError, match=remedy):
         take(new)
     assert os.listdir(new.parent) == []
@@ -37,7 +37,7 @@ def test_a_directory_that_others_change_or_rename_is_refused(tmp_path: Path, mod
     take(new)
     os.chown(new.parent, OTHER, -1)
     for path in (above, new):
-        with pytest.raises(UsageError, match="may write in"):
+        with pytest.raises(UsageError, match="may write to"):
             take(path)
 
 
@@ -64,7 +64,7 @@ def test_a_group_of_one_user_is_no_other_user(tmp_path: Path, monkeypatch: pytes
     tmp_path.chmod(0o775)
     take(tmp_path / "new")
     monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(("root", "x", gid, ["other"])))
-    with pytest.raises(UsageError, match="may write in"):
+    with pytest.raises(UsageError, match="may write to"):
         take(tmp_path / "new")
 
 

@@ -112,7 +112,7 @@ def test_what_is_wrong_is_told_with_what_is_right(flags: dict[str, str], option:
 def test_an_unknown_variable_is_told_with_the_nearest_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("JOBFS_TLL", "JOBFS_TTL", "JOBFS_1234"):
         monkeypatch.setenv(name, "3")
-    told = ["JOBFS_1234 is no setting.", "JOBFS_TLL is no setting: did you mean JOBFS_TTL?"]
+    told = ["JOBFS_1234 is not a setting.", "JOBFS_TLL is not a setting: did you mean JOBFS_TTL?"]
     assert list(describe_unknown_variables()) == told
 
 

@@ -84,7 +84,7 @@ class Health:
                 self.require_reachable(call)
             elif (wait := self.background_delay(changing=call.is_change)) > 0:
                 error = HeldBackError(
-                    f"{call}: not sent: {self.last_error or 'the server asked to be left alone'} (tried again in {wait:.1f} s)"
+                    f"{call}: not sent: {self.last_error or 'the server asked to wait'} (tried again in {wait:.1f} s)"
                 )
                 error.wait = wait
                 raise error

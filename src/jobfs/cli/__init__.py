@@ -18,22 +18,22 @@ from jobfs.errors import UsageError
 #: Commands by name: the module of each, and the line that `jobfs --help` shows without loading it.
 COMMANDS = {
     "mount": ("jobfs.cli.mount", "Mount a job's workspace at DIR."),
-    "umount": ("jobfs.cli.umount", "Send what is unsent, then unmount DIR."),
-    "status": ("jobfs.cli.status", "Show what a mount is doing and what needs a person."),
-    "watch": ("jobfs.cli.watch", "Show what the job does, as it is seen."),
-    "wait": ("jobfs.cli.wait", "Return when the job has ended."),
-    "flush": ("jobfs.cli.files", "Return when the server has everything."),
-    "retry": ("jobfs.cli.files", "Try again to send what failed."),
-    "discard": ("jobfs.cli.files", "Give up a save that was not sent."),
-    "restore": ("jobfs.cli.restore", "Print what you saved last in a file, or put it back."),
-    "merge": ("jobfs.cli.merge", "Merge the conflict copies of a file into it."),
-    "recover": ("jobfs.cli.recover", "Finish what a killed mount has left, without mounting."),
-    "info": ("jobfs.cli.files", "Show what the server knows of a file."),
+    "umount": ("jobfs.cli.umount", "Send unsent files, then unmount DIR."),
+    "status": ("jobfs.cli.status", "Show what a mount is doing, and its problems."),
+    "watch": ("jobfs.cli.watch", "Print the changes that the job makes."),
+    "wait": ("jobfs.cli.wait", "Wait until the job has ended."),
+    "flush": ("jobfs.cli.files", "Wait until the server has everything."),
+    "retry": ("jobfs.cli.files", "Send failed files again."),
+    "discard": ("jobfs.cli.files", "Give up unsent changes."),
+    "restore": ("jobfs.cli.restore", "Print your last save of a file, or put it back."),
+    "merge": ("jobfs.cli.merge", "Merge the conflict copies of a file into the file."),
+    "recover": ("jobfs.cli.recover", "Send what ended mounts left unsent, without mounting."),
+    "info": ("jobfs.cli.files", "Show what the server knows about a file."),
     "set": ("jobfs.cli.files", "Change a file's permission or lifecycle on the server."),
     "doctor": ("jobfs.cli.doctor", "Check this machine and the account, with remedies."),
     "install-helper": ("jobfs.cli.install", "Let mount(8) and /etc/fstab find jobfs."),
     "systemd-unit": ("jobfs.cli.install", "Print a systemd user unit that mounts JOB at DIR."),
-    "completion": ("jobfs.cli.install", "Print what lets bash, zsh or fish complete jobfs."),
+    "completion": ("jobfs.cli.install", "Print the completion script for bash, zsh or fish."),
     "emulator": ("jobfs.cli.emulator", "Serve the Workspace Instance API on this machine."),
 }
 #: Commands that no list shows: they are for developers of clients of the API.
@@ -61,7 +61,7 @@ def translate_arguments(called: str, arguments: list[str]) -> list[str]:
     try:
         options, rest = getopt.gnu_getopt(arguments, "snvN:o:t:" if mounting else "flnrvcN:t:")
     except getopt.GetoptError as error:
-        raise UsageError(f"{error}: mount(8) gives settings as -o NAME=VALUE") from None
+        raise UsageError(f"{error}: give settings as -o NAME=VALUE") from None
     if mounting:
         return ["mount", *rest, *(word for flag, value in options if flag == "-o" for word in (flag, value))]
     return ["umount", "--or-plainly", *["--lazy"] * (("-l", "") in options), *rest]

@@ -35,9 +35,9 @@ _STYLES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 #: The last line and the exit code, by the worst mark.
 _ENDS = {
-    "FAILED": ("a mount does not work: mend what has FAILED", 1),
-    "UNSURE": ("whether a mount works is not known: see UNSURE", 1),
-    "UNSAFE": ("a mount is safe with --read-only only: see UNSAFE", 1),
+    "FAILED": ("a mount does not work: fix what FAILED", 1),
+    "UNSURE": ("it is not known whether a mount works: see UNSURE", 1),
+    "UNSAFE": ("a mount is safe only with --read-only: see UNSAFE", 1),
     "ok": ("a mount works", 0),
 }
 
@@ -45,9 +45,9 @@ _ENDS = {
 @click.command("doctor")
 @click.argument("job", required=False)
 @click.option("--try", "trying", is_flag=True,
-              help="Try what jobfs relies on in a hidden directory of JOB, and take it away again.")  # fmt: skip
+              help="Test what jobfs relies on, in a hidden directory of JOB that is deleted afterwards.")  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before --try writes.")
-@click.option("-v", "--verbose", is_flag=True, help="Show what is well, too.")
+@click.option("-v", "--verbose", is_flag=True, help="Show passed checks, too.")
 @setting_options("base_url", "api_key_file", "cache_dir", "state_dir")
 def doctor(
     job: str | None,
@@ -57,38 +57,40 @@ def doctor(
     mount_options: tuple[str, ...],
     **flags: Any,
 ) -> int:
-    """Check what a mount needs: FUSE, directories, key, server, and with JOB that job too.
+    """Check what a mount needs: FUSE, directories, the key, the server, and JOB if it is given.
 
-    Changes nothing on the server without --try. Prints what is not well, with a remedy. The last line says whether a mount works;
-    exits with 0 if it does, else with 1.
+    Without --try, changes nothing on the server. Prints each problem with a remedy. The last line says whether a mount works.
+    Exits with 0 if it does, else with 1.
     """
     _check_options(job, trying, yes)
     settings = load_settings(flags, mount_options)
     checkup = Checkup(everything=verbose)
     _check_machine(checkup, settings)
     key = _check_account(checkup, settings, job)
-    checkup.sum_up("this machine, the key and the way to the server")
+    checkup.sum_up("this machine, the key and the connection to the server")
     if trying and job and key is not None:
         if not yes and not confirm(
-            f"May jobfs make a hidden directory in the workspace of job {job} at {settings.base_url}, "
-            "write about 20 small files in it, and delete it again?"
+            f"May jobfs create a hidden directory in the workspace of job {job} at {settings.base_url}, "
+            "write about 20 small files to it, and delete it afterwards?"
         ):
-            print_escaped("nothing was tried")
+            print_escaped("nothing was tested")
             return 1
         _run_trial(checkup, settings, job, key)
         checkup.sum_up("the server")
-    more = "" if trying else ", as far as this tells: --try asks the server more"
-    return checkup.conclude(more if job else " if the server knows the job: jobfs doctor JOB asks it")
+    more = "" if trying else ", as far as these checks show: --try tests the server, too"
+    return checkup.conclude(more if job else " if the server knows the job: jobfs doctor JOB checks that")
 
 
 def _check_options(job: str | None, trying: bool, yes: bool) -> None:
     """Raise UsageError for options that do not go together."""
     if yes and not trying:
-        raise UsageError("--yes belongs to --try: jobfs doctor JOB --try")
+        raise UsageError("--yes needs --try: run jobfs doctor JOB --try --yes")
     if trying and job is None:
-        raise UsageError("--try needs the id of a job: jobfs doctor JOB --try")
+        raise UsageError("--try needs the id of a job: run jobfs doctor JOB --try")
     if trying and not yes and not sys.stdin.isatty():
-        raise UsageError("--try writes in the workspace of the job, and nobody can be asked here: give --yes")
+        raise UsageError(
+            "--try writes to the workspace of the job, and can't ask without a terminal: give --yes"
+        )
 
 
 class Checkup:
@@ -121,7 +123,7 @@ class Checkup:
         """Print one line on what has been well since the last call, and one on what works but is slower."""
         well, self._well = self._marks["ok"] - self._well, self._marks["ok"]
         if well and not self._everything:
-            _print("ok", f"{format_count(well, 'check')} of {what} (--verbose shows them)")
+            _print("ok", f"{format_count(well, 'check')} of {what} passed (--verbose shows them)")
         if self._slower:
             _print("ok", f"works, but slower: {'; '.join(self._slower)}")
 
@@ -161,7 +163,7 @@ def _check_account(checkup: Checkup, settings: Settings, job: str | None) -> Key
     def ask(job: str) -> str:
         check_job_id(job)
         preflight.probe_server(settings, job, keys[0])
-        return f"{job} is known, and the key is accepted"
+        return f"the server knows {job} and accepts the key"
 
     checkup.run_check("API key", find_key)
     checkup.run_check(
@@ -178,7 +180,7 @@ def _run_trial(checkup: Checkup, settings: Settings, job: str, key: KeySource) -
 
     base_url, timeout = normalize_base_url(settings.base_url), min(settings.timeout, _PATIENCE)
     logging.getLogger("jobfs").addHandler(logging.NullHandler())  # its warnings are part of the findings
-    print_escaped(f"jobfs: asking {base_url} what jobfs relies on", err=True)
+    print_escaped(f"jobfs: testing whether {base_url} does what jobfs relies on", err=True)
     with (
         limit_time(),
         Client(base_url, job, key, timeout=timeout, max_connections=_CONNECTIONS) as client,
@@ -191,7 +193,7 @@ def _run_trial(checkup: Checkup, settings: Settings, job: str, key: KeySource) -
             for row in questions.run_trial(trial):
                 checkup.print_finding(*row)
         except SystemExit:
-            print_escaped("jobfs: taking everything away again", err=True)
+            print_escaped("jobfs: deleting everything that was created", err=True)
             raise
         finally:
             for row in questions.clean_up(trial):

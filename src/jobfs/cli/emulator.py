@@ -42,20 +42,20 @@ def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("emulator")
-@click.option("--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where state is kept.")  # fmt: skip
+@click.option("--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where the server keeps its state.")  # fmt: skip
 @click.option("--host", cls=Rare, default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, default=0, show_default=True, help="Port to listen on; 0: any free one.")
 @click.option("--control-port", cls=Rare, type=int,
               help="A second port, for /_emulator/ only, which answers while the first is closed; 0: any free one.")  # fmt: skip
 @click.option("--job", "jobs", cls=Rare, multiple=True,
-              help="Id of a job to serve; repeat for several. Default: those in DIR.")  # fmt: skip
+              help="Id of a job to serve; may be repeated. Default: those in DIR.")  # fmt: skip
 @click.option("--key", cls=Rare, help="The API key. Default: the one in DIR, made at the first start.")
 @click.option("--key-file", cls=Rare, type=click.Path(path_type=Path), help="File that holds the API key.")
 @click.option("--log", type=click.Path(path_type=Path), help="Append each request to this file, as JSON lines.")  # fmt: skip
 @click.option("--sample", is_flag=True, help="Fill empty jobs with a few dozen realistic files.")
-@click.option("--play", is_flag=True, help="Play a job that goes on writing, in the first job.")
+@click.option("--play", is_flag=True, help="Let the first job write continuously.")
 @click.option("--fault", "faults", multiple=True, metavar="FAULT",
-              help="KIND[=RATE][@ON][,NAME=VALUE]…, as silent@POST+DELETE; repeat for several.")  # fmt: skip
+              help="KIND[=RATE][@ON][,NAME=VALUE]…, such as silent@POST+DELETE; may be repeated.")  # fmt: skip
 @click.option("--seed", cls=Rare, type=int, default=0, show_default=True,
               help="Makes faults and unstable order repeatable.")  # fmt: skip
 @behaviour_options
@@ -65,8 +65,8 @@ def emulator(
 ) -> None:
     """Serve the Workspace Instance API from DIR on this machine, for demos, tests and other clients.
 
-    State is kept in DIR and survives a restart. On start the job and the URL are printed. SIGTERM or Ctrl-C stops it.
-    Faults: see jobfs.emulator.faults; to change things while it runs: jobfs.emulator.control.
+    DIR keeps the state, which survives a restart. At the start the command prints the job and the URL. SIGTERM or Ctrl-C stops
+    the server. jobfs.emulator.faults describes the faults, and jobfs.emulator.control how to change a running server.
     """
     runner = _import_runner()
     found = find_key(directory, key, key_file)

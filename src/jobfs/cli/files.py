@@ -22,13 +22,13 @@ from jobfs.nodes import Lifecycle, Permission
 @click.argument(
     "path", callback=reject_empty, required=False, metavar="[DIR|FILE]", shell_complete=complete_mounted
 )
-@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long.")
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait no longer than this.")
 @state_dir_option
 def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int:
-    """Send what is unsent in DIR (any part of a mount), or in every mount, and return when the server has it.
+    """Send unsent files in DIR (any part of a mount), or in every mount, and return when the server has them.
 
-    Exits with 0 if the server has everything, else with 1 and a list of what is left; what the server has refused is
-    tried again by `jobfs retry`. Ctrl-C ends only this command, with 130: what is unsent goes on being sent.
+    Exits with 0 if the server has everything; otherwise lists the unsent files, and exits with 1. `jobfs retry` sends files
+    again that the server refused. Ctrl-C ends only this command, with 130: the mount continues sending.
     """
     answers: list[dict[str, Any] | None] = []
     for found, inside in find_mounts_of(path, state_dir):
@@ -50,9 +50,9 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
 )
 @state_dir_option
 def retry(path: str | None, state_dir: str | None) -> int:
-    """Send again what the server refused, or what waits for its next try, at PATH or in every mount.
+    """Send failed files again, at PATH or in every mount: those that the server refused, or that wait for their next try.
 
-    Returns at once: `jobfs flush` waits for the outcome, `jobfs status` shows it.
+    Returns at once. `jobfs flush` waits for the outcome, and `jobfs status` shows it.
     """
     answers = [
         ask_or_report(found, "retry", {"path": inside or None})
@@ -60,9 +60,9 @@ def retry(path: str | None, state_dir: str | None) -> int:
     ]
     tried = [name for answer in filter(None, answers) for name in answer["paths"]]
     for name in tried:
-        print_escaped(f"trying again: {name}")
+        print_escaped(f"sending again: {name}")
     if not tried and None not in answers:
-        print_escaped("jobfs: nothing there has failed", err=True)
+        print_escaped("jobfs: no file there has failed", err=True)
     return 1 if None in answers else 0
 
 
@@ -71,20 +71,20 @@ def retry(path: str | None, state_dir: str | None) -> int:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @state_dir_option
 def discard(path: str, yes: bool, state_dir: str | None) -> int:
-    """Give up what is unsent at PATH, a file or a directory in a mount; the server's version is shown again.
+    """Give up the unsent changes to PATH, a file or directory in a mount, and show the server's version again.
 
-    A copy of the bytes is kept in the state directory until the next clean unmount.
+    The state directory keeps a copy of the unsent bytes until the next clean unmount.
     """
     found, inside = find_mount_of(path, state_dir)
     report = control.call_mount(found.path, "status")
     unsent = [e for e in report["unsent"] if not inside or f"{e['path']}/".startswith(f"{inside}/")]
     if not unsent:
         raise UsageError(f"nothing is unsent at {path}")
-    if not (yes or confirm(f"Give up what was written to {describe_paths(unsent)}?")):
+    if not (yes or confirm(f"Give up the unsent changes to {describe_paths(unsent)}?")):
         print_escaped("nothing was given up")
         return 1
     for name, kept in control.call_mount(found.path, "discard", {"path": inside})["given_up"]:
-        print_escaped(f"given up: {name}" + (f" (a copy is {kept})" if kept else ""))
+        print_escaped(f"given up: {name}" + (f" (a copy is in {kept})" if kept else ""))
     return 0
 
 
@@ -93,7 +93,7 @@ def discard(path: str, yes: bool, state_dir: str | None) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_dir_option
 def info(path: str, as_json: bool, state_dir: str | None) -> int:
-    """Show what the server knows of the file or directory PATH in a mount, and its state on this machine."""
+    """Show what the server knows about the file or directory PATH in a mount, and its state on this machine."""
     facts = _call_mount("info", path, state_dir)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
@@ -112,8 +112,8 @@ def info(path: str, as_json: bool, state_dir: str | None) -> int:
 def set(path: str, permission: str | None, lifecycle: str | None, state_dir: str | None) -> int:
     """Change the permission or the lifecycle of the file or directory PATH in a mount.
 
-    The lifecycle says whose it is: the workspace's defaults (application), or this job's (expertJob), which cover
-    them. What is unsent of it is sent first. Returns when the server has it.
+    The lifecycle is `application` for the workspace's defaults, and `expertJob` for this job's own items, which hide the
+    defaults. Unsent changes to PATH are sent first. Returns when the server has the new values.
     """
     if permission is None and lifecycle is None:
         raise UsageError("nothing to change: give --permission or --lifecycle")

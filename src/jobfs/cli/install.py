@@ -39,7 +39,7 @@ _UNIT = """\
 # Save as ~/.config/systemd/user/jobfs-{job}.service, then:
 #   systemctl --user daemon-reload
 #   systemctl --user enable --now jobfs-{job}.service
-# To have it from boot on, and not from login on: loginctl enable-linger
+# To start it at boot instead of at login: loginctl enable-linger
 # Its log: journalctl --user -u jobfs-{job}.service
 [Unit]
 Description=Workspace of job {job}
@@ -47,13 +47,13 @@ Description=Workspace of job {job}
 [Service]
 Type=notify
 ExecStart={start}
-# Sends what is unsent; what can't be sent in that time is kept for the next mount.
-# "-": that somebody has unmounted it before is no failure.
+# Sends unsent files; those that can't be sent in time are kept for the next mount.
+# "-": it is no failure if the directory is already unmounted.
 ExecStop=-{stop}
 TimeoutStopSec={timeout:.0f}
-# Unless ExecStart names a key file: a file of mode 600 with the line PERSTACK_API_KEY=... (%E is ~/.config)
+# Needed unless ExecStart names a key file: a file of mode 600 with the line PERSTACK_API_KEY=... (%E is ~/.config)
 EnvironmentFile=-%E/jobfs/environment
-# A killed mount is mounted again and goes on sending. 1: it was unmounted, and something could not be sent.
+# A killed mount is mounted again and continues sending. Exit code 1: it was unmounted with unsent files.
 Restart=on-failure
 RestartSec=30
 RestartPreventExitStatus=1
@@ -70,22 +70,22 @@ def find_program() -> str:
         if os.path.basename(path) == "jobfs" and os.access(path, os.X_OK):
             return path
     raise UsageError(
-        "there is no program jobfs beside this Python: pip install jobfs, or pip install . in a clone"
+        "can't find the program jobfs beside this Python: run pip install jobfs, or pip install . in a clone"
     )
 
 
 @click.command("install-helper")
-@click.option("--remove", is_flag=True, help="Take the links away again.")
+@click.option("--remove", is_flag=True, help="Remove the links again.")
 def install_helper(remove: bool) -> int:
     """Make `mount -t fuse.jobfs JOB DIR` and lines in /etc/fstab work, wherever jobfs is installed.
 
-    Puts links to this program where mount(8) and umount(8) look: /sbin/mount.fuse.jobfs, /sbin/mount.jobfs and
-    /sbin/umount.fuse.jobfs. `umount DIR` is `jobfs umount DIR` then. Needs root.
+    Creates links to this program where mount(8) and umount(8) look: /sbin/mount.fuse.jobfs, /sbin/mount.jobfs and
+    /sbin/umount.fuse.jobfs. `umount DIR` then runs `jobfs umount DIR`. Needs root.
     """
     target = find_program()
     if not os.access(_PLACE, os.W_OK):
         command = f"sudo {quote_for_shell(target)} install-helper{' --remove' * remove}"
-        raise UsageError(f"only root can write in {_PLACE}: {command}")
+        raise UsageError(f"only root can write to {_PLACE}: run {command}")
     links = [_PLACE / name for name in LINKS]
     for link in links:
         if os.path.lexists(link) and not (link.is_symlink() and link.readlink().name == "jobfs"):
@@ -94,12 +94,12 @@ def install_helper(remove: bool) -> int:
         for link in links:
             link.unlink(missing_ok=True)
             if remove:
-                print_escaped(f"{link} is gone")
+                print_escaped(f"removed {link}")
             else:
                 link.symlink_to(target)
-                print_escaped(f"{link} is {target}")
+                print_escaped(f"linked {link} to {target}")
     except OSError as error:
-        raise JobfsError(f"can't write in {_PLACE}: {error.strerror}") from None
+        raise JobfsError(f"can't write to {_PLACE}: {error.strerror}") from None
     return 0
 
 
@@ -110,7 +110,7 @@ def install_helper(remove: bool) -> int:
 def systemd_unit(job: str, directory: str, mount_options: tuple[str, ...], **flags: Any) -> int:
     """Print a unit for `systemctl --user` that mounts JOB at DIR with the settings given here, or in the environment.
 
-    The API key is not in it: it is read from --api-key-file, else from a file of environment variables.
+    The unit does not contain the API key. It reads the key from --api-key-file, or from a file of environment variables.
     """
     settings = load_settings(flags, mount_options)
     check_job_id(job)
@@ -150,7 +150,7 @@ def _exec_line(words: list[str]) -> str:
 
 def _quote_word(word: str) -> str:
     if any(ord(character) < 32 for character in word):
-        raise UsageError(f"a unit can't hold the name {word!r}: give another directory")
+        raise UsageError(f"a unit can't contain the name {word!r}: give another directory")
     word = word.replace("%", "%%")
     if _PLAIN.fullmatch(word):
         return word

@@ -48,7 +48,7 @@ def log_to_file(path: Path) -> bool:
 def log_thread_crashes() -> None:
     """Log an exception that ends a thread, instead of printing it."""
     log = logging.getLogger("jobfs")
-    threading.excepthook = lambda crash: log.error("a thread has crashed", exc_info=crash.exc_value)
+    threading.excepthook = lambda crash: log.error("a thread crashed", exc_info=crash.exc_value)
 
 
 def warn_user(sentence: str) -> None:

@@ -67,20 +67,19 @@ class _MergeResult(NamedTuple):
 
 @click.command("merge")
 @click.argument("file", callback=reject_empty, metavar="FILE", shell_complete=files)
-@click.option(
-    "-n", "--dry-run", is_flag=True, help="Print the result, with git's marks where both changed a line."
-)
+@click.option("-n", "--dry-run", is_flag=True, help="Only print the result, with git's conflict markers.")
 @state_dir_option
 def merge(file: str, dry_run: bool, state_dir: str | None) -> int:
-    """Merge the conflict copies of FILE in a mount into it, the oldest first, and delete them once the server has FILE.
+    """Merge the conflict copies of FILE in a mount into FILE, the oldest first, and delete them once the server has the result.
 
-    Each is merged by git, from the version that both began with. Where both changed the same lines, where a version is
-    binary or over 16 MiB, or where that first version is not on this machine, nothing is changed: each copy that can't be
-    merged is named, with the reason, and the exit code is 1. It is 2 if FILE can't be merged at all.
+    git merges each copy, based on the version that both sides started from. Nothing is changed if both sides changed the
+    same lines, if a version is binary or larger than 16 MiB, or if the version that both started from is not on this
+    machine. Then each copy that can't be merged is named, with the reason, and the exit code is 1. The exit code is 2 if
+    FILE can't be merged at all.
     """
     target = _find(file, state_dir)
     if shutil.which("git") is None:
-        raise UsageError("git is needed to merge: install the package git")
+        raise UsageError("merging needs git: install the package git")
     copies = _find_copies(target)
     if not copies:
         print_escaped(f"jobfs: {file} has no conflict copies", err=True)
@@ -89,7 +88,7 @@ def merge(file: str, dry_run: bool, state_dir: str | None) -> int:
         _check_writable(target, copies)
     before, ours = _read(target)
     if len(ours) > _LARGEST:
-        raise FsError(errno.EFBIG, f"{file} has more than {format_size(_LARGEST)}: nothing is merged")
+        raise FsError(errno.EFBIG, f"{file} is larger than {format_size(_LARGEST)}: nothing is merged")
     merged, versions, reasons = _merge_copies(target, ours, copies, marks=dry_run)
     for reason in reasons:
         print_escaped(f"jobfs: {reason}", err=True)
@@ -106,7 +105,7 @@ def _find(file: str, state_dir: str | None) -> _MountedFile:
     if os.path.isdir(file):
         raise UsageError(f"{file} is a directory: give a file")
     if not os.path.isfile(file) or os.path.islink(file):
-        raise UsageError(f"{file} is not a file in the job")
+        raise UsageError(f"{file} is not a file in the job: give a file in the mount")
     return _MountedFile(Path(os.path.abspath(file)), inside, found.path)
 
 
@@ -121,7 +120,8 @@ def _find_copies(target: _MountedFile) -> list[_MountedFile]:
         if ("conflict", each) in beside.values():
             copy = target.file.with_name(each)
             raise FsError(
-                errno.EBUSY, f"{copy} has conflict copies itself: {shell_command('merge', str(copy))} first"
+                errno.EBUSY,
+                f"{copy} has conflict copies itself: run {shell_command('merge', str(copy))} first",
             )
     return [target.sibling(each) for each in sorted(own, key=second_version_order)]
 
@@ -136,7 +136,7 @@ def _list_directory(directory: Path) -> list[str]:
 def _check_writable(target: _MountedFile, copies: list[_MountedFile]) -> None:
     """Raise UsageError if the mount is read-only, or one of these files is."""
     if os.statvfs(target.file).f_flag & os.ST_RDONLY:
-        raise UsageError(f"{target.file} is mounted read-only")
+        raise UsageError(f"{target.file} is mounted read-only: mount the job without --read-only")
     for each in (target, *copies):
         if each.is_read_only():
             raise read_only_error(each.file)
@@ -165,7 +165,7 @@ def _merge_copies(
             version, theirs = _read_server_version(copy)
             base = read_copy(copy.state_dir / BASES, copy.relative_path)
             if base is None:
-                raise CannotMergeError("the version that both began with is not on this machine")
+                raise CannotMergeError("the version that both started from is not on this machine")
             result = merge_three_way(copy.state_dir, (str(target.file), ours), base, (str(copy.file), theirs))
         except CannotMergeError as error:
             reasons.append(f"{copy.file} is not merged: {error}")
@@ -202,10 +202,10 @@ def merge_three_way(
     """
     versions = {"ours": ours[1], "base": base, "theirs": theirs[1]}
     if any(len(data) > _LARGEST for data in versions.values()):
-        raise CannotMergeError(f"a version has more than {format_size(_LARGEST)}")
+        raise CannotMergeError(f"a version is larger than {format_size(_LARGEST)}")
     if any(b"\0" in data for data in versions.values()):
         raise CannotMergeError("a version is binary")
-    labels = [word for label in (ours[0], "both began with", theirs[0]) for word in ("-L", label)]
+    labels = [word for label in (ours[0], "both started from", theirs[0]) for word in ("-L", label)]
     try:
         with tempfile.TemporaryDirectory(prefix=slot.MERGING, dir=place) as private:
             for name, data in versions.items():
@@ -248,7 +248,7 @@ def _save_and_delete_copies(
     def check() -> None:
         now = os.stat(target.file)
         if (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size):
-            raise FsError(errno.ESTALE, f"{target.file} has changed since it was read: merge again")
+            raise FsError(errno.ESTALE, f"{target.file} has changed since it was read: run jobfs merge again")
 
     if merged != ours:
         replace_file(target.file, merged, check)
@@ -257,7 +257,9 @@ def _save_and_delete_copies(
         sync_file(target.file)
     left = [*_delete_unchanged(versions)]
     for copy in left:
-        print_escaped(f"jobfs: {copy.file} was merged and has changed since it was read: it stays", err=True)
+        print_escaped(
+            f"jobfs: {copy.file} was merged, but has changed since it was read: it is kept", err=True
+        )
     return 1 if left else 0
 
 

@@ -37,7 +37,7 @@ MAIN = (
     "mount_options",
 )  # fmt: skip
 _EPILOG = (
-    "Each setting is also a variable, as JOBFS_TTL, and a mount option, as -o ttl=2. "
+    "Each setting is also a variable (JOBFS_TTL) and a mount option (-o ttl=2). "
     "After `jobfs install-helper`, mount(8) and /etc/fstab mount jobs too."
 )
 
@@ -48,9 +48,9 @@ _EPILOG = (
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @setting_options(*MAIN)
 def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, ...], **flags: Any) -> int:
-    """Mount the workspace of JOB at DIR, which is empty or made now.
+    """Mount the workspace of JOB at DIR, an empty or new directory.
 
-    Returns once it answers, and goes on in the background until `jobfs umount`.
+    Returns once the mount answers. The mount runs until `jobfs umount`.
     """
     settings = load_settings(flags, mount_options)
     made = not os.path.lexists(directory)

@@ -42,7 +42,7 @@ def complete_mounted(
 def reject_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     """Return the path as given. Raises BadParameter for an empty one, which would mean the current directory."""
     if value == "":
-        raise click.BadParameter("a path is needed, and this one is empty.")
+        raise click.BadParameter("the path must not be empty.")
     return value
 
 
@@ -81,7 +81,7 @@ def setting_options(*main: str) -> Callable[[F], F]:
         return click.option(
             "-o", "mount_options", multiple=True, metavar="NAME[=VALUE],…",
             cls=click.Option if "mount_options" in main else Rare,
-            help="Any setting, as fstab gives it; ro for --read-only.",
+            help="Any setting, as in fstab; ro means --read-only.",
         )(command)  # fmt: skip
 
     return add

@@ -50,14 +50,14 @@ def print_unless_same_file(file: str, data: bytes) -> None:
     with contextlib.suppress(OSError):
         if os.path.samestat(os.stat(file), os.fstat(sys.stdout.fileno())):
             remedy = shell_command("restore", "--in-place", file)
-            raise UsageError(f"the output is {file} itself, which the shell has emptied: {remedy}")
+            raise UsageError(f"the output is {file} itself, which the shell has emptied: run {remedy}")
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise FsError(error.errno or errno.EIO, f"not all of it could be written: {error.strerror}") from None
+        raise FsError(error.errno or errno.EIO, f"can't write all of the output: {error.strerror}") from None
 
 
 def sync_file(file: Path) -> None:
@@ -72,7 +72,7 @@ def sync_file(file: Path) -> None:
 def write_error(file: Path, error: OSError) -> UsageError | FsError:
     """Return the error for a command that could not write a file."""
     if error.errno == errno.EROFS:
-        return UsageError(f"{file} is mounted read-only")
+        return UsageError(f"{file} is mounted read-only: mount the job without --read-only")
     if error.errno in (errno.EPERM, errno.EACCES):
         return read_only_error(file)
     return FsError(error.errno or errno.EIO, f"{file}: {error.strerror}")
@@ -80,7 +80,7 @@ def write_error(file: Path, error: OSError) -> UsageError | FsError:
 
 def read_only_error(file: Path) -> UsageError:
     """Return the error for a command that must change a readOnly file."""
-    return UsageError(f"{file} is readOnly in the job: chmod u+w {quote_for_shell(file)} first")
+    return UsageError(f"{file} is readOnly in the job: run chmod u+w {quote_for_shell(file)} first")
 
 
 def _remove(path: Path) -> None:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _DEVICE = Path("/dev/fuse")
 #: Remedies where the device can't be opened: by errno, and for a container.
 _REMEDIES = {
-    errno.EACCES: f"this user may not: on a desktop, sudo chmod 666 {_DEVICE}; or mount as a user who may",
-    errno.EPERM: "something keeps this process from it, as a sandbox or a container does",
+    errno.EACCES: f"this user has no permission: on a desktop, run sudo chmod 666 {_DEVICE}, or mount as another user",
+    errno.EPERM: "a sandbox or a container forbids it",
 }
 _CONTAINER = f"in a container, start it with --device {_DEVICE} --cap-add SYS_ADMIN"
 _LIBRARY = "libfuse.so.2"
@@ -52,7 +52,7 @@ def check_machine(settings: Settings, job: str, directory: str, say: Callable[[s
     for path, what, option in _writable_places(settings):
         if f"{os.path.realpath(path)}/".startswith(f"{place}/"):
             raise UsageError(
-                f"the {what} directory {path} lies in the mount point: give another with {option}"
+                f"the {what} directory {path} is inside the mount point: give another with {option}"
             )
     for check in list_checks(settings).values():
         check()
@@ -78,10 +78,10 @@ def check_mount_point(directory: str, say: Callable[[str], object]) -> str:
     there = mount_at(path)
     if there is not None and is_dead(path):
         unmount(path, lazy=True)
-        say(f"{describe_dead(path)}: its dead mount was taken away")
+        say(f"{describe_dead(path)}: its dead mount was removed")
     elif there is not None and there.kind == "fuse.jobfs":
         raise UsageError(
-            f"a job is mounted at {path} already: {shell_command('umount', path)}, or give another directory"
+            f"a job is already mounted at {path}: run {shell_command('umount', path)}, or give another directory"
         )
     try:
         if os.listdir(path):
@@ -138,7 +138,7 @@ def check_writable(path: Path, what: str, option: str) -> str:
             pass
     except OSError as error:
         raise UsageError(
-            f"can't write in the {what} directory {path}: {error.strerror}; give another with {option}"
+            f"can't write to the {what} directory {path}: {error.strerror}; give another with {option}"
         ) from None
     return f"{path}, {format_size(shutil.disk_usage(path).free)} free"
 
@@ -148,7 +148,7 @@ def check_device() -> str:
     try:
         os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "on a desktop, sudo modprobe fuse")
+        remedy = _REMEDIES.get(error.errno or 0, "on a desktop, run sudo modprobe fuse")
         raise UsageError(f"can't open {_DEVICE}: {error.strerror}: {remedy}; {_CONTAINER}") from None
     return "can be opened"
 
@@ -174,11 +174,9 @@ def check_helper() -> str:
         raise UsageError("fusermount is missing: install fuse3 (or fuse)")
     status = dict(line.split(":\t", 1) for line in _STATUS.read_text().splitlines())
     if not int(status["CapBnd"], 16) >> _CAP_SYS_ADMIN & 1:
-        raise UsageError(f"nothing may be mounted here: {_CONTAINER}")
+        raise UsageError(f"this process may not mount anything: {_CONTAINER}")
     if not root and status["NoNewPrivs"] == "1":
-        raise UsageError(
-            "fusermount can't become root here (no_new_privs): start jobfs outside of this sandbox"
-        )
+        raise UsageError("fusermount can't become root here (no_new_privs): start jobfs outside this sandbox")
     return "not needed by root" if root else "found"
 
 
@@ -200,12 +198,14 @@ def find_key(settings: Settings) -> KeySource:
     path = settings.api_key_file
     if not path.is_file():
         # The sentence does not name the file: the user may have given the key in its place.
-        raise UsageError("what is given as --api-key-file is not a file")
+        raise UsageError(
+            "the value of --api-key-file is not a file: give the path of a file that has the key"
+        )
     info = path.stat()
     # As ssh requires of a private key. Only for the user's own file: others are the administrator's business.
     if info.st_uid == os.geteuid() and info.st_mode & 0o077:
         print_escaped(
-            f"jobfs: others can read the API key in {path}: chmod 600 {quote_for_shell(path)}", err=True
+            f"jobfs: others can read the API key in {path}: run chmod 600 {quote_for_shell(path)}", err=True
         )
     source = FileKey(path)
     source()

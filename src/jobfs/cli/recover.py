@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 @click.argument("job")
 @click.option(
     "--of", "mount", metavar="MOUNT", cls=Rare,
-    help="Give visible names to the unfinished saves of a mount whose state directory is lost: its 12 digits in `jobfs status`.",
+    help="Give visible names to unfinished saves of a mount whose state directory is lost; MOUNT: its 12 digits in `jobfs status`.",
 )  # fmt: skip
 @click.option(
     "--save", "to", metavar="TO", callback=reject_empty, shell_complete=directories,
-    help="Copy what is unsent to the directory TO instead, without the server and without a key.",
+    help="Copy unsent files to the directory TO instead, without the server and without a key.",
 )  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @setting_options("base_url", "api_key_file", "state_dir")
@@ -48,23 +48,24 @@ def recover(
     mount_options: tuple[str, ...],
     **flags: Any,
 ) -> int:
-    """Send what ended mounts of JOB on this machine have left unsent.
+    """Send the files that ended mounts of JOB on this machine have left unsent.
 
-    The next mount of the job does that by itself. Exits with 0 if everything is on the server, with 1 and a list if not.
+    The next mount of the job does the same. Exits with 0 if the server has everything; otherwise lists the unsent files, and
+    exits with 1.
 
-    With --save nothing is sent or changed: the unsent files are copied to TO, under their paths, and none there is
-    overwritten. Exits with 0 if all were copied, with 1 if not.
+    With --save, nothing is sent or changed: the unsent files are copied to TO, under their paths, and no file in TO is
+    overwritten. Exits with 0 if all were copied, else with 1.
     """
     settings = load_settings(flags, mount_options)
     check_job_id(job)
     if to is not None:
         if mount is not None:
-            raise UsageError("--of needs the server, and --save does without it: give one of them")
+            raise UsageError("--of and --save exclude each other")
         return save_unsent(settings.state_dir, job, Path(to))
     normalize_base_url(settings.base_url)
     if settings.read_only:
         raise UsageError(
-            "jobfs recover sends what is left: it can't be read-only (-o ro, or JOBFS_READ_ONLY)"
+            "jobfs recover sends files, so it can't be read-only: leave out -o ro and JOBFS_READ_ONLY"
         )
     key = preflight.find_key(settings)
     logs.set_up_logging(settings.log_level, key, settings.log_format)
@@ -78,7 +79,7 @@ def _finish_all(settings: Settings, job: str, key: KeySource) -> int:
     """Finish the work that each ended mount of the job has left; return the exit code."""
     running, ended = _name_running(settings, job), slot.find_others(settings.state_dir, job, "")
     if not ended and not running:
-        print_escaped(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
+        print_escaped(f"nothing to send: {settings.state_dir} has nothing of job {job}")
     outcomes = [_try_to_finish(settings, job, key, found) for found in ended]
     left = [*chain.from_iterable(filter(None, outcomes))]
     if left:
@@ -91,7 +92,7 @@ def _name_running(settings: Settings, job: str) -> bool:
     running = [found for found in slot.find_running(settings.state_dir) if found.path.parent.name == job]
     for found in running:
         directory = directory_of(found) or "?"
-        print_escaped(f"jobfs: the mount at {directory} is running and finishes its own saves", err=True)
+        print_escaped(f"jobfs: the mount at {directory} is running, and sends its own files", err=True)
     return bool(running)
 
 
@@ -112,7 +113,7 @@ def _finish(settings: Settings, job: str, key: KeySource, place: slot.StateDirec
     place.write_record()
     where = place.record.directory
     with (
-        show_progress(f"sending what {where} had left") as progress,
+        show_progress(f"sending unsent files of {where}") as progress,
         _run_without_mount(settings, job, key, place) as mounted,
     ):
         had_left = bool(mounted.vfs.taken_up or mounted.vfs.warnings)
@@ -124,7 +125,7 @@ def _finish(settings: Settings, job: str, key: KeySource, place: slot.StateDirec
             left = mounted.vfs.wait_for_cleanup(2 * settings.request_lifetime + settings.timeout)
         if not left:
             print_escaped(
-                f"{'finished: what was' if had_left else 'nothing was'} left by the mount at {where}"
+                f"{'finished: everything' if had_left else 'nothing was'} left by the mount at {where}"
             )
     return left
 
@@ -133,11 +134,11 @@ def _finish(settings: Settings, job: str, key: KeySource, place: slot.StateDirec
 def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool) -> int:
     if not is_mount_id(mount):
         raise UsageError(
-            f"{mount} is no mount id: it has 12 of the digits 0-9 and a-f, as `jobfs status` lists it"
+            f"{mount} is not a mount id: give the 12 digits (0-9, a-f) that `jobfs status` shows"
         )
     if (settings.state_dir / job / mount / "journal.db").exists():
         raise UsageError(
-            f"the state of mount {mount} is on this machine: {settings.recovery_command(job)}, without --of, loses nothing"
+            f"the state of mount {mount} is on this machine: run {settings.recovery_command(job)} without --of, which loses nothing"
         )
     with tempfile.TemporaryDirectory(prefix="jobfs-recover-") as directory:
         # In a state directory of its own, which keeps it from taking over what other mounts have left on this machine.
@@ -150,7 +151,7 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
                 print_escaped(f"unfinished: {replace_hidden_names(item.path)}{bytes}")
             if not found:
                 print_escaped(f"mount {mount} has left nothing on the server")
-            elif yes or confirm(f"Is mount {mount} gone for good? These get visible names then"):
+            elif yes or confirm(f"Is mount {mount} gone for good? Then these get visible names"):
                 for line in mounted.vfs.expose_hidden_items(mount):
                     print_escaped(line)
             else:

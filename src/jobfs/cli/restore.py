@@ -21,15 +21,16 @@ from jobfs.state.copies import SAVES, SAVES_LIFETIME, CopyStore, read_copy
 
 @click.command("restore")
 @click.argument("file", callback=reject_empty, metavar="FILE", shell_complete=files)
-@click.option("--in-place", is_flag=True, help="Put it back into FILE.")
-@click.option("--forget", is_flag=True, help="Remove what is kept of FILE, and print nothing.")
+@click.option("--in-place", is_flag=True, help="Put the save back into FILE.")
+@click.option("--forget", is_flag=True, help="Delete the kept save of FILE, and print nothing.")
 @state_dir_option
 def restore(file: str, in_place: bool, forget: bool, state_dir: str | None) -> int:
-    """Print the last save of FILE that the server got, from a mount that runs or has ended, whatever the job has done since.
+    """Print your last save of FILE that the server has received, even if the job has changed FILE since, or the mount has ended.
 
-    Nothing is changed without --in-place. Then FILE gets it as by an editor's save: if the job has put a version there
-    that nobody here has read, that stays beside it. Of 1,000 files (--keep-saves) the last save is kept in the state
-    directory, for 30 days: 256 MiB together, none over 64 MiB, nothing empty. It goes when you delete the file.
+    Nothing is changed without --in-place. With it, the save is written to FILE as by an editor: if the job has written a
+    version there that nobody here has read, that version is kept beside FILE. The state directory keeps the last save of each
+    of 1,000 files (--keep-saves) for 30 days: 256 MiB in total, no file over 64 MiB, no empty file. If you delete the file,
+    its save is deleted, too.
     """
     if in_place and forget:
         raise UsageError("--in-place and --forget exclude each other")
@@ -47,7 +48,9 @@ def restore(file: str, in_place: bool, forget: bool, state_dir: str | None) -> i
         found, inside = places[0]
         replace_file(_path_in_mount(file, found), data, lambda: _note_put_back(found, inside))
     else:
-        raise UsageError(f"no job is mounted at {file}: mount it, or print what is kept without --in-place")
+        raise UsageError(
+            f"no job is mounted at {file}: mount the job, or leave out --in-place to print the save"
+        )
     return 0
 
 
@@ -62,7 +65,7 @@ def _find_places(file: str, state_dir: str | None) -> tuple[list[tuple[slot.Foun
 
 
 def _gone_error(file: str) -> UsageError:
-    return UsageError(f"what you saved in {file} is no longer here")
+    return UsageError(f"no save of {file} is kept on this machine")
 
 
 def _read_save(file: str, places: list[tuple[slot.FoundDirectory, str]]) -> bytes:

@@ -74,7 +74,7 @@ def _find_by_status(there: MountInfo, state_dir: str | None) -> slot.FoundDirect
     point = there.point
     if there.user is not None and there.user != os.geteuid():
         name = user_name(there.user)
-        raise UsageError(f"{point} was mounted by {name}: run this as {name}")
+        raise UsageError(f"{point} was mounted by {name}: run this command as {name}")
     with contextlib.suppress(OSError, ValueError, KeyError):
         status = json.loads(run_bounded(Path(point, CONTROL_DIR, "status.json").read_bytes, STAT_LIMIT))
         found = slot.inspect_directory(Path(status["state_dir"]))
@@ -84,8 +84,8 @@ def _find_by_status(there: MountInfo, state_dir: str | None) -> slot.FoundDirect
         known = [each for each in find_ended(state_dir) if each.dead and each.directory == point]
         raise UsageError(known[0].description if known else _remedy(point))
     raise UsageError(
-        f"the process that serves {point} can't be found: give the --state-dir it was mounted with, "
-        f"or end it with fusermount -u {quote_for_shell(point)}; it sends what is left"
+        f"can't find the process that serves {point}: give the --state-dir of that mount, "
+        f"or unmount it with fusermount -u {quote_for_shell(point)}; the process then sends unsent files"
     )
 
 
@@ -150,7 +150,7 @@ class EndedMount(NamedTuple):
             remedy = _remedy(self.directory, self.found.path.parents[1])
             return remedy + (f"; it has left {self.left}" if self.left else "")
         where = self.directory or self.found.path
-        return f"the mount that ended at {where} has left {self.left}: mount the job again, or {self.recovery_command}"
+        return f"the mount that ended at {where} has left {self.left}: mount the job again, or run {self.recovery_command}"
 
     @property
     def recovery_command(self) -> str:
@@ -199,7 +199,7 @@ def describe_left(found: slot.FoundDirectory) -> str:
     try:
         return describe_kept(read_backlog(found.path).to_entries())
     except UsageError as error:
-        return f"what can't be told: {error}"
+        return f"files that can't be listed: {error}"
 
 
 def describe_dead(directory: str) -> str:
@@ -209,4 +209,4 @@ def describe_dead(directory: str) -> str:
 
 def _remedy(directory: str, state_dir: Path | None = None) -> str:
     unmounting = shell_command("umount", directory, state_dir=state_dir)
-    return f"{describe_dead(directory)}: mount the job there again, or {unmounting}"
+    return f"{describe_dead(directory)}: mount the job there again, or run {unmounting}"

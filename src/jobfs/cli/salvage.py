@@ -28,17 +28,17 @@ def save_unsent(state_dir: Path, job: str, to: Path) -> int:
     if copies.count:
         print_escaped(f"{copies.count} copied to {to}")
     elif whole:
-        print_escaped(f"nothing is unsent: there is nothing to copy of job {job} in {state_dir}")
+        print_escaped(f"nothing to copy: {state_dir} has no unsent files of job {job}")
     return 0 if whole and copies.sync() else 1
 
 
 def _check_destination(to: Path, state_dir: Path) -> None:
     """Raise UsageError if nothing can be copied to `to`."""
     if os.path.lexists(to) and not to.is_dir():
-        raise UsageError(f"{to} is not a directory: give --save one, or a name that is free")
+        raise UsageError(f"{to} is not a directory: give --save a directory, or a new name")
     if Path(os.path.realpath(to)).is_relative_to(os.path.realpath(state_dir)):
         raise UsageError(
-            f"{to} is in the state directory, where the next mount removes it: give --save another"
+            f"{to} is inside the state directory, where the next mount deletes it: give --save another directory"
         )
 
 
@@ -49,9 +49,11 @@ def _save_one(found: slot.FoundDirectory, copies: UnsentCopier) -> bool:
         with slot.exclude_mounts(found) as ended:
             if ended:
                 return copies.copy_all(_list_unsent(found, where), found.path.name, where)
-        print_escaped(f"jobfs: the mount at {where} is running: nothing of it is copied", err=True)
+        print_escaped(
+            f"jobfs: the mount at {where} is running, and sends its own files: they are not copied", err=True
+        )
     except OSError as error:
-        print_escaped(f"jobfs: nothing of the mount at {where} is copied: {error.strerror}", err=True)
+        print_escaped(f"jobfs: can't copy the files of the mount at {where}: {error.strerror}", err=True)
     return False
 
 
@@ -63,7 +65,7 @@ def _list_unsent(found: slot.FoundDirectory, where: str) -> list[UnsentEntry]:
         numbered = list_local_bytes(found.path)
         if numbered:
             print_escaped(
-                f"jobfs: the mount at {where}: {error}: its bytes are copied by their numbers", err=True
+                f"jobfs: the mount at {where}: {error}: its files are copied under their numbers", err=True
             )
         return numbered
 
@@ -87,7 +89,7 @@ class UnsentCopier:
         try:
             self._to.sync()
         except OSError as error:
-            print_escaped(f"jobfs: the copies may not be on the disk: {error.strerror}", err=True)
+            print_escaped(f"jobfs: can't sync the copies to the disk: {error.strerror}", err=True)
             return False
         return True
 

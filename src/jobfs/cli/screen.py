@@ -27,7 +27,7 @@ def print_sentence(sentence: str) -> None:
 def confirm(question: str) -> bool:
     """Ask a yes-or-no question on stderr; return the answer. Raises UsageError if stdin is not a terminal."""
     if not sys.stdin.isatty():
-        raise UsageError("nobody can be asked here: give --yes")
+        raise UsageError("can't ask without a terminal: give --yes")
     return click.confirm(escape_for_terminal(question), err=True)
 
 
@@ -46,7 +46,7 @@ def show_progress(what: str) -> Iterator[Callable[[SendProgress], None]]:
         else:
             yield lambda sent: None
     except KeyboardInterrupt:
-        print_escaped("jobfs: interrupted: what is unsent is in the journal, and nothing is lost", err=True)
+        print_escaped("jobfs: interrupted: unsent files are kept, and nothing is lost", err=True)
         raise
 
 

@@ -35,7 +35,7 @@ _EVERY = 1.0
 _LISTS = {
     "unsent": ("not on the server", False),
     "conflicts": ("", True),  # `problems` says what to do
-    "cleaning": ("being tidied up on the server", False),
+    "cleaning": ("being cleaned up on the server", False),
     "shadowed": ("hidden behind another item of the same name", False),
     "hostile": ("names that can't be shown", False),
     "foreign_hidden": ("saves that another mount left unfinished: mount the job there", False),
@@ -49,14 +49,14 @@ _MOST = 20
     "directory", callback=reject_empty, required=False, metavar="[DIR]", shell_complete=complete_mounted
 )
 @click.option("--json", "as_json", is_flag=True,
-              help="Print an object with a list `mounts` (its fields: man jobfs-status).")  # fmt: skip
-@click.option("-w", "--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
+              help="Print a JSON object with a list `mounts` (fields: man jobfs-status).")  # fmt: skip
+@click.option("-w", "--watch", is_flag=True, help="Refresh every second, until Ctrl-C.")
 @state_dir_option
 def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | None) -> int:
     """Show the mount at DIR, or every mount.
 
-    Exits with 0 if all is well, 1 if something needs a person, 2 if nothing is mounted or does not answer. With
-    --watch it is what was shown last that counts, and it ends when the mount does.
+    Exits with 0 if all is well, with 1 if there is a problem, with 2 if no job is mounted or a mount does not answer. With
+    --watch, the last status counts, and the command ends when the mount does.
     """
     watched = functools.partial(_look, directory, state_dir, as_json=as_json, watch=watch)
     if watch:
@@ -89,7 +89,7 @@ def _check(reports: Sequence[Status]) -> None:
     if not reports:
         raise UsageError("no mount answers")
     for where in (each.get("directory") for each in reports if each.get("schema") != document.SCHEMA):
-        remedy = f"{shell_command('umount', str(where))}, then mount it again"
+        remedy = f"run {shell_command('umount', str(where))}, then mount the job again"
         raise UsageError(f"the mount at {where} is of another version of jobfs: {remedy}")
 
 
@@ -156,7 +156,7 @@ def _format_facts(report: Status) -> Iterator[tuple[str, str]]:
         yield "items", f"{report['items']:,}"
     age = report["snapshot_age"]
     left = report["effective_ttl"] - (age or 0.0)
-    more = f"good for {_format_duration(left)} more" if left > 0 else "read again when it is needed"
+    more = f"valid for {_format_duration(left)} more" if left > 0 else "read again when needed"
     yield "listing", "not read yet" if age is None else f"{_format_duration(age)} old, {more}"
     yield "cache", format_size(report["cache"]["bytes"])
     if report["watching"]["programs"]:
@@ -164,7 +164,7 @@ def _format_facts(report: Status) -> Iterator[tuple[str, str]]:
         cost = f"the workspace is listed every {report['effective_ttl']:.0f} s ({requests} so far)"
         yield "watched", f"by {format_count(report['watching']['programs'], 'program')}: {cost}"
     if report["taken_up"]:
-        yield "taken up", f"{format_count(len(report['taken_up']), 'save')} that an earlier mount had left"
+        yield "taken up", f"{format_count(len(report['taken_up']), 'save')} left by an earlier mount"
     yield "unsent", _describe_unsent(report["unsent"], len(report["failed"]))
     yield "log", f"journalctl _PID={report['pid']}" if report["log"] == "journal" else report["log"]
 
@@ -187,7 +187,7 @@ def _describe_server(report: Status) -> str:
     server = report["server"]
     answering = "answers" if server["answering"] else "does not answer"
     latency = f", {server['latency'] * 1000:.0f} ms" if server["answering"] and server["latency"] else ""
-    return answering + latency + ("; what is known is shown as it was" if server["stale"] else "")
+    return answering + latency + ("; the last known state is shown" if server["stale"] else "")
 
 
 def _describe_unsent(entries: Sequence[Unsent], failed: int) -> str:

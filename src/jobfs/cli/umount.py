@@ -42,11 +42,11 @@ _ENDING = 15.0
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option(
     "-l", "--lazy", is_flag=True,
-    help="Detach DIR now, though files are open in it; it ends when they are closed and sent.",
+    help="Detach DIR now, even if files are open; the mount ends when they are closed and sent.",
 )  # fmt: skip
 @click.option(
     "--timeout", type=click.FloatRange(0), metavar="SECONDS",
-    help="End after this long even if not everything is sent.  [default: as long as the server answers]",
+    help="Unmount after this long, even with unsent files.  [default: wait as long as the server answers]",
 )  # fmt: skip
 @click.option("--or-plainly", "plainly", is_flag=True, hidden=True, help="How umount(8) calls it.")
 @state_dir_option
@@ -59,11 +59,11 @@ def umount(
     plainly: bool,
     state_dir: str | None,
 ) -> int:
-    """Send what is unsent at the mount DIR, then unmount it.
+    """Send unsent files of the mount at DIR, then unmount it.
 
-    Exits with 0 if the server has everything; with 1 if something is left, which is listed and kept for the next
-    mount of that job, or if programs have files open in DIR: they are named, and it stays mounted. Ctrl-C ends only
-    this command, with 130: DIR stays mounted, and what is unsent goes on being sent.
+    Exits with 0 if the server has everything. Exits with 1 if files are left unsent: they are listed, and kept for the next
+    mount of that job. Exits with 1, too, if programs have files open in DIR: they are named, and DIR stays mounted. Ctrl-C
+    ends only this command, with 130: DIR stays mounted, and the mount continues sending.
     """
     if every == (directory is not None):
         raise UsageError("give the DIR to unmount, or --all")
@@ -108,7 +108,7 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
             raise
         return _unmount_dead(there, state_dir)
     if inside:
-        raise UsageError(f"{directory} lies in a mount: give the mount point itself")
+        raise UsageError(f"{directory} is inside a mount: give the mount point itself")
     os.chdir("/")  # this command must not keep the mount busy itself
     try:
         with show_progress(f"sending {directory_of(found)}") as progress:
@@ -123,10 +123,10 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
         return _exit_code_of_ended(found, state_dir)
     left = answer["left"]
     if "goes_on" in answer:
-        open_there = f"; still open there: {answer['open']}" if answer["open"] else ""
+        open_there = f"; still open: {answer['open']}" if answer["open"] else ""
         unsent = f"; {len(left)} unsent: {describe_paths(left)}" if left else ""
         return _report_left(
-            f"{directory} is detached, and process {answer['goes_on']} goes on until everything is closed and "
+            f"{directory} is detached; process {answer['goes_on']} continues until everything is closed and "
             f"sent{open_there}{unsent}"
         )
     # Wait, so that the next mount finds the slot free.
@@ -156,8 +156,8 @@ def _unmount_dead(there: MountInfo, state_dir: str | None) -> int:
     known = [each for each in find_ended(state_dir) if each.dead and each.directory == there.point]
     # Lazily, for programs may have files open there; they only get errors from them.
     unmount(there.point, lazy=True)
-    left = known[0].left if known else "what is not known here"
+    left = known[0].left if known else "files that are not known here"
     recovery = known[0].recovery_command if known else shell_command("recover", there.source)
-    becomes = f"; it has left {left}: mount the job again, or {recovery}" if left else ""
-    print_escaped(f"jobfs: {describe_dead(there.point)}: its dead mount was taken away{becomes}", err=True)
+    becomes = f"; it has left {left}: mount the job again, or run {recovery}" if left else ""
+    print_escaped(f"jobfs: {describe_dead(there.point)}: its dead mount was removed{becomes}", err=True)
     return 1 if left else 0

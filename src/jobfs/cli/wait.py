@@ -25,11 +25,11 @@ _GRACE, _LONGEST = 5.0, 1e8
 )
 @state_dir_option
 def wait(directory: str, timeout: float | None, state_dir: str | None) -> int:
-    """Return when the job at DIR (any part of a mount) has ended, and DIR shows its last writes.
+    """Wait until the job at DIR (any part of a mount) has ended, and DIR shows its last writes.
 
-    One line on stderr says why it returns, and the exit code: 0 the job has completed; 1 it failed, was canceled,
-    expired or took too many steps; 3 it asks for something; 124 after --timeout; 2 the mount is gone. While the server
-    can't be reached, waiting continues. An ended job may be continued by its owner.
+    A line on stderr says why the command returns, and so does the exit code: 0 the job completed; 1 it failed, was canceled,
+    expired or took too many steps; 2 the mount is gone; 3 the job asks for something; 124 after --timeout. While the server
+    can't be reached, the command continues waiting. The owner may continue an ended job.
     """
     found, _ = find_mount_of(directory, state_dir)
     where = directory_of(found)

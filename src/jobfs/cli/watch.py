@@ -35,14 +35,14 @@ _COLOURS = {
     "directory", callback=reject_empty, required=False, metavar="[DIR]", shell_complete=complete_mounted
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print a JSON object a line (its fields: man jobfs-watch)."
+    "--json", "as_json", is_flag=True, help="Print one JSON object per line (fields: man jobfs-watch)."
 )
 @state_dir_option
 def watch(directory: str | None, as_json: bool, state_dir: str | None) -> int:
-    """Show what the job does in DIR (any part of a mount), or in every mount, as it is seen: a line a change.
+    """Print the changes that the job makes in DIR (any part of a mount), or in every mount, one per line.
 
-    The job's step and status, conflicts and failed saves are shown too. Meanwhile the workspace is listed as often as
-    --ttl of the mount says. Exits with 0 at Ctrl-C, with 1 once no mount is left.
+    The job's step and status, conflicts and failed saves are shown, too. While this command runs, the mount lists the
+    workspace once every --ttl. Exits with 0 at Ctrl-C, with 1 when no mount is left.
     """
     every = find_mounts_of(directory, state_dir)
     # Holds one event: those not printed yet wait in the mounts, which limit their number.
@@ -71,7 +71,7 @@ def _listen(found: slot.FoundDirectory, inside: str, told: queue.Queue[WatchEven
         control.call_mount(found.path, "watch", {"path": inside}, on_event=told.put)
         told.put(JobfsError(f"{where} is unmounted"))
     except control.NoMountError as error:
-        slow = "what it tells was not read for ten seconds, and it tells no more"
+        slow = "its changes were not read for ten seconds, and it sends no more"
         told.put(JobfsError(f"{where}: {slow if slot.is_in_use(found, _LOOK) else error}"))
     except JobfsError as error:
         told.put(JobfsError(f"{join(where, inside)}: {error}"))

@@ -151,7 +151,7 @@ class CachedVersion:
             elif not file.is_linked():
                 file = self._disk.link_or_copy(Path(f"/proc/self/fd/{file.fd}"), self.size)
         except OSError as error:
-            message = f"the content cache can't be written: {error.strerror}"
+            message = f"can't write to the content cache: {error.strerror}"
             raise FsError(error.errno or errno.EIO, message) from None
         with self.cond:
             self.file = self.complete_file = file

@@ -267,9 +267,7 @@ class DiskCache:
         with self.lock:
             held = sum(not file.path for file in self._others)
             if size > HELD or held >= _HELD_MOST:
-                raise FsError(
-                    errno.EIO, f"the disk of the content cache takes no bytes: {self.refusal_reason}"
-                )
+                raise FsError(errno.EIO, f"can't write to the content cache: {self.refusal_reason}")
             return self._track_file(CacheFile(os.memfd_create("jobfs"), ""))
 
     def close(self) -> None:

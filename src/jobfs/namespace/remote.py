@@ -542,7 +542,7 @@ class Namespace:
         breaker = self._listings if only_listings else self._breaker
         # api/health.py logs that the server can't be reached, or stays silent.
         if breaker.error is None and not (request.caller_timed_out or error.errno == errno.ENETUNREACH):
-            log.warning("the server can't be asked (%s): known names are served as they were", error)
+            log.warning("the server can't be reached (%s): known names are served", error)
         breaker.note_failure(error, request, now)
 
     def _perform_find(self, request: PendingRequest, path: str) -> None:

@@ -244,7 +244,7 @@ def report_disk_errors(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(
-            f"can't write in the state directory {place}: {error.strerror}; give another with --state-dir"
+            f"can't write to the state directory {place}: {error.strerror}; give another with --state-dir"
         ) from None
 
 

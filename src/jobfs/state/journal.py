@@ -127,8 +127,8 @@ class Journal:
                 self._seq = self._read_highest_number()
             except (OSError, sqlite3.Error, ValueError, TypeError, AttributeError) as error:
                 raise UsageError(
-                    f"the journal {path} can't be used: {error}; mend the disk, or move {path.parent} away: what is unsent is "
-                    "in numbered files there"
+                    f"the journal {path} can't be used: {error}; repair the disk, or move {path.parent} away: the unsent "
+                    "files are numbered files there"
                 ) from error
             opened.pop_all()
         self.spare.refill()
@@ -148,7 +148,7 @@ class Journal:
         elif version not in (0, SCHEMA_VERSION):
             raise UsageError(
                 f"the journal {self.path} was written by another version of jobfs (schema {version}, this one has "
-                f"{SCHEMA_VERSION}); send what is unsent with that version, or move {self.path.parent} away"
+                f"{SCHEMA_VERSION}); send the unsent files with that version, or move {self.path.parent} away"
             )
         if version == 0:
             local = self.path.with_name("bytes")

@@ -50,7 +50,7 @@ ABANDONED = 600.0
 _LOOKS, _BETWEEN = 5, 0.3
 #: Seconds after which even a clock with whole seconds shows another time.
 _TICK = 1.1
-_READ_ONLY = "mount this with --read-only"
+_READ_ONLY = "mount only with --read-only"
 _NEVER = "don't use this server"
 
 
@@ -196,14 +196,14 @@ def _ask_writes(trial: Trial) -> Findings:
         "list": item.id in {found.id for found in trial.list_items()},
     }
     if missing := ", ".join(way for way, there in ways.items() if not there):
-        yield Mark.FAILED, f"a new file is not seen by {missing}: a mount would miss files, {_NEVER}"
+        yield Mark.FAILED, f"a new file is not found by {missing}, so a mount would miss files: {_NEVER}"
     if not item.updated_ns:
-        yield Mark.UNSAFE, f"updatedAt can't be read, and versions not be told apart: {_READ_ONLY}"
+        yield Mark.UNSAFE, f"updatedAt can't be read, so versions can't be distinguished: {_READ_ONLY}"
     if trial.client.working_forms[Kind.FILE].encoding == "json":
-        yield Mark.SLOWER, "an upload is a third longer than the file (it goes as JSON)"
+        yield Mark.SLOWER, "an upload is a third longer than the file (it is sent as JSON)"
     if item.size is None:
-        told = "`ls -l` costs a request a file, once a version, and offline knows only what it has asked for"
-        yield Mark.SLOWER, f"{told} (no sizes are told)"
+        told = "`ls -l` costs one request per version of a file, and offline shows only known sizes"
+        yield Mark.SLOWER, f"{told} (the server gives no sizes)"
 
 
 def _ask_creates(trial: Trial) -> Findings:
@@ -211,16 +211,16 @@ def _ask_creates(trial: Trial) -> Findings:
     # Under a hidden name, so that an item which gets another name is recognized as this trial's.
     name = names.HiddenName(names.new_mount_id(), names.new_transaction_id(), names.Role.TRIED, TELLTALE)
     found: dict[Kind, bool] = {}
-    why = "a create does not refuse a name that is taken"
+    why = "a create at a taken path is not refused"
     try:
         for kind in Kind:
             with probe_second_create(trial.client, trial.path(str(name)), kind, source) as found[kind]:
                 pass
     except BadRequestError:
-        found, why = {}, "names are not taken as they are"
+        found, why = {}, "names are not kept as they are sent"
     trial.facts["rejects"] = found
     if not found or not all(found.values()):
-        yield Mark.SLOWER, f"what is new takes two requests ({why})"
+        yield Mark.SLOWER, f"each new file or directory takes two requests ({why})"
 
 
 def _ask_names(trial: Trial) -> Findings:
@@ -233,7 +233,7 @@ def _ask_names(trial: Trial) -> Findings:
     if {_COMPOSED, _DECOMPOSED} <= {*kept}:
         kept[:2] = ["in ASCII"]
     if kept:
-        told = f"the server keeps names only {' and '.join(kept)}: a file with another name fails (EIO)"
+        told = f"the server keeps names only {' and '.join(kept)}: a save under another name fails (EIO)"
         yield Mark.WARN, f"{told}, and its bytes stay on this machine: use such names"
 
 
@@ -244,18 +244,20 @@ def _ask_moves(trial: Trial) -> Findings:
     time.sleep(_TICK)
     moved = trial.client.update(item.id, path=trial.path("to"))
     if trial.client.find(item.path) or trial.client.get(item.id).path != moved.path:
-        yield Mark.UNSAFE, f"a move was answered and not done, no save is safe: {_READ_ONLY}"
+        yield Mark.UNSAFE, f"a move was confirmed but not made, so no save is safe: {_READ_ONLY}"
         return
     trial.facts["moves_keep_updated_at"] = moved.updated_at == item.updated_at
     if not trial.facts["moves_keep_updated_at"]:
-        yield Mark.SLOWER, "a save reads what it replaces (a move changes its updatedAt)"
+        yield Mark.SLOWER, "a save downloads the version that it replaces (a move changes updatedAt)"
     trial.facts["moves_refused"] = probe_move_refusal(trial.client, other, taken)
     if not trial.facts["moves_refused"]:
-        yield Mark.UNSAFE, f"a move to a path that is taken is not refused, no save is safe: {_READ_ONLY}"
+        yield Mark.UNSAFE, f"a move to a taken path is not refused, so no save is safe: {_READ_ONLY}"
     moved = trial.client.update(above.id, path=trial.path("moved"))
     trial.facts["moves_carry"] = bool(moved_along(trial.client, [below], moved.path))
     if not trial.facts["moves_carry"]:
-        told = "a directory with something in it can't be renamed (EXDEV), for what is in it would stay"
+        told = (
+            "a directory that is not empty can't be renamed (EXDEV), because its contents would stay behind"
+        )
         yield Mark.WARN, f"{told}: use mv, which copies it"
 
 
@@ -269,11 +271,11 @@ def _ask_reads(trial: Trial) -> Findings:
         or trial.download_bytes(trial.create_file("empty", b""))
         or part != expected
     ):
-        yield Mark.FAILED, f"a download gives other bytes than were sent: {_NEVER}"
+        yield Mark.FAILED, f"a download returns other bytes than were uploaded: {_NEVER}"
         return
     trial.facts["ranges"] = bool(start)
     if not start:
-        yield Mark.SLOWER, "a jump into a large file waits for what is before it (Range is ignored)"
+        yield Mark.SLOWER, "a read far into a large file waits for everything before it (Range is ignored)"
 
 
 def _ask_permissions(trial: Trial) -> Findings:
@@ -281,7 +283,7 @@ def _ask_permissions(trial: Trial) -> Findings:
     try:
         trial.client.update(item.id, permission=Permission.READ_ONLY)
     except WrongAnswerError:
-        yield Mark.WARN, "`chmod -w` fails, for readOnly is not kept: leave permissions as they are"
+        yield Mark.WARN, "`chmod -w` fails, because readOnly is not kept: leave permissions as they are"
         return
     try:
         trial.client.update(item.id, path=trial.path("read-only-moved"))
@@ -290,7 +292,7 @@ def _ask_permissions(trial: Trial) -> Findings:
         # If readOnly is not the reason, this fails, too, and its error is reported instead.
         trial.client.update(item.id, permission=Permission.READ_WRITE)
         trial.client.delete(item.id)
-        yield Mark.WARN, "what is readOnly can't be renamed, replaced or removed: `chmod +w` it first"
+        yield Mark.WARN, "readOnly items can't be renamed, replaced or deleted: run `chmod +w` first"
 
 
 def _clean_up(trial: Trial) -> Findings:
@@ -303,9 +305,15 @@ def _clean_up(trial: Trial) -> Findings:
                 with contextlib.suppress(*REFUSALS, NotFoundError):
                     trial.client.delete(item.id)
             time.sleep(_BETWEEN)
-        yield Mark.UNSAFE, f"{len(left)} items of this can't be deleted (no mount shows them): {_READ_ONLY}"
+        yield (
+            Mark.UNSAFE,
+            f"{len(left)} items of this test can't be deleted (no mount shows them): {_READ_ONLY}",
+        )
     except UnavailableError as error:
-        yield Mark.UNSURE, f"{error}: no mount shows what is left, and a --try in ten minutes takes it away"
+        yield (
+            Mark.UNSURE,
+            f"{error}: no mount shows the items that are left, and a --try in ten minutes deletes them",
+        )
 
 
 class Question(NamedTuple):
@@ -317,16 +325,16 @@ class Question(NamedTuple):
 
 
 QUESTIONS = (
-    Question("writes", "a directory and a file are made, and seen at once, with the size", _ask_writes),
-    Question("creates", "a create where something is is refused", _ask_creates),
+    Question("writes", "a new directory and a new file are found at once, with the size", _ask_writes),
+    Question("creates", "a create at a taken path is refused", _ask_creates),
     Question("names", "names are kept as they are sent", _ask_names),
     Question(
-        "moves", "a move takes all along, keeps updatedAt, and is refused where something is", _ask_moves
+        "moves", "a move includes all contents, keeps updatedAt, and is refused at a taken path", _ask_moves
     ),
-    Question("reads", "a download gives what was sent, whole and in part", _ask_reads),
+    Question("reads", "a download returns what was uploaded, in whole and in part", _ask_reads),
     Question("permissions", "readOnly is kept", _ask_permissions),
 )
-_LAST = Question("cleanup", "all of this was taken away again", _clean_up)
+_LAST = Question("cleanup", "everything that was created is deleted", _clean_up)
 
 
 def run_trial(trial: Trial) -> Iterator[Finding]:
@@ -359,7 +367,7 @@ def _ask_one(trial: Trial, question: Question) -> Generator[Finding, None, bool]
 
 def _describe_failure(error: JobfsError) -> tuple[Mark, str]:
     if isinstance(error, UnauthorizedError):
-        return Mark.UNSAFE, f"{error}: use a key that may do this, or {_READ_ONLY}"
+        return Mark.UNSAFE, f"{error}: use a key that is allowed to do this, or {_READ_ONLY}"
     if isinstance(error, UnavailableError) and not isinstance(error, WrongAnswerError):
         return Mark.UNSURE, f"{error}: run this again when the server answers"
     if isinstance(error, ContractError):

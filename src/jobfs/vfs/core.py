@@ -110,7 +110,7 @@ class Vfs:
         recovery = self._settings.recovery_command(self._directory.record.job)
         waiting = (
             f"unsent work of an earlier mount ({self.left_alone}) is neither finished nor shown here: unmount this, then mount "
-            f"the job without --read-only, or {recovery}"
+            f"the job without --read-only, or run {recovery}"
         )
         return self._write_back.warnings + [waiting] * bool(self.left_alone)
 

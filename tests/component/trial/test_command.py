@@ -62,16 +62,18 @@ def run(
         signal.signal(number, handler)
 
 
-MACHINE = "ok      8 checks of this machine, the key and the way to the server (--verbose shows them)"
-JSON = "an upload is a third longer than the file (it goes as JSON)"
-SIZES = "`ls -l` costs a request a file, once a version, and offline knows only what it has asked for (no sizes are told)"
-TWO = "what is new takes two requests (a create does not refuse a name that is taken)"
-TWO_BY_NAME = "what is new takes two requests (names are not taken as they are)"
-READ = "a save reads what it replaces (a move changes its updatedAt)"
-JUMP = "a jump into a large file waits for what is before it (Range is ignored)"
+MACHINE = (
+    "ok      8 checks of this machine, the key and the connection to the server passed (--verbose shows them)"
+)
+JSON = "an upload is a third longer than the file (it is sent as JSON)"
+SIZES = "`ls -l` costs one request per version of a file, and offline shows only known sizes (the server gives no sizes)"
+TWO = "each new file or directory takes two requests (a create at a taken path is not refused)"
+TWO_BY_NAME = "each new file or directory takes two requests (names are not kept as they are sent)"
+READ = "a save downloads the version that it replaces (a move changes updatedAt)"
+JUMP = "a read far into a large file waits for everything before it (Range is ignored)"
 NFC, NFD, ASCII, LOWER, TRIMMED = (
     f"WARN    names: the server keeps names only {form}: "
-    "a file with another name fails (EIO), and its bytes stay on this machine: use such names"
+    "a save under another name fails (EIO), and its bytes stay on this machine: use such names"
     for form in (
         "composed (Unicode NFC; Macs write NFD)",
         "decomposed (Unicode NFD)",
@@ -81,10 +83,10 @@ NFC, NFD, ASCII, LOWER, TRIMMED = (
     )
 )
 EXDEV = (
-    "WARN    moves: a directory with something in it can't be renamed (EXDEV), for what is in it would stay: "
+    "WARN    moves: a directory that is not empty can't be renamed (EXDEV), because its contents would stay behind: "
     "use mv, which copies it"
 )
-READ_ONLY = "WARN    permissions: what is readOnly can't be renamed, replaced or removed: `chmod +w` it first"
+READ_ONLY = "WARN    permissions: readOnly items can't be renamed, replaced or deleted: run `chmod +w` first"
 ALL, NONE = dict.fromkeys(Kind, True), dict.fromkeys(Kind, False)
 
 
@@ -123,9 +125,9 @@ def test_all_that_is_printed_of_a_server_is_true(
     server.set(**switches)
     code, out, err = run(server.job, "--try", "--yes")
     cost = [f"ok      works, but slower: {'; '.join(slower)}"] if slower else []
-    checks = f"ok      {well} check{'s' if well > 1 else ''} of the server (--verbose shows them)"
+    checks = f"ok      {well} check{'s' if well > 1 else ''} of the server passed (--verbose shows them)"
     assert out.splitlines() == [MACHINE, *warned, checks, *cost, "a mount works"]
-    assert (code, err) == (0, f"jobfs: asking {server.url} what jobfs relies on\n")
+    assert (code, err) == (0, f"jobfs: testing whether {server.url} does what jobfs relies on\n")
     known = {
         "moves_refused": True,
         "moves_carry": True,
@@ -151,11 +153,11 @@ def lying(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecy
     return replace(item, path=path or item.path)
 
 
-OTHER_KEY = "use a key that may do this, or mount this with --read-only"
+OTHER_KEY = "use a key that is allowed to do this, or mount only with --read-only"
 UNSURE, UNSAFE, FAILED = (
-    "whether a mount works is not known: see UNSURE",
-    "a mount is safe with --read-only only: see UNSAFE",
-    "a mount does not work: mend what has FAILED",
+    "it is not known whether a mount works: see UNSURE",
+    "a mount is safe only with --read-only: see UNSAFE",
+    "a mount does not work: fix what FAILED",
 )
 
 
@@ -164,7 +166,7 @@ UNSURE, UNSAFE, FAILED = (
      [f"UNSAFE  writes: making directory try: the server answered 403 Forbidden: Injected fault: {OTHER_KEY}"], UNSAFE),
     ({"kind": "error", "on": "delete", "status": 403}, None,
      [f"UNSAFE  creates: deleting item ID: the server answered 403 Forbidden: Injected fault: {OTHER_KEY}",
-      "UNSAFE  cleanup: 3 items of this can't be deleted (no mount shows them): mount this with --read-only"], UNSAFE),
+      "UNSAFE  cleanup: 3 items of this test can't be deleted (no mount shows them): mount only with --read-only"], UNSAFE),
     ({"kind": "drop_after", "on": "create", "times": 1}, None,
      ["UNSURE  writes: making directory try: the connection broke: Server disconnected without sending a response.: "
       "run this again when the server answers"], UNSURE),
@@ -173,18 +175,18 @@ UNSURE, UNSAFE, FAILED = (
       "run this again when the server answers"], UNSURE),
     ({"kind": "undone", "on": "update"}, None,
      ["UNSAFE  moves: renaming an item to try/to: the reply does not match the API reference: path is 'try/from', not 'try/to': "
-      "mount this with --read-only"], UNSAFE),
+      "mount only with --read-only"], UNSAFE),
     ({"kind": "wrong_length", "on": "download", "by": -2}, None,
-     ["FAILED  reads: a download gives other bytes than were sent: don't use this server"], FAILED),
+     ["FAILED  reads: a download returns other bytes than were uploaded: don't use this server"], FAILED),
     (None, (FileAnswer, "chunks", lambda answer, _: iter([os.pread(answer._fd, answer.length, 0)])),
-     ["FAILED  reads: a download gives other bytes than were sent: don't use this server"], FAILED),
+     ["FAILED  reads: a download returns other bytes than were uploaded: don't use this server"], FAILED),
     (None, (Workspace, "_free_target", lambda *_: None),
-     ["UNSAFE  moves: a move to a path that is taken is not refused, no save is safe: mount this with --read-only"], UNSAFE),
+     ["UNSAFE  moves: a move to a taken path is not refused, so no save is safe: mount only with --read-only"], UNSAFE),
     (None, (Workspace, "update", lying),
-     ["UNSAFE  moves: a move was answered and not done, no save is safe: mount this with --read-only",
-      "WARN    permissions: `chmod -w` fails, for readOnly is not kept: leave permissions as they are"], UNSAFE),
+     ["UNSAFE  moves: a move was confirmed but not made, so no save is safe: mount only with --read-only",
+      "WARN    permissions: `chmod -w` fails, because readOnly is not kept: leave permissions as they are"], UNSAFE),
     (None, (Workspace, "find", lambda workspace, path: []),
-     ["FAILED  writes: a new file is not seen by find: a mount would miss files, don't use this server"], FAILED),
+     ["FAILED  writes: a new file is not found by find, so a mount would miss files: don't use this server"], FAILED),
 ])  # fmt: skip
 def test_a_server_that_can_not_be_relied_on_is_named_with_what_can_be_done(
     run: Run, server: Server, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any] | None, replaced: Any, rows: list[str],
@@ -210,7 +212,7 @@ def test_a_server_whose_moves_replace_is_named_and_remembered(
     """vfs/semantics.md 6.13, save/protocol.md R13: no save is safe there, and no mount of it overlaps requests."""
     server.set(move_existing="replace")
     code, out, _ = run(server.job, "--try", "--yes")
-    row = "UNSAFE  moves: a move to a path that is taken is not refused, no save is safe: mount this with --read-only"
+    row = "UNSAFE  moves: a move to a taken path is not refused, so no save is safe: mount only with --read-only"
     assert [line for line in out.splitlines() if not line.startswith("ok ")] == [row, UNSAFE]
     assert (code, server.store.tree()) == (1, {})
     assert KnownServer(tmp_path / "state", server.url).facts.moves_refused is False
@@ -224,7 +226,8 @@ def test_a_server_that_falls_silent_is_left_alone_and_a_later_try_removes_the_re
     asked, cleanup, end = [line for line in out.splitlines() if not line.startswith("ok ")]
     assert (code, asked.split(":")[0], end) == (1, "UNSURE  creates", UNSURE)
     assert re.fullmatch(
-        "UNSURE  cleanup: .*: no mount shows what is left, and a --try in ten minutes takes it away", cleanup
+        "UNSURE  cleanup: .*: no mount shows the items that are left, and a --try in ten minutes deletes them",
+        cleanup,
     )
     server.faults.clear()
     left = server.store.tree()

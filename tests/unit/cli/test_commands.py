@@ -50,7 +50,7 @@ def test_info_prints_what_is_known_or_that_it_is_missing(run: Run, answering: Ma
 
 def test_nothing_is_given_up_where_nobody_can_be_asked(run: Run, answering: Make) -> None:
     one = answering("/mnt/a", status={"unsent": [{"path": "f"}]}, discard={"given_up": []})
-    assert run("discard", "/mnt/a/f") == Outcome(2, "", "jobfs: nobody can be asked here: give --yes\n")
+    assert run("discard", "/mnt/a/f") == Outcome(2, "", "jobfs: can't ask without a terminal: give --yes\n")
     assert [name for name, _ in one.calls] == ["status"]
 
 
@@ -93,7 +93,7 @@ def test_umount_takes_away_the_dead_mount_of_a_job_and_no_other(
     ours = kind == "fuse.jobfs"
     assert (done.code, unmounted) == ((1, [str(tmp_path)]) if ours else (2, [])), done.err
     assert (
-        "it has left what is not known here: mount the job again, or jobfs recover 'a;b'\n"
+        "it has left files that are not known here: mount the job again, or run jobfs recover 'a;b'\n"
         if ours
         else "no job is mounted"
     ) in done.err
@@ -116,7 +116,7 @@ def test_an_empty_path_or_a_removed_current_directory_is_told_in_a_sentence(
     """vfs/semantics.md 6.3: one clear sentence, and what to do."""
     for words in (["flush", ""], ["umount", ""], ["mount", JOB, ""], ["systemd-unit", JOB, ""]):
         done = run(*words)
-        assert (done.code, "a path is needed, and this one is empty" in done.err) == (2, True), words
+        assert (done.code, "the path must not be empty" in done.err) == (2, True), words
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()

@@ -42,15 +42,15 @@ def doctor(run: Run, tmp_path: Path, state: Path) -> Run:
     return doctor
 
 
-CHECKS = "{} checks of this machine, the key and the way to the server (--verbose shows them)"
-BROKEN = "a mount does not work: mend what has FAILED"
+CHECKS = "{} checks of this machine, the key and the connection to the server passed (--verbose shows them)"
+BROKEN = "a mount does not work: fix what FAILED"
 NO_KEY = "FAILED  API key: there is no API key: set PERSTACK_API_KEY, or give --api-key-file FILE"
 
 
 @pytest.mark.parametrize(("check", "error", "asked", "code", "lines"), [
-    ("", None, (), 0, [f"ok      {CHECKS.format(7)}", "a mount works if the server knows the job: jobfs doctor JOB asks it"]),
+    ("", None, (), 0, [f"ok      {CHECKS.format(7)}", "a mount works if the server knows the job: jobfs doctor JOB checks that"]),
     ("", None, (JOB,), 0,
-     [f"ok      {CHECKS.format(8)}", "a mount works, as far as this tells: --try asks the server more"]),
+     [f"ok      {CHECKS.format(8)}", "a mount works, as far as these checks show: --try tests the server, too"]),
     ("check_device", UsageError("mend it"), (JOB,), 1, ["FAILED  /dev/fuse: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
     ("check_library", OSError("mend it"), (JOB,), 1, ["FAILED  libfuse 2: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
     ("probe_server", UsageError("mend it"), (JOB,), 1, ["FAILED  job: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
@@ -92,7 +92,7 @@ def test_unsent_files_of_ended_mounts_are_a_warning_and_no_failure(doctor: Run, 
     assert done.code == 0
     assert [line for line in done.out.splitlines() if line.startswith("WARN")] == [
         "WARN    mounts: the mount that ended at /mnt/full has left 2 unsent: kept for the next mount of this job: a, gone: "
-        f"mount the job again, or {RECOVERY}"
+        f"mount the job again, or run {RECOVERY}"
     ]
 
 
@@ -107,9 +107,9 @@ def test_doctor_goes_on_whatever_lies_in_the_state_directory(doctor: Run, state:
     (state / JOB / ("2" * 12)).write_text("no directory")
     done = doctor()
     assert done.code == 0
-    told = f"has left what can't be told: the journal {(damaged.path / 'journal.db')} can't be used"
+    told = f"has left files that can't be listed: the journal {(damaged.path / 'journal.db')} can't be used"
     assert f"/mnt/a {told}" in done.out
-    assert done.out.count("can't be told") == 2, done.out
+    assert done.out.count("can't be listed") == 2, done.out
     assert (damaged.path / "journal.db").read_bytes() == b"garbage" * 1000
 
 
@@ -126,7 +126,7 @@ def test_mounts_are_counted_and_the_dead_told_with_the_remedy(
     assert done.code == 0
     for words in (
         "ok      mounts: 1 running",
-        "WARN    mounts: the process that served /mnt/dead is gone: mount the job there again, or jobfs umount /mnt/dead",
+        "WARN    mounts: the process that served /mnt/dead is gone: mount the job there again, or run jobfs umount /mnt/dead",
     ):
         assert words in done.out
     assert "theirs" not in done.out

@@ -65,7 +65,7 @@ def test_the_help_has_what_everybody_needs_and_all_of_it_the_rest(run: Run) -> N
             assert f"{option} " in run(command, "--help-all").out
     assert "jobfs retry" in run("flush", "--help").out
     assert "jobfs flush" in run("retry", "--help").out
-    assert "lifecycle says whose it is" in run("set", "--help").out
+    assert "lifecycle is `application`" in run("set", "--help").out
 
 
 def test_words_that_people_try_lead_to_the_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_words_that_people_try_lead_to_the_command(run: Run, monkeypatch: pytest
     ):  # fmt: skip
         assert run(*tried.split()) == run(*meant.split())
     monkeypatch.setenv("JOBFS_TLL", "3")
-    told = "jobfs: JOBFS_TLL is no setting: did you mean JOBFS_TTL?\n"
+    told = "jobfs: JOBFS_TLL is not a setting: did you mean JOBFS_TTL?\n"
     assert run("status") == Outcome(2, "", f"{told}jobfs: no job is mounted\n")
 
 
@@ -86,7 +86,7 @@ def test_words_that_people_try_lead_to_the_command(run: Run, monkeypatch: pytest
     (["mount", JOB], "DIR"), (["status", "--jsno"], "--json"),
     (["umount", "/mnt/a", "--timeout", "-1"], "--timeout"),
     (["doctor", JOB, "--try"], "--yes"), (["doctor", "--try", "--yes"], "the id of a job"),
-    (["doctor", JOB, "--yes"], "belongs to --try"),
+    (["doctor", JOB, "--yes"], "--yes needs --try"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence_and_exit_code_2(run: Run, arguments: list[str], words: str) -> None:
     done = run(*arguments)

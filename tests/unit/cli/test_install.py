@@ -61,7 +61,7 @@ def test_links_are_made_and_taken_away_but_no_file_of_others(
     monkeypatch.setattr(install, "_PLACE", tmp_path)
     links = [tmp_path / name for name in cli.LINKS]
     for _ in range(2):
-        assert run("install-helper").out == "".join(f"{link} is {program}\n" for link in links)
+        assert run("install-helper").out == "".join(f"linked {link} to {program}\n" for link in links)
         assert {link.readlink() for link in links} == {Path(program)}
     assert run("install-helper", "--remove").code == 0
     assert not any(map(os.path.lexists, links))
@@ -70,7 +70,7 @@ def test_links_are_made_and_taken_away_but_no_file_of_others(
         told = f"jobfs: {links[1]} is not a link to jobfs: move it away first\n"
         assert run(*words) == Outcome(2, "", told)
     monkeypatch.setattr(os, "access", lambda *args: False)
-    said = f"jobfs: only root can write in {tmp_path}: sudo {program} install-helper"
+    said = f"jobfs: only root can write to {tmp_path}: run sudo {program} install-helper"
     assert run("install-helper", "--remove") == Outcome(2, "", f"{said} --remove\n")
 
 
@@ -123,7 +123,7 @@ def test_a_unit_has_the_given_options_and_those_of_the_environment(
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["short", "/mnt/a"], "not a job id"),
-    ([JOB, "/mnt/a\nExecStart=/bin/false"], "can't hold"),
+    ([JOB, "/mnt/a\nExecStart=/bin/false"], "can't contain"),
     ([JOB, "/mnt/a", "--base-url", "http://192.0.2.1"], "https"),
 ])  # fmt: skip
 @pytest.mark.usefixtures("program")

@@ -123,7 +123,7 @@ def test_as_json_each_line_is_an_object_with_the_same_fields() -> None:
     assert warned["message"] == "f: tried again later"
     assert (broke["level"], broke["logger"], broke["message"]) == ("error", "jobfs.test", "it \n broke")
     assert broke["exception"].endswith("ValueError: *** \x1b[2J")
-    assert crashed["message"] == "a thread has crashed"
+    assert crashed["message"] == "a thread crashed"
     assert crashed["exception"].endswith("ZeroDivisionError: division by zero")
     assert (said["level"], said["message"], said["exception"]) == ("warning", "sending 3 unsent files", None)
     assert all(record["time"].endswith("Z") and record["time"][10] == "T" for record in records)

@@ -52,7 +52,7 @@ def test_what_git_would_not_merge_is_named(
         merged(tmp_path, *versions)
     monkeypatch.setattr(merge, "_LARGEST", len(BASE) + 5)
     versions[which] = BASE * 2
-    with pytest.raises(CannotMergeError, match=r"^a version has more than "):
+    with pytest.raises(CannotMergeError, match=r"^a version is larger than "):
         merged(tmp_path, *versions)
 
 
@@ -83,7 +83,7 @@ def test_git_runs_alone_in_a_private_directory(
     ]
     assert Path(lines[3]).parent == place
     assert lines[4:8] == ["base", "ours", "theirs", "700"]
-    assert lines[8] == "merge-file -p -q -L -p -L both began with -L it's ours base theirs "
+    assert lines[8] == "merge-file -p -q -L -p -L both started from -L it's ours base theirs "
     assert stat.S_ISDIR(place.stat().st_mode)
     assert list(place.iterdir()) == []
 

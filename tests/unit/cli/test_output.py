@@ -16,7 +16,7 @@ from jobfs.cli.output import print_unless_same_file, replace_file, write_error
 from jobfs.errors import FsError, JobfsError, UsageError
 from jobfs.names import is_scratch, quote_for_shell
 
-_READ_ONLY = "it's is readOnly in the job: chmod u+w " + quote_for_shell("it's") + " first"
+_READ_ONLY = "it's is readOnly in the job: run chmod u+w " + quote_for_shell("it's") + " first"
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_what_fails_leaves_the_file_and_no_scratch_file(
 @pytest.mark.parametrize(
     ("number", "kind", "words"),
     [
-        (errno.EROFS, UsageError, "it's is mounted read-only"),
+        (errno.EROFS, UsageError, "it's is mounted read-only: mount the job without --read-only"),
         (errno.EPERM, UsageError, _READ_ONLY),
         (errno.EACCES, UsageError, _READ_ONLY),
         (errno.ENOSPC, FsError, "it's: No space left on device"),
@@ -94,7 +94,7 @@ def test_output_is_refused_if_it_is_the_file(file: Path, capfdbinary: pytest.Cap
             done = subprocess.run(
                 [sys.executable, "-c", code, file], stdout=out, stderr=subprocess.PIPE, text=True, check=False
             )
-        assert "itself, which the shell has emptied: jobfs restore --in-place" in done.stderr
+        assert "itself, which the shell has emptied: run jobfs restore --in-place" in done.stderr
         assert file.read_bytes() == (b"" if mode == "wb" else b"old")
 
 
@@ -108,4 +108,4 @@ def test_output_that_does_not_fit_on_the_disk_is_told_in_a_sentence() -> None:
         done = subprocess.run(
             [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
-    assert done.stderr.splitlines()[0] == "not all of it could be written: No space left on device"
+    assert done.stderr.splitlines()[0] == "can't write all of the output: No space left on device"

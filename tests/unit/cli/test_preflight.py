@@ -54,10 +54,14 @@ def test_a_mount_is_named_a_dead_one_goes(place: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(preflight, "mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", 0))
     monkeypatch.setattr(preflight, "is_dead", lambda path: dead)
     monkeypatch.setattr(preflight, "unmount", lambda path, lazy: gone.append(path))
-    with nullcontext() if dead else pytest.raises(UsageError, match=f"already: jobfs umount '{place}',"):
+    with (
+        nullcontext()
+        if dead
+        else pytest.raises(UsageError, match=f"already mounted at .*: run jobfs umount '{place}',")
+    ):
         assert check_mount_point(str(place), said.append) == str(place)
     assert gone == [str(place)] * dead
-    assert said == [f"the process that served {place} is gone: its dead mount was taken away"] * dead
+    assert said == [f"the process that served {place} is gone: its dead mount was removed"] * dead
 
 
 @pytest.mark.usefixtures("able")
@@ -65,7 +69,7 @@ def test_a_mount_is_named_a_dead_one_goes(place: Path, monkeypatch: pytest.Monke
 def test_own_directories_are_elsewhere(settings: Settings, place: Path, name: str, tmp_path: Path) -> None:
     option = "--" + name.replace("_", "-")
     for inside in (place, place / "below"):
-        with pytest.raises(UsageError, match=f"lies in the mount point.*{option}"):
+        with pytest.raises(UsageError, match=f"is inside the mount point.*{option}"):
             check_machine(settings.model_copy(update={name: inside}), JOB, str(place), pytest.fail)
     with pytest.raises(UsageError, match=f"can't write.*{option}"):
         check_machine(settings.model_copy(update={name: Path("/proc/none")}), JOB, str(place), pytest.fail)
@@ -73,9 +77,9 @@ def test_own_directories_are_elsewhere(settings: Settings, place: Path, name: st
 
 
 @pytest.mark.parametrize(("number", "remedy"), [
-    (errno.ENOENT, "on a desktop, sudo modprobe fuse"),
-    (errno.EACCES, "this user may not: on a desktop, sudo chmod 666 /dev/fuse; or mount as a user who may"),
-    (errno.EPERM, "something keeps this process from it, as a sandbox or a container does"),
+    (errno.ENOENT, "on a desktop, run sudo modprobe fuse"),
+    (errno.EACCES, "this user has no permission: on a desktop, run sudo chmod 666 /dev/fuse, or mount as another user"),
+    (errno.EPERM, "a sandbox or a container forbids it"),
 ])  # fmt: skip
 def test_a_device_that_can_not_be_opened_is_told_with_what_can_be_done(
     monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
@@ -103,8 +107,8 @@ def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
     (0, None, ALL, 1, ""), (1000, "/bin/fusermount", ALL, 0, ""),
     (1000, None, ALL, 0, "fusermount is missing: install fuse3"),
     (1000, "/bin/fusermount", ALL, 1, "fusermount can't become root here"),
-    (0, None, BUT_ONE, 0, f"nothing may be mounted here: {CONTAINER}"),
-    (1000, "/bin/fusermount", BUT_ONE, 0, f"nothing may be mounted here: {CONTAINER}"),
+    (0, None, BUT_ONE, 0, f"this process may not mount anything: {CONTAINER}"),
+    (1000, "/bin/fusermount", BUT_ONE, 0, f"this process may not mount anything: {CONTAINER}"),
 ])  # fmt: skip
 def test_who_may_not_mount_is_told_why(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, user: int, helper: str | None, may: str, alone: int, words: str
@@ -138,7 +142,7 @@ def test_a_key_file_wins_over_the_environment_and_one_open_to_others_is_named(
     path.chmod(mode)
     settings = load_settings({"api_key_file": str(path)})
     assert find_key(settings)() == "sk-file"
-    said = f"jobfs: others can read the API key in {path}: chmod 600 '{path}'\n"
+    said = f"jobfs: others can read the API key in {path}: run chmod 600 '{path}'\n"
     assert capsys.readouterr().err == ("" if mode == 0o600 else said)
     for given in ("sk-given-by-mistake", str(tmp_path)):
         with pytest.raises(UsageError, match="--api-key-file is not a file"):

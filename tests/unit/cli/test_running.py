@@ -83,7 +83,7 @@ def test_a_path_without_a_mount_is_told_with_cause(tmp_path: Path, monkeypatch: 
     for user, stale, words in (
         (os.geteuid(), True, f"process that served {tmp_path} is gone: .*jobfs umount '{tmp_path}'"),
         (54321, False, "was mounted by user 54321"),
-        (os.geteuid(), False, f"--state-dir it was mounted with, or end it with fusermount -u '{tmp_path}';"),
+        (os.geteuid(), False, f"--state-dir of that mount, or unmount it with fusermount -u '{tmp_path}';"),
     ):
         there = MountInfo("1", "0:1", str(tmp_path), "fuse.jobfs", user)
         monkeypatch.setattr(
@@ -103,11 +103,11 @@ def test_what_an_ended_mount_has_left_is_sent_by_the_command_that_is_told(tmp_pa
     one = running.EndedMount(found, False, "1 unsent")
     where = f"--state-dir '{state}'"
     assert one.description.endswith(
-        f", or jobfs recover {JOB} --base-url {URL} {where} --api-key-file '/keys/$mine'"
+        f", or run jobfs recover {JOB} --base-url {URL} {where} --api-key-file '/keys/$mine'"
     )
-    assert f", or jobfs umount '{point}' {where}; it has left" in one._replace(dead=True).description
+    assert f", or run jobfs umount '{point}' {where}; it has left" in one._replace(dead=True).description
     (found.path / "mount.json").unlink()
     lost = running.EndedMount(slot.inspect_directory(found.path), False, "1 unsent")
-    assert lost.description.endswith(f", or jobfs recover {JOB} {where}")
+    assert lost.description.endswith(f", or run jobfs recover {JOB} {where}")
     usual = slot.FoundDirectory(load_settings({}).state_dir / JOB / ("0" * 12), None)
     assert running.EndedMount(usual, False, "x").recovery_command == f"jobfs recover {JOB}"

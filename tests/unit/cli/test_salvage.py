@@ -119,7 +119,7 @@ def test_a_running_mount_is_refused_and_none_starts_during_the_copy(
     place = leave("/mnt/a", {"a": b"x"})
     found = slot.inspect_directory(place)
     held = slot.reopen(found, URL)
-    refused = "jobfs: the mount at /mnt/a is running: nothing of it is copied\n"
+    refused = "jobfs: the mount at /mnt/a is running, and sends its own files: they are not copied\n"
     assert run("recover", JOB, "--save", to) == Outcome(1, "", refused)
     assert not to.exists()
     held.close()
@@ -155,7 +155,7 @@ def test_bytes_without_names_are_copied_by_their_numbers(run: Run, leave: Leave,
         "copied: good (4B)", f"5 copied to {to}",
     ])  # fmt: skip
     assert done.err.splitlines() == [
-        "jobfs: the mount at /mnt/b: its journal can't be used: file is not a database: its bytes are copied by their numbers",
+        "jobfs: the mount at /mnt/b: its journal can't be used: file is not a database: its files are copied under their numbers",
         "jobfs: ../dir is not copied: its path ../dir has a component '..'",
     ]
     assert on_disk(to)[f"{damaged.name}/{number}"] == b"five"
@@ -174,7 +174,7 @@ def test_a_journal_of_another_version_is_no_reason_to_fail(run: Run, leave: Leav
 
 
 def test_where_nothing_is_unsent_nothing_is_made(run: Run, leave: Leave, to: Path, tmp_path: Path) -> None:
-    nothing = f"nothing is unsent: there is nothing to copy of job {JOB} in {tmp_path}/state/jobfs\n"
+    nothing = f"nothing to copy: {tmp_path}/state/jobfs has no unsent files of job {JOB}\n"
     assert run("recover", JOB, "--save", to) == Outcome(0, nothing, "")
     leave("/mnt/a", {})
     assert run("recover", JOB, "--save", to) == Outcome(0, nothing, "")
@@ -182,12 +182,12 @@ def test_where_nothing_is_unsent_nothing_is_made(run: Run, leave: Leave, to: Pat
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    ([JOB, "--save", ""], "a path is needed, and this one is empty"),
+    ([JOB, "--save", ""], "the path must not be empty"),
     ([JOB, "--save"], "Option '--save' requires an argument"),
     (["job", "--save", "to"], "'job' is not a job id"),
-    ([JOB, "--save", "/dev/null"], "/dev/null is not a directory: give --save one"),
-    ([JOB, "--save", "to", "--of", "0" * 12], "--of needs the server, and --save does without it"),
-    ([JOB, "--save", "state/jobfs/x"], "state/jobfs/x is in the state directory, where the next mount removes it"),
+    ([JOB, "--save", "/dev/null"], "/dev/null is not a directory: give --save a directory"),
+    ([JOB, "--save", "to", "--of", "0" * 12], "--of and --save exclude each other"),
+    ([JOB, "--save", "state/jobfs/x"], "state/jobfs/x is inside the state directory, where the next mount deletes it"),
 ])  # fmt: skip
 def test_bad_input_is_told_in_a_sentence(
     run: Run, leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
@@ -201,8 +201,8 @@ def test_bad_input_is_told_in_a_sentence(
 
 @pytest.mark.parametrize(("part", "copied", "said"), [
     ("state.destination._copy_bytes", "", "{name} is not copied: no room"),
-    ("cli.salvage.read_unsent", "", "nothing of the mount at /mnt/a is copied: no room"),
-    ("state.destination.sync_directory", "copied: a (1B)\n1 copied to {to}\n", "the copies may not be on the disk: no room"),
+    ("cli.salvage.read_unsent", "", "can't copy the files of the mount at /mnt/a: no room"),
+    ("state.destination.sync_directory", "copied: a (1B)\n1 copied to {to}\n", "can't sync the copies to the disk: no room"),
 ])  # fmt: skip
 def test_what_the_disk_refuses_is_told(
     run: Run, leave: Leave, to: Path, monkeypatch: pytest.MonkeyPatch, part: str, copied: str, said: str

@@ -29,8 +29,8 @@ def test_a_mount_that_is_well_is_told_in_a_few_lines_and_0(run: Run, answering: 
     assert (done.code, done.err) == (0, "")
     assert [line.split(maxsplit=1) for line in done.out.splitlines() if line.strip()] == [
         ["mount", "/mnt/a (process 42)"], ["job", f"{JOB} processing, step 3 of 12, claude-opus-4-5, 12,345 tokens"],
-        ["server", f"{URL} answers, 12 ms"], ["items", "57"], ["listing", "1 s old, good for 3 s more"],
-        ["cache", "1.2MiB"], ["taken", "up  1 save that an earlier mount had left"], ["unsent", "0"],
+        ["server", f"{URL} answers, 12 ms"], ["items", "57"], ["listing", "1 s old, valid for 3 s more"],
+        ["cache", "1.2MiB"], ["taken", "up  1 save left by an earlier mount"], ["unsent", "0"],
         ["log", "/state/a/jobfs.log"],
     ]  # fmt: skip
 
@@ -63,10 +63,10 @@ def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -
     ({"watching": {"programs": 2, "told": 3, "requests": 11}},
      "watched   by 2 programs: the workspace is listed every 4 s (11 requests so far)\n"),
     ({"log": "journal"}, "journalctl _PID=42"),
-    ({"snapshot_age": 40.0}, "listing   40 s old, read again when it is needed\n"),
+    ({"snapshot_age": 40.0}, "listing   40 s old, read again when needed\n"),
     ({"foreign_hidden": [{"path": HIDDEN, "reason": "left"}]}, "\n  dir/notes.md: left\n"),
     ({"conflicts": [CONFLICT]}, "\nconflicts (1)\n  a is gone; the job's: a.conflict-1\n\n"),  # and no command
-    ({"server": {**SERVER_TOLD, "stale": True}}, "12 ms; what is known is shown as it was"),
+    ({"server": {**SERVER_TOLD, "stale": True}}, "12 ms; the last known state is shown"),
 ])  # fmt: skip
 def test_each_fact_in_words(run: Run, answering: Make, changed: dict[str, Any], words: str) -> None:
     """vfs/semantics.md 6.6: what the server said of the job long ago is not said of the present."""
@@ -107,12 +107,12 @@ def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> 
 
 
 @pytest.mark.parametrize(("changed", "words"), [
-    ({"failed": [unsent(state="failed")]}, "1 failed: refused by the server: jobfs retry /mnt/a, or jobfs discard FILE"),
+    ({"failed": [unsent(state="failed")]}, "1 failed: refused by the server: run jobfs retry /mnt/a, or jobfs discard FILE"),
     ({"conflicts": [CONFLICT]}, "1 conflict:"),
-    ({"server": {**SERVER_TOLD, "key_refused": True}}, "the API key is refused"),
+    ({"server": {**SERVER_TOLD, "key_refused": True}}, "the server refuses the API key"),
     ({"server": {**SERVER_TOLD, "answering": False, "last_error": "down"}}, "does not answer: down"),
-    ({"cache": {"bytes": 0, "refused": "No space left"}}, "cache takes no bytes (No space left"),
-    ({"other_slots": [SLOT]}, f"/mnt/old has left unsent work in /state/x: {RECOVERY}"),
+    ({"cache": {"bytes": 0, "refused": "No space left"}}, "content cache (No space left"),
+    ({"other_slots": [SLOT]}, f"/mnt/old has left unsent work in /state/x: run {RECOVERY}"),
 ])  # fmt: skip
 def test_the_exit_code_is_1_when_something_needs_a_person(
     run: Run, answering: Make, changed: dict[str, Any], words: str
@@ -146,7 +146,7 @@ def test_a_mount_without_answer_is_named_and_hides_no_other(run: Run, answering:
     answering("/mnt/b", status=a_status(directory="/mnt/b"), flush={"left": []}, retry={"paths": ["x"]})
     starting = slot.acquire(state, JOB, "/mnt/a", "http://127.0.0.1:1")
     try:
-        for command, said in (("status", "/mnt/b"), ("flush", ""), ("retry", "trying again: x")):
+        for command, said in (("status", "/mnt/b"), ("flush", ""), ("retry", "sending again: x")):
             done = run(command)
             assert (done.code, said in done.out) == (2 if command == "status" else 1, True)
             assert "jobfs: /mnt/a: the mount does not answer" in done.err
@@ -166,7 +166,7 @@ def test_a_dead_mount_is_named_beside_those_that_run(
     monkeypatch.setattr(running, "find_ended", lambda state_dir: [dead])
     done = run(*words)
     assert done.code == 1
-    remedy = f"mount the job there again, or jobfs umount '/mnt/c d' --state-dir {tmp_path}/c"
+    remedy = f"mount the job there again, or run jobfs umount '/mnt/c d' --state-dir {tmp_path}/c"
     assert done.err.endswith(f"is gone: {remedy}\n")
 
 
@@ -175,4 +175,4 @@ def test_a_mount_of_another_version_is_told_with_the_remedy(run: Run, answering:
     answering("/mnt/a b", status={"directory": "/mnt/a b", "unsent": []})
     done = run("status", "/mnt/a b")
     assert (done.code, done.out) == (2, "")
-    assert "another version of jobfs: jobfs umount '/mnt/a b', then" in done.err
+    assert "another version of jobfs: run jobfs umount '/mnt/a b', then" in done.err

@@ -61,7 +61,7 @@ def test_a_mount_that_hangs_is_2_soon_after_the_timeout(
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    ([""], "a path is needed, and this one is empty"),
+    ([""], "the path must not be empty"),
     ([], "Missing argument 'DIR'"),
     (["/nowhere"], "no job is mounted at /nowhere"),
     (["/mnt/a", "--timeout", "0"], "0.0 is not in the range x>0"),

@@ -460,10 +460,10 @@ def test_on_a_full_disk_four_small_contents_are_held_in_memory_and_no_large_one(
     assert store.refusal_reason == "No space left on device"
     assert {*caplog.messages} == {"the content cache can't be used: No space left on device"}
     for refused in (handles[4], large.open(item_of(len(data) + 1))):
-        with pytest.raises(FsError, match="takes no bytes: No space left") as caught:
+        with pytest.raises(FsError, match="write to the content cache: No space left") as caught:
             refused.fetch_file()
         assert caught.value.errno == errno.EIO
-    with pytest.raises(FsError, match="the content cache can't be written: No space left") as caught:
+    with pytest.raises(FsError, match="can't write to the content cache: No space left") as caught:
         handles[0].fetch_file()
     assert caught.value.errno == errno.ENOSPC, "no file can be made of it"
     assert handles[0].compute_sha256() is None

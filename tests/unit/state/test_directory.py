@@ -118,7 +118,7 @@ def test_what_a_killed_merge_has_left_goes_with_the_next_mount(take: Take) -> No
 
 @pytest.mark.parametrize("place", ["/proc/no-such-place", "/dev/null/state"])
 def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
-    with pytest.raises(UsageError, match=r"can't write in the state directory.*--state-dir"):
+    with pytest.raises(UsageError, match=r"can't write to the state directory.*--state-dir"):
         places.acquire(Path(place), JOB, "/mnt/a", URL)
 
 

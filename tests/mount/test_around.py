@@ -27,7 +27,7 @@ def test_the_mount_says_the_same_on_a_terminal_and_outlives_the_terminal(
             assert terminal.ended() == 0, terminal.screen()
             return " ".join(terminal.screen().split())
 
-    assert "a mount works, as far as this tells" in shown("doctor", server.job, *server_and_state)
+    assert "a mount works, as far as these checks show" in shown("doctor", server.job, *server_and_state)
     said = shown("mount", server.job, mounted.path, *server_and_state)
     assert said.startswith(f"mounted {server.job} at {mounted.path}; its log is ")
     assert os.listdir(mounted.path) == []

@@ -40,7 +40,9 @@ def test_fstab_mounts_with_the_installed_helper(server: Server, machine: Namespa
 
     before = machine.run("mount", "-T", table, directory)
     assert (before.returncode, "jobfs: not found" in before.stderr) == (127, True)
-    assert machine.output(PROGRAM, "install-helper") == "".join(f"{link} is {PROGRAM}\n" for link in LINKS)
+    assert machine.output(PROGRAM, "install-helper") == "".join(
+        f"linked {link} to {PROGRAM}\n" for link in LINKS
+    )
 
     assert machine.output("mount", "-T", table, directory).startswith(f"mounted {server.job} at {directory}")
     shown = machine.output("findmnt", "-n", "-o", "SOURCE,FSTYPE,OPTIONS", directory)

@@ -93,7 +93,7 @@ def test_it_survives_a_remount_and_a_kill_and_is_printed_when_nothing_is_mounted
     mounted.kill()
     assert restored(mounted, name) == SAVED
     done = mounted.jobfs("restore", "--in-place", "--", mounted.path / name)
-    assert (done.returncode, "mount it" in done.stderr) == (2, True)
+    assert (done.returncode, "mount the job" in done.stderr) == (2, True)
     mounted.mount()
     assert restored(mounted, name) == SAVED
     (saves,) = mounted.state.glob("*/*/saves")

@@ -27,7 +27,7 @@ def test_umount_and_flush_show_how_far_they_are(server: Server, mount: Mount) ->
             terminal.shows(_AMOUNT)
             terminal.keys("C-c")
             assert terminal.ended() == 130
-            assert re.search("interrupted: .*journal", terminal.screen())
+            assert re.search("interrupted: .*kept", terminal.screen())
             assert is_mounted(mounted.path)
     with on_terminal(mounted.home, "umount", mounted.path) as terminal:
         terminal.shows("sending ")

@@ -50,7 +50,7 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
 )
 @state_dir_option
 def retry(path: str | None, state_dir: str | None) -> int:
-    """Send failed files again, at PATH or in every mount: those that the server refused, or that wait for their next try.
+    """Send files again, at PATH or in every mount, that the server refused or that wait for their next try.
 
     Returns at once. `jobfs flush` waits for the outcome, and `jobfs status` shows it.
     """

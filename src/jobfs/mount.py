@@ -374,7 +374,8 @@ class Mount:
             end = None if end is None else end + _LAST_CALLBACKS
         if not self._over.wait(_BUSY_PATIENCE):
             conversation.send_sentence(
-                f"{self._directory} is detached; the mount ends when the files open there are closed and sent: {self._describe_users()}"
+                f"{self._directory} is detached; the mount ends when the files open there are closed and sent: "
+                f"{self._describe_users()}"
             )
         return self._answer_when_over(end, conversation, waiting)
 

@@ -35,7 +35,8 @@ def open_own_directory(path: Path, what: str, option: str) -> Iterator[int]:
             )
         if writable:
             raise UsageError(
-                f"{named}: other users may write to {place}: run chmod go-w {shlex.quote(str(place))}, or give another with {option}"
+                f"{named}: other users may write to {place}: run chmod go-w {shlex.quote(str(place))}, "
+                f"or give another with {option}"
             )
 
     given = path.absolute()

@@ -272,7 +272,8 @@ def test_bad_input_is_told_in_a_sentence(server: Server, mounted: MountedJob, tm
         ("dir",): f"{mounted.path}/dir is a directory: give a file",
         (".",): f"{mounted.path} is a directory: give a file",
         ("never",): f"no save of {mounted.path}/never is kept on this machine",
-        ("--in-place", "notes.md"): f"{mounted.path}/notes.md is readOnly in the job: run chmod u+w {mounted.path}/notes.md first",
+        ("--in-place", "notes.md"): f"{mounted.path}/notes.md is readOnly in the job: "
+        f"run chmod u+w {mounted.path}/notes.md first",
         ("--in-place", "--forget", "never"): "--in-place and --forget exclude each other",
     }  # fmt: skip
     for (*options, name), told in cases.items():

@@ -42,7 +42,8 @@ def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("emulator")
-@click.option("--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where the server keeps its state.")  # fmt: skip
+@click.option("--dir", "directory", type=click.Path(path_type=Path), required=True,
+              help="Where the server keeps its state.")  # fmt: skip
 @click.option("--host", cls=Rare, default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, default=0, show_default=True, help="Port to listen on; 0: any free one.")
 @click.option("--control-port", cls=Rare, type=int,

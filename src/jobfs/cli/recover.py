@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.argument("job")
 @click.option(
     "--of", "mount", metavar="MOUNT", cls=Rare,
-    help="Give visible names to unfinished saves of a mount whose state directory is lost; MOUNT: its 12 digits in `jobfs status`.",
+    help="Give visible names to unfinished saves of a mount whose state directory is lost; MOUNT: its 12 digits in the status.",
 )  # fmt: skip
 @click.option(
     "--save", "to", metavar="TO", callback=reject_empty, shell_complete=directories,
@@ -138,7 +138,8 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
         )
     if (settings.state_dir / job / mount / "journal.db").exists():
         raise UsageError(
-            f"the state of mount {mount} is on this machine: run {settings.recovery_command(job)} without --of, which loses nothing"
+            f"the state of mount {mount} is on this machine: run {settings.recovery_command(job)} "
+            "without --of, which loses nothing"
         )
     with tempfile.TemporaryDirectory(prefix="jobfs-recover-") as directory:
         # In a state directory of its own, which keeps it from taking over what other mounts have left on this machine.

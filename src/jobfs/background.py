@@ -56,7 +56,7 @@ class Background:
     def _log(self, error: Exception) -> None:
         if repr(error) != self._logged and not self.stopping.is_set():
             self._logged = repr(error)
-            # The status shows errors of the server, too.
+            # INFO is enough for errors of the server, because the status shows them.
             level = logging.INFO if isinstance(error, ApiError) else logging.ERROR
             traceback = not isinstance(error, _EXPECTED)
             _log.log(level, "%s failed and is repeated: %s", self._name, error, exc_info=traceback)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _OFTEN, _SELDOM, _SHARE, _RARELY = 1.0, 2.0, 0.05, 5.0
 #: How many changes per second are made into events; how many changes of one check get their own events at most.
 _RATE, _MOST = 1000, 10_000
-#: How long a program has to begin to watch a new directory before the events in that are made, in seconds.
+#: How long a program has to begin to watch a new directory before the events inside it are made, in seconds.
 _SETTLE = 0.3
 #: How many changes are queued for one `jobfs watch` at most; how long it may take to notice that its caller is gone, in seconds.
 _WAITING, _WAIT = 20_000, 0.5

@@ -119,7 +119,7 @@ class Mount:
         #: The mount that was at its directory before, if any.
         self._before: MountInfo | None = None
         self._detaching = threading.Lock()
-        #: When everything must be over (monotonic time), by the caller that has unmounted it; None for no limit.
+        #: When everything must be over (monotonic time), as the caller of umount has set it; None for no limit.
         self._end: float | None = None
         self._sent = _NOTHING
         # Removed, so that child processes do not inherit it: they are not the service.
@@ -257,7 +257,7 @@ class Mount:
         return 0.0
 
     def _signal_detector(self) -> Callable[[], bool]:
-        """Return a function that returns whether a signal has arrived since this call."""
+        """Return a function that checks whether a signal has arrived since this call."""
         before = self._signals
         return lambda: self._signals > before
 
@@ -319,7 +319,7 @@ class Mount:
         return next((mount for mount in found if (mount.number, mount.device) == own), None)
 
     def _detach(self, *, lazy: bool, end: float | None = None) -> None:
-        """Unmount it unless it is unmounted; `end`: when everything must be over. Raises JobfsError, BusyError."""
+        """Unmount this mount, if it is still mounted; `end`: when everything must be over. Raises JobfsError, BusyError."""
         with self._detaching:
             if (own := self._find_mount()) is not None:
                 if mount_at(own.point) != own:
@@ -356,7 +356,7 @@ class Mount:
     def _answer_umount(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         """Drain and unmount, or if `lazy` detach and drain; answer when all is sent, or after `timeout` seconds.
 
-        If the caller hangs up before the unmount, the mount stays. So it does where this raises BusyError.
+        If the caller hangs up before the unmount, or this raises BusyError, the mount stays.
         """
         timeout = args.get("timeout")
         end = None if timeout is None else time.monotonic() + timeout

@@ -91,7 +91,7 @@ def unmount(directory: str, *, lazy: bool = False) -> None:
     if code == errno.EBUSY and not lazy:
         raise BusyError(f"{directory} is in use")
     if code not in (0, errno.EINVAL):
-        raise JobfsError(f"could not unmount {directory}: {reason}")
+        raise JobfsError(f"can't unmount {directory}: {reason}")
 
 
 def _unmount_by_helper(directory: str, *, lazy: bool) -> tuple[int, str]:

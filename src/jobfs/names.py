@@ -113,7 +113,7 @@ def control_name(path: str) -> str | None:
 
 
 def path_after_rename(path: str, old: str, new: str) -> str:
-    """Return what `path`, which is `old` or below it, is called after a rename of `old` to `new`."""
+    """Return the new path of `path`, which is `old` or below it, after a rename of `old` to `new`."""
     return new + path[len(old) :]
 
 

@@ -45,7 +45,7 @@ class SendProgress(NamedTuple):
 
 
 class Version(NamedTuple):
-    """The name of an item's bytes at one time, which do not change unless the version is racy (vfs/semantics.md 3)."""
+    """An item's id, `updatedAt` and size: they name bytes that do not change, unless the version is racy (vfs/semantics.md 3)."""
 
     item_id: str
     updated_at: str

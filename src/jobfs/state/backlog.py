@@ -66,11 +66,11 @@ def _is_never_closed(file: File) -> bool:
 
 
 def _is_pending(change: Change) -> bool:
-    """Return whether a Change, or its undo, is unfinished. False if its File is in the backlog instead."""
+    """Return whether a Change belongs in the backlog: if it or its undo is unfinished, and its File is not there."""
     if change.file is not None and change.file.is_unsent:
         return False
     if change.is_finished or change.verb is Verb.REMOVE:
-        # A refused removal or undo is repeated in the background, and no program waits for it.
+        # A refused one does not count: it is repeated in the background, and no program waits for it.
         return (change.needs_undo or not change.is_finished) and not isinstance(change.error, REFUSALS)
     return True
 

@@ -118,7 +118,7 @@ class CopyStore:
             self._remove_strays()
             self._open_index()
         except OSError as error:
-            log.warning("%s can't be used, and nothing is kept there: %s", directory, error)
+            log.warning("%s can't be used, so no copies are kept there: %s", directory, error)
         self._next_number = max(self._table.by_number, default=0) + 1
         self.expire()
 
@@ -156,13 +156,13 @@ class CopyStore:
         try:
             _link_or_copy(source, self.file_path(copy))
         except OSError as error:
-            log.info("%s is not kept: %s", source, error)
+            log.info("no copy of %s is kept: %s", source, error)
             self.discard(copy)
             return None
         return copy
 
     def commit(self, path: str, copy: Copy | None) -> None:
-        """Make a prepared copy the one of `path`, in place of an earlier one. None: only remove the earlier one."""
+        """Replace the copy of `path` by a prepared one. None: only remove the earlier copy."""
         if copy is None:
             self.drop(path)
             return
@@ -319,7 +319,7 @@ def _encode_line(line: Mapping[str, Any]) -> bytes:
 
 
 def _open_new(path: Path) -> BinaryIO:
-    """Open a file with mode 0600 for writing, empty. Raises OSError."""
+    """Create a file with mode 0600, or truncate it, and open it for writing. Raises OSError."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
 
 

@@ -120,7 +120,7 @@ def _copy_bytes(source: int, target: int, size: int) -> None:
         while start < end:
             sent = os.sendfile(target, source, start, end - start)
             if not sent:
-                raise OSError(errno.EIO, "it became shorter while it was copied")
+                raise OSError(errno.EIO, "it was truncated while it was copied")
             start += sent
 
 

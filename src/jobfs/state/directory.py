@@ -146,7 +146,7 @@ def reopen(found: FoundDirectory, base_url: str) -> StateDirectory:
         _make_private(path)
         lock = _try_lock(path)
         if lock < 0:
-            raise UsageError(f"{path} is in use by process {record.pid}")
+            raise UsageError(f"{path} is in use by process {record.pid}: wait until it ends")
         return StateDirectory(path, lock, record)
 
 

@@ -130,7 +130,7 @@ class FileIndex:
         self._by_item = {file.item_id: file for file in files if file.item_id}
 
     def open(self, item: Item) -> File:
-        """Return the File of an item; add one if there is none, which does not override the server."""
+        """Return the File of an item; if there is none, add one, which does not override the server."""
         file = self.file_of(item)
         if file is None:
             file = File(self._free_number(item), item.kind, item.path, item.id, item=item)

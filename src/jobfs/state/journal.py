@@ -214,7 +214,7 @@ class Journal:
     ) -> None:
         """Store records with their changed fields, and delete the rows of those in `remove`: all in one transaction (w).
 
-        `transaction_id`: an id that is about to be used in a hidden name, which gets a tombstone (R4). `is_new`: the write is for
+        `transaction_id`: an id that gets a tombstone, because a hidden name will have it (R4). `is_new`: the write is for
         something new, which may be refused. Any other write records what has happened, and may use the reserved space. Raises
         FsError(ENOSPC, EIO); then nothing was changed. Without `is_new`, ENOSPC comes only once the reserved space is used up.
         """

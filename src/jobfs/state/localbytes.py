@@ -132,7 +132,7 @@ class LocalGeneration:
         return os.pread(self.handle, size, offset)
 
     def write(self, data: bytes | memoryview, offset: int) -> int:
-        """Write all of `data` at `offset`. Raises OSError (ENOSPC, EIO) from the disk. For users."""
+        """Write all of `data` at `offset`, and return its length. For users. Raises OSError (ENOSPC, EIO)."""
         if len(data) > _MUCH:
             announce_blocking()
         done = os.pwrite(self.handle, data, offset)
@@ -292,11 +292,11 @@ class LocalBytes:
         return list(batch)
 
     def is_synced(self, ino: int, generation: int) -> bool:
-        """Return whether no bytes of a generation wait for a sync; bytes that were closed during one wait for the next."""
+        """Return whether a generation does not wait for a sync. Bytes that were closed during a sync wait for the next one."""
         return (ino, generation) not in self._unsynced
 
     def sync_again(self, batch: Iterable[tuple[int, int]]) -> None:
-        """Include these in the next `sync` again, because the journal does not have that they are on the disk."""
+        """Include these in the next `sync` again, because the journal does not record that they are synced."""
         with self._lock:
             self._unsynced |= set(batch)
 

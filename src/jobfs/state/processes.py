@@ -20,7 +20,7 @@ from typing import NamedTuple
 _RECENT, _THREADS = 1.0, 4096
 #: How many `/proc` entries are read at most to find the ancestors of one process.
 _ANCESTORS = 1000
-#: How many processes become due for a check whether they have ended, per look-up and per new process; how many one call checks.
+#: How many processes become due for `find_ended` with each look-up, and with each new process; how many one call checks.
 _CHECKS, _AT_ONCE = 2, 8
 #: The fields of `/proc/<process>/stat` with the parent and the start time, counted after the name of the program.
 _PARENT, _START = 1, 19
@@ -124,7 +124,7 @@ class Processes:
             return known
 
     def _read_lineage(self, number: str) -> tuple[list[_Facts], Process | None]:
-        """Read a process and its ancestors up to the first known one; return the facts of those before it, and that process."""
+        """Read the facts of a process and its ancestors, up to the first known process; return the facts, and that process."""
         lineage: list[_Facts] = []
         unreadable = set[str]()
         for _ in range(_ANCESTORS):

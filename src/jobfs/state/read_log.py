@@ -176,7 +176,7 @@ class ReadLog:
         self._notes.put(heir, path, newest)
 
     def add_open(self, process: Process | None) -> None:
-        """Keep the notes of a process its own while a file is open that it opened: another process may inherit the descriptor."""
+        """Keep a process known, with its own notes, while a file that it opened is open: a child may inherit the descriptor."""
         if process is not None:
             with self._lock:
                 self._processes.add_with_ancestors(process)
@@ -242,7 +242,7 @@ class ReadLog:
                 self.note_write(process, path, None, _NONE, read=True)
 
     def ignore_backup_read(self, process: Process | None, path: str) -> None:
-        """Discount the read before this, if the file that a process creates at `path` is a backup (vfs/semantics.md 4.45)."""
+        """Undo a process's last read of a file, if the `path` that it creates is a backup of that (vfs/semantics.md 4.45)."""
         name = names.basename(path)
         original = name.removesuffix("~") if name.endswith("~") else name.removeprefix(".~")
         with self._lock:
@@ -268,7 +268,7 @@ class ReadLog:
             if after.path != before.path:
                 self._forget_writers(after.path)
             if base is not None and ours:
-                # If the job has written to the item since it was placed, the placed version must not become the new one.
+                # If the job has written to the item since it was placed, the placed version is an older one, and stays the base.
                 carried = Base.from_item(after, sha256=base.sha256, racy=base.racy)
                 self._placed[after.path] = carried if base.matches_version(before) else base
             notes = self._notes.records_at(before.path)
@@ -367,9 +367,10 @@ class ReadLog:
 def _closest_relative(
     process: Process, notes: Mapping[Process, ReadRecord]
 ) -> tuple[Process | None, ReadRecord | None]:
-    """Return the nearest of `process` and its ancestors below which, itself included, one has read; and the newest note there.
+    """Find the nearest of `process` and its ancestors that has read, or has a descendant that has.
 
-    (None, None) if none has read: a process that has only written shows nothing about what its relatives have seen.
+    Returns it, and the newest note of it and its descendants. (None, None) if nobody has read: a process that has only written
+    shows nothing about what its relatives have seen.
     """
     lineage = [*process.self_and_ancestors()] if notes else []
     newest, read = _records_by_distance(lineage, notes)

@@ -167,8 +167,8 @@ class Handle:
     def follow_rename(self, item: Item) -> None:
         """Follow a rename of the item by this mount.
 
-        `base_item` stays: the reply to the rename may show the `updatedAt` of bytes that the job has written since then, and only
-        the base's bytes can show whether it has (R1).
+        `base_item` stays: the reply may show the `updatedAt` of bytes that the job has just written, which the program was not
+        shown. Only a comparison of bytes can show that (R1).
         """
         if self.item is not None and self.item.id == item.id:
             self.item = item
@@ -278,7 +278,7 @@ class File:
         return bool(self.item_id) and not (bytes_here or self.handles or self.change)
 
     def stale_fields(self, item: Item) -> dict[str, Any]:
-        """Return the fields to reset because `item` is another version: the times, and the hash of the bytes. {} if none."""
+        """Return the fields to reset if `item` is another version: the times, and the hash of the bytes; {} if it is not."""
         if self.overrides_server or self.version == item.updated_at:
             return {}
         unset = dict.fromkeys(("atime_ns", "mtime_ns", "ctime_ns"), UNSET)

@@ -68,7 +68,7 @@ class State:
         self.read_log = ReadLog(self.lock)
         #: By number: the Files that programs have open.
         self.opened: dict[int, File] = {}
-        #: Files whose close could not be recorded, as on a full disk. The background tries again.
+        #: Files whose close could not be recorded, for example on a full disk. The background tries again.
         self.unclosed: set[File] = set()
 
     def close(self) -> None:

@@ -85,7 +85,9 @@ def test_a_place_without_its_record_is_taken_or_finished(take: Take, damage: Cal
     told = MountRecord(lost.mount_id, JOB, f"({lost.path})", URL, os.getpid(), again.record.started)
     assert (again.path, again.mount_id, again.record) == (lost.path, lost.mount_id, told)
     assert lost.record.started <= again.record.started <= time.time()
-    with pytest.raises(UsageError, match=f"^{lost.path} is in use by process {os.getpid()}: wait until it ends$"):
+    with pytest.raises(
+        UsageError, match=f"^{lost.path} is in use by process {os.getpid()}: wait until it ends$"
+    ):
         places.reopen(places.inspect_directory(lost.path), URL)
     own = ended(take("/mnt/own"), journal=False)
     again.close()

@@ -18,9 +18,9 @@ SCHEMA = 5
 #: The note beside a failed file in a list of paths.
 REFUSED = "refused by the server: run jobfs retry, or jobfs discard"
 
-#: The statuses of a job that has ended (API reference, GET workspace_instance/). Its owner may continue it; then it has another.
+#: The statuses of a job that has ended (API reference, GET workspace_instance/). If its owner continues it, it gets another one.
 ENDED = frozenset({"completed", "exceededMaxSteps", "failed", "canceled", "expired"})
-#: The status of a job that waits for a reply of its owner.
+#: The status of a job that waits for its owner to reply.
 ASKING = "requestInteractiveToolResult"
 
 
@@ -55,7 +55,7 @@ class CacheStatus(TypedDict):
     bytes: Annotated[int, "how much of the disk it uses"]
     refused: Annotated[
         str | None,
-        "why its disk takes no bytes, while only files of up to 16 MiB can be read, four at a time; null if it does",
+        "why its disk refuses bytes, while only files of up to 16 MiB can be read, four at a time; null if it accepts them",
     ]
 
 
@@ -138,7 +138,9 @@ class Status(TypedDict):
     server: ServerStatus
     items: Annotated[int | None, "how many files and directories the workspace has"]
     snapshot_age: Annotated[float | None, "how old the listing is"]
-    effective_ttl: Annotated[float, "how old it may be: --ttl, or five times as long as a listing takes"]
+    effective_ttl: Annotated[
+        float, "how old it may be: --ttl, or five times as long as a listing takes if that is longer"
+    ]
     listing_seconds: Annotated[float, "how long the last listing took"]
     listing_error: Annotated[str | None, "why the last listing failed, or why the server can't be asked"]
     cache: CacheStatus

@@ -119,5 +119,5 @@ class HeldBackError(UnavailableError):
     """Nothing was sent: the server is known to be unreachable (ENETUNREACH), or the background must wait for `wait` seconds."""
 
 
-#: The errors that a retry does not help: the same request gets the same answer.
+#: The errors for which a retry is of no use: the same request gets the same answer.
 REFUSALS = (BadRequestError, UnauthorizedError, TooLargeError, InvalidRequestError)

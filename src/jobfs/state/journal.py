@@ -127,8 +127,8 @@ class Journal:
                 self._seq = self._read_highest_number()
             except (OSError, sqlite3.Error, ValueError, TypeError, AttributeError) as error:
                 raise UsageError(
-                    f"the journal {path} can't be used: {error}; repair the disk, or move {path.parent} away: the unsent "
-                    "files are numbered files there"
+                    f"the journal {path} can't be used: {error}; repair the disk, or move {path.parent} away: the unsent bytes "
+                    "are in numbered files there"
                 ) from error
             opened.pop_all()
         self.spare.refill()

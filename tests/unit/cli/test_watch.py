@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,9 +22,18 @@ def telling(mount: str, **news: Any) -> Callable[..., Any]:
     return lambda args, conversation: conversation.send_event({**told, "time": 0.0})
 
 
-def test_a_change_is_a_line_with_its_time(run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "XYZ-03:30")
+@pytest.fixture
+def _in_another_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """3:30 h ahead of UTC, for this process, until the test ends."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XYZ-03:30")
+        time.tzset()
+        yield
     time.tzset()
+
+
+@pytest.mark.usefixtures("_in_another_zone")
+def test_a_change_is_a_line_with_its_time(run: Run, answering: Make) -> None:
     one = answering("/mnt/a", watch=telling("/mnt/a", what="renamed", path="dir/new", old="old", size=1500))
     line = "03:30:00  renamed   old -> dir/new  1.5KiB\n"
     assert run("watch", "/mnt/a/dir") == Outcome(1, line, "jobfs: /mnt/a is unmounted\n")

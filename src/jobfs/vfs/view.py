@@ -223,8 +223,6 @@ class View:
         uid, gid = self._owner(file)
         times = _remembered_times(file, file.item.updated_ns if file.item is not None else self._started)
         mode = file.mode if file.mode >= 0 else self._default_mode(file)
-        if file.pending_permission is not None:
-            mode = with_permission(mode, None, file.pending_permission)
         if is_dir(file):
             return Attr(file.ino, stat.S_IFDIR | mode, 1, uid, gid, 0, *times)
         if file.link:

@@ -57,6 +57,15 @@ def test_attributes_of_an_unsent_file_go_with_it(server: Server, work: Workspace
     assert server.store.item_at("file").permission == "readOnly"
 
 
+def test_write_bits_of_group_and_others_stay_when_the_owners_goes(work: Workspace) -> None:
+    """vfs/semantics.md 2.4: the other bits are remembered, before the file is sent as afterwards."""
+    work.write("file", b"x")
+    work.vfs.chmod("file", 0o426)
+    unsent = mode(work, "file")
+    work.drain()
+    assert (unsent, mode(work, "file")) == (0o426, 0o426)
+
+
 def test_the_root_has_no_item(work: Workspace) -> None:
     assert errno_from(work.vfs.chmod, "", 0o700) == errno.EPERM
     assert errno_from(work.vfs.chmod, "gone", 0o700) == errno.ENOENT

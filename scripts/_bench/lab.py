@@ -76,12 +76,13 @@ def detach(directory: Path) -> None:
 class Lab:
     """A context: a temporary directory, and everything that is started in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "bench") -> None:
+        self._name = name
         self._stack = contextlib.ExitStack()
         self._number = 0
 
     def __enter__(self) -> Lab:
-        self.root = Path(tempfile.mkdtemp(prefix="jobfs-bench-")).resolve()
+        self.root = Path(tempfile.mkdtemp(prefix=f"jobfs-{self._name}-")).resolve()
         self.root.chmod(0o711)  # davfs2 drops root's rights, and must reach its cache
         self._stack.callback(shutil.rmtree, self.root, ignore_errors=True)
         return self

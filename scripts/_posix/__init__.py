@@ -1,0 +1,1 @@
+"""pjdfstest and fsx on a real mount; see `scripts/posix`."""

@@ -1,0 +1,246 @@
+"""`scripts/posix`: what it reads of pjdfstest and fsx, compares, and says where it can't run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tests.support.recipes import ROOT
+
+from _posix import expected, fsx, sources, stage, suite, tap
+from _posix.__main__ import posix
+
+_LIST = ROOT / "scripts/_posix/expected.txt"
+_PAGE = (ROOT / "src/jobfs/vfs/semantics.md").read_text()
+
+
+@pytest.mark.parametrize(("output", "planned", "failed"), [
+    ("1..2\nok 1\nok 2", 2, {}),
+    ("1..2\nnot ok 1 - tried 'link a b', expected 0, got EPERM\nok 2", 2,
+     {1: "tried 'link a b', expected 0, got EPERM"}),
+    ("1..2\nnot ok 1\nok 2 - done", 2, {1: ""}),
+    ("ok 1\nnot ok 2\n1..2", 2, {2: ""}),
+    ("1..3\nok\nnot ok\nok", 3, {2: ""}),
+    ("1..1\nnot ok 1 # TODO not on Linux", 1, {}),
+    ("1..1\nok 1 # TODO not on Linux", 1, {}),
+    ("1..3\nok 1\na word from dd\nok 3", 3, {2: "no result"}),
+    ("1..2\nok 1\nok 2\nnot ok 2 - again", 2, {2: "again"}),
+    ("1..0", 0, {}),
+])  # fmt: skip
+def test_a_report_has_the_plan_and_what_failed(output: str, planned: int, failed: Mapping[int, str]) -> None:
+    assert tap.read(output.splitlines()) == tap.Report(planned, failed)
+
+
+def test_random_names_are_left_out_of_descriptions() -> None:
+    name, long = "pjdfstest_" + "0a" * 16, "/".join(["0123456789abcdef" * 8] * 20)
+    report = tap.read(["1..1", f"not ok 1 - tried 'rename {name} {name}/{long}', expected 0, got EPERM"])
+    assert report.failed == {1: "tried 'rename NAME NAME', expected 0, got EPERM"}
+
+
+@pytest.mark.parametrize(("output", "problem"), [
+    ("not ok - could not find pjdfstest app", "no plan in the output"),
+    ("1..1\nok 1\nok 2", "planned up to 1, and there is number 2"),
+])  # fmt: skip
+def test_output_that_can_not_be_compared_is_a_problem(output: str, problem: str) -> None:
+    assert tap.read(output.splitlines()).problem == problem
+
+
+def test_the_list_is_read_and_written_in_one_form() -> None:
+    numbers = frozenset({3, 4, 5, 7, 9, 10})
+    assert expected.ranges(numbers) == "3-5, 7, 9-10"
+    text = f"# a remark\n\ntests/link/00.t: {expected.ranges(numbers)}  # no hard links (2.13)\n"
+    assert expected.parse(text) == {"tests/link/00.t": expected.Expectation(numbers, "no hard links (2.13)")}
+
+
+@pytest.mark.parametrize(("line", "message"), [
+    ("tests/link/00.t: 3", "line 2 is not of the form 'tests/NAME.t: 1-3, 5  # why (2.13)'"),
+    ("tests/link/00.t: 3-  # why", "line 2: '3-' is neither a number nor a range"),
+    ("tests/link/00.t: 5-3  # why", "line 2: '5-3' is an empty range"),
+    ("tests/open/00.t: 2  # why", "line 2 repeats tests/open/00.t"),
+])  # fmt: skip
+def test_a_bad_line_of_the_list_is_named(line: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        expected.parse(f"tests/open/00.t: 1  # why (2.13)\n{line}\n")
+
+
+def _outcome(failed: set[int], known: str) -> suite.Outcome:
+    report = tap.Report(9, dict.fromkeys(failed, "tried 'open'"))
+    listed = expected.parse(known and f"tests/open/00.t: {known}  # why (2.13)")
+    return suite.Outcome("tests/open/00.t", report, expected.compare("tests/open/00.t", failed, listed))
+
+
+@pytest.mark.parametrize(("failed", "known", "lines"), [
+    (set(), "", ["tests/open/00.t: 9 assertions"]),
+    ({1, 2}, "1-2", ["tests/open/00.t: 9 assertions, 2 fail as expected"]),
+    ({1, 2}, "1", ["tests/open/00.t: 9 assertions, 1 fail as expected", "  NEW  2: tried 'open'",
+                   "  the list would be  tests/open/00.t: 1-2"]),
+    ({1}, "1-2", ["tests/open/00.t: 9 assertions, 1 fail as expected",
+                  "  GONE 2: expected to fail, and does not", "  the list would be  tests/open/00.t: 1"]),
+    (set(), "2", ["tests/open/00.t: 9 assertions", "  GONE 2: expected to fail, and does not",
+                  "  the list would be  tests/open/00.t: (no line)"]),
+])  # fmt: skip
+def test_a_list_that_would_grow_or_shrink_is_wrong(failed: set[int], known: str, lines: list[str]) -> None:
+    outcome = _outcome(failed, known)
+    assert list(outcome.lines()) == lines
+    assert outcome.is_wrong == (len(lines) > 1)
+
+
+def test_the_summary_adds_up() -> None:
+    outcomes = [
+        _outcome({1, 2}, "1"),
+        _outcome({1}, "1-3"),
+        suite.Outcome(
+            "tests/x/00.t", tap.Report(problem="no plan"), expected.Difference(frozenset(), frozenset())
+        ),
+    ]
+    assert suite.summary(outcomes, ["tests/y/00.t"], 61.4) == (
+        "pjdfstest: 3 files, 18 assertions, 2 fail as expected, 1 new, 2 gone; 1 files not comparable; "
+        "on the list but not in the suite: tests/y/00.t; 61 s"
+    )
+
+
+def test_each_expected_failure_cites_what_the_page_says() -> None:
+    """A statement by its number, or a row of section 8 by its beginning."""
+    table = re.split(r"^<!-- /?differences -->$", _PAGE, flags=re.MULTILINE)[1]
+    known = set(re.findall(r"^- \*\*(\d+\.\d+)\*\*", _PAGE, re.MULTILINE))
+    listed = expected.parse(_LIST.read_text())
+    assert listed
+    for name, expectation in listed.items():
+        for reason in expectation.why.split("; "):
+            cited = re.search(r"\((?:8: )?([^()]+)\)$", reason)
+            assert cited, f"{name}: {reason}"
+            assert cited[1] in known or f"\n| {cited[1]}" in table.replace("`", ""), f"{name}: {reason}"
+
+
+# -- an imitation of pjdfstest
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A directory with the layout of pjdfstest: two files, and a program that does nothing."""
+    source = tmp_path / "clone"
+    for name, text in {
+        "pjdfstest.c": "int main(void) { return HAVE_UTIMENSAT - 1; }\n#include <config.h>\n",
+        "tests/misc.sh": "",
+        "tests/open/00.t": "echo 1..1; echo ok 1; touch here\n",
+        "tests/rename/09.t": "echo 1..2; echo ok 1; echo not ok 2\n",
+    }.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(text)
+    return source
+
+
+def test_files_are_chosen_by_the_beginning_of_their_names(clone: Path) -> None:
+    everything = ["tests/open/00.t", "tests/rename/09.t"]
+    assert suite.find(clone, []) == everything
+    assert suite.find(clone, ["rename", "chmod"]) == everything[1:]
+    assert suite.find(clone, ["rename/1"]) == []
+
+
+def test_each_file_runs_in_a_directory_of_its_own(clone: Path, tmp_path: Path) -> None:
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    run = suite.Suite(clone, mounted, os.environ).run(suite.find(clone, []), {}, 2)
+    assert {outcome.name: dict(outcome.report.failed) for outcome in run} == {
+        "tests/open/00.t": {},
+        "tests/rename/09.t": {2: ""},
+    }
+    assert [str(path.relative_to(mounted)) for path in mounted.rglob("*") if path.is_file()] == [
+        "open-00/here"
+    ]
+
+
+def test_what_runs_is_killed_when_the_caller_stops(clone: Path, tmp_path: Path) -> None:
+    (clone / "tests/rename/09.t").write_text("echo $$ >pid; exec sleep 600\n")
+    (clone / "tests/open/00.t").write_text("until [ -s ../rename-09/pid ]; do sleep 0.01; done\n")
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    outcomes = suite.Suite(clone, mounted, os.environ).run(suite.find(clone, []), {}, 2)
+    assert next(outcomes).name == "tests/open/00.t"
+    outcomes.close()
+    pid = (mounted / "rename-09/pid").read_text().strip()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a compiler")
+def test_pjdfstest_is_built_in_a_copy(clone: Path, tmp_path: Path) -> None:
+    (clone / "pjdfstest.c").write_text("#include <config.h>\nint main(void) { return HAVE_UTIMENSAT - 1; }\n")
+    copy = sources.build_pjdfstest(clone, tmp_path / "copy")
+    assert subprocess.run([copy / "pjdfstest"]).returncode == 0
+    assert sorted(path.name for path in clone.iterdir()) == ["pjdfstest.c", "tests"]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a compiler")
+def test_a_source_that_does_not_compile_is_one_sentence(tmp_path: Path) -> None:
+    source = tmp_path / "fsx.c"
+    source.write_text("#include <nowhere.h>\nint main(void) { return 0; }\n")
+    with pytest.raises(sources.NotRunnableError, match=r"fsx\.c does not compile: .*nowhere\.h") as raised:
+        sources.build_fsx(source, tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_pjdfstest_that_was_built_before_is_taken(clone: Path, tmp_path: Path) -> None:
+    (clone / "pjdfstest").write_text("built")
+    assert (sources.build_pjdfstest(clone, tmp_path / "copy") / "pjdfstest").read_text() == "built"
+
+
+# -- what is missing
+
+
+def _run(*words: str | Path) -> tuple[int, str]:
+    done = CliRunner().invoke(posix, [str(word) for word in words])
+    return done.exit_code, done.output
+
+
+def test_bad_input_is_one_sentence(clone: Path, tmp_path: Path) -> None:
+    assert _run(tmp_path / "none") == (2, f"posix: there is no directory {tmp_path}/none\n")
+    assert _run(tmp_path) == (2, f"posix: {tmp_path} is no clone of pjdfstest: it has no pjdfstest.c\n")
+    assert _run("--fsx", tmp_path / "none") == (2, f"posix: there is no directory {tmp_path}/none\n")
+    assert _run("--fsx", tmp_path) == (2, f"posix: {tmp_path} has no fsx.c\n")
+    code, output = _run()
+    assert (code, "give the directory of pjdfstest, or --fsx, or both" in output) == (2, True)
+
+
+def test_missing_programs_are_named_with_their_packages(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert _run(clone) == (2, "posix: cc and openssl can't be found; install gcc and libc6-dev, openssl\n")
+    (clone / "pjdfstest").touch()
+    assert _run(clone) == (2, "posix: openssl can't be found; install openssl\n")
+
+
+def test_an_ordinary_user_is_told_why_that_does_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    with pytest.raises(sources.NotRunnableError, match=r"^run it as root: .*allow_other"):
+        stage.require_mount()
+
+
+def test_a_missing_dev_fuse_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: str, flags: int) -> int:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(os, "open", missing)
+    with pytest.raises(sources.NotRunnableError, match=r"^/dev/fuse can't be opened \(No such file"):
+        stage.require_mount()
+
+
+# -- fsx
+
+
+def test_fsx_is_found_in_what_is_given(tmp_path: Path) -> None:
+    (tmp_path / "ltp").mkdir()
+    (tmp_path / "ltp/fsx.c").touch()
+    assert sources.find_fsx(tmp_path) == sources.find_fsx(tmp_path / "ltp/fsx.c") == tmp_path / "ltp/fsx.c"
+
+
+def test_the_first_finding_of_fsx_is_told(tmp_path: Path) -> None:
+    script = "echo 'Seed set to 1'; echo 'skipping zero size read'; echo 'READ BAD DATA: offset = 0x1'; echo LOG; exit 110"
+    wrong = fsx.exercise(["sh", "-c", script], tmp_path, os.environ)
+    assert wrong == "fsx ended with 110: READ BAD DATA: offset = 0x1"
+    assert fsx.exercise(["true"], tmp_path, os.environ) == ""

@@ -137,7 +137,7 @@ def _look_up(driver: FuseDriver, path: str) -> None:
     sizes = getattr(driver, "kernel_sizes", None)  # trees before KernelSizes have none
     if sizes is not None:
         note_sent = getattr(sizes, "note_sent", None) or sizes.sent  # its name in older trees
-        note_sent(driver.node(), driver.vfs.getattr(path.removeprefix("/")).size, sizes.now)
+        note_sent(driver.node(), driver.vfs.getattr(path.removeprefix("/")).size, sizes.logical_clock)
 
 
 def _read(driver: FuseDriver, path: str) -> None:

@@ -57,7 +57,7 @@ class Conversation:
             with contextlib.suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
 
-    def is_gone(self) -> bool:
+    def has_hung_up(self) -> bool:
         """Return whether the caller has hung up."""
         waiting = select.poll()
         waiting.register(self._connection, select.POLLIN)
@@ -110,10 +110,10 @@ class ControlServer:
     def _accept(self) -> float:
         """Accept the next call, and start a thread that answers it. Raises OSError, RuntimeError if resources are short."""
         connection, _ = self._listener.accept()
-        threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+        threading.Thread(target=self._serve_connection, args=(connection,), daemon=True).start()
         return 0.0
 
-    def _converse(self, connection: socket.socket) -> None:
+    def _serve_connection(self, connection: socket.socket) -> None:
         self._busy.add(threading.current_thread())
         try:
             with connection:

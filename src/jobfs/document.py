@@ -234,10 +234,10 @@ def _job_progress(job: JobStatus) -> tuple[str | None, int | None, int | None]:
     return job["status"], job["current_step"], job["total_steps"]
 
 
-def list_problems(status: Status, recovery: str) -> list[str]:
+def list_problems(status: Status, recovery_command: str) -> list[str]:
     """Return a sentence for each problem in a status that needs a person.
 
-    `recovery`: the command that sends what ended mounts have left.
+    `recovery_command`: the command that sends what ended mounts have left.
     """
     found = []
     server, failed, conflicts = status["server"], len(status["failed"]), len(status["conflicts"])
@@ -259,18 +259,22 @@ def list_problems(status: Status, recovery: str) -> list[str]:
         advice = "a second version was kept: compare, merge, or delete the version you don't want"
         found.append(f"{conflicts} conflict{'s' if conflicts > 1 else ''}: {advice}")
     return found + [
-        f"an ended mount at {slot['directory']} has left unsent work in {slot['path']}: run {recovery}"
+        f"an ended mount at {slot['directory']} has left unsent work in {slot['path']}: run {recovery_command}"
         for slot in status["other_slots"]
     ]
 
 
-def describe_kept(left: Sequence[Any]) -> str:
+def describe_kept(unsent: Sequence[Any]) -> str:
     """Return one line on what is unsent when a mount ends, "" if nothing is."""
-    return f"{len(left)} unsent: kept for the next mount of this job: {describe_paths(left)}" if left else ""
+    return (
+        f"{len(unsent)} unsent: kept for the next mount of this job: {describe_paths(unsent)}"
+        if unsent
+        else ""
+    )
 
 
-def describe_paths(left: Sequence[Any], most: int = 10) -> str:
+def describe_paths(unsent: Sequence[Any], most: int = 10) -> str:
     """Return the paths of unsent entries in one line, at most `most` of them; those that the server has refused are marked."""
-    paths = [entry["path"] + f" ({REFUSED})" * (entry.get("state") == "failed") for entry in left]
+    paths = [entry["path"] + f" ({REFUSED})" * (entry.get("state") == "failed") for entry in unsent]
     more = f" and {len(paths) - most} more" if len(paths) > most else ""
     return ", ".join(paths[:most]) + more

@@ -52,7 +52,7 @@ class ChangeNotifier:
         _, self._device = injector.mount
         self._listeners: list[queue.Queue[Difference]] = []
         self._watched: dict[int, set[int]] = {}
-        self._thread = Background("jobfs-live", self._check_once, first=_SELDOM, retry=_SELDOM)
+        self._thread = Background("jobfs-live", self._notify_once, first=_SELDOM, retry=_SELDOM)
         self._stopping = self._thread.stopping
 
     def start(self) -> None:
@@ -71,7 +71,7 @@ class ChangeNotifier:
         """
         with self._subscribe() as waiting:
             for each in self._watch_events(waiting, is_over):
-                if _concerns(each, top):
+                if _is_event_below(each, top):
                     report(each)
 
     def _watch_events(
@@ -120,7 +120,7 @@ class ChangeNotifier:
         with contextlib.suppress(JobfsError), limit_time(self._timeout):
             self._vfs.refresh_if_stale()
 
-    def _check_once(self) -> float:
+    def _notify_once(self) -> float:
         """Refresh the listing if a program watches, find the watching programs and report the differences to them.
 
         Returns the seconds until the next check.
@@ -133,14 +133,14 @@ class ChangeNotifier:
         cost = time.thread_time() - began
         differences = self._vfs.take_differences()
         programs = self._count_programs()
-        self._inform_listeners(differences)
+        self._queue_for_listeners(differences)
         if self._watched and differences:
             self._make_events(differences)
         if programs > earlier:
             return 0.0  # a program that has just begun to watch needs a listing
         return min(max(_OFTEN if programs else _SELDOM, cost / _SHARE), _RARELY)
 
-    def _inform_listeners(self, differences: Sequence[Difference]) -> None:
+    def _queue_for_listeners(self, differences: Sequence[Difference]) -> None:
         """Queue the differences for each `jobfs watch`, while its queue has room."""
         # A changed directory is another one at the same path, which only the kernel must know.
         reported = [
@@ -165,20 +165,20 @@ class ChangeNotifier:
             for each in differences
             if (path := each.old or each.path * (each.kind is not DifferenceKind.CREATED))
         }
-        self._injector.before = previous
-        batch, made = _Batch(self._vfs, previous), False
+        self._injector.previous_attrs = previous
+        batch, made = _EventBatch(self._vfs, previous), False
         for _, level in groupby(differences, lambda each: each.path.count("/")):
             if made:
                 # Give programs time to watch the directories that were just made.
                 self._stopping.wait(_SETTLE)
                 self._watched = watchers.find_watched_inodes(self._device)
-            made = self._make_level(level, batch)
+            made = self._make_events_at_depth(level, batch)
             if self._stopping.is_set():
                 return
-        for directory in batch.rest:
+        for directory in batch.summarized_directories:
             self._injector.inject(HelperCall("attributes", directory))
 
-    def _make_level(self, differences: Iterable[Difference], batch: _Batch) -> bool:
+    def _make_events_at_depth(self, differences: Iterable[Difference], batch: _EventBatch) -> bool:
         """Make the events of differences at one depth; return whether a directory was created."""
         made = False
         for each in differences:
@@ -186,8 +186,8 @@ class ChangeNotifier:
                 continue
             made |= each.item.is_dir and each.kind is DifferenceKind.CREATED
             if not self._make_events_of(each):
-                batch.rest.add(names.parent(each.path))
-            if self._stopping.wait(batch.delay()):
+                batch.summarized_directories.add(names.parent(each.path))
+            if self._stopping.wait(batch.seconds_until_due()):
                 break
         return made
 
@@ -196,7 +196,9 @@ class ChangeNotifier:
 
     def _make_events_of(self, difference: Difference) -> bool:
         """Make the events of a difference; return False if the helper hangs."""
-        if difference.kind is DifferenceKind.DELETED and self._is_there(difference.path, difference.item):
+        if difference.kind is DifferenceKind.DELETED and self._is_kind_shown_at(
+            difference.path, difference.item
+        ):
             return True  # there is another one by now
         if difference.item.size is None and not difference.item.is_dir:
             with contextlib.suppress(JobfsError), limit_time(self._timeout):
@@ -219,7 +221,7 @@ class ChangeNotifier:
         """Make the helper do calls until one fails; return the errno of that, 0 if none failed."""
         return next((code for call in calls if (code := self._injector.inject(call))), 0)
 
-    def _is_there(self, path: str, item: Item) -> bool:
+    def _is_kind_shown_at(self, path: str, item: Item) -> bool:
         """Return whether a path shows something of the item's kind."""
         with contextlib.suppress(JobfsError):
             return stat.S_ISDIR(self._vfs.last_attr(path).mode) is item.is_dir
@@ -254,7 +256,7 @@ class ChangeNotifier:
             if item.is_dir
             else [HelperCall("create", path), *self._closing_calls(difference)]
         )
-        is_moved = difference.old and not self._is_there(difference.old, item)
+        is_moved = difference.old and not self._is_kind_shown_at(difference.old, item)
         return deletion + creation if is_moved else creation
 
     def _closing_calls(self, difference: Difference) -> list[HelperCall]:
@@ -263,16 +265,16 @@ class ChangeNotifier:
         return [] if mode & _EXECUTABLE else [HelperCall("close", difference.path)]
 
 
-class _Batch:
+class _EventBatch:
     """The state of making the events for the differences of one check.
 
-    `rest`: the directories that get a single event for their remaining differences.
+    `summarized_directories`: the directories that get a single event for their remaining differences.
     """
 
-    def __init__(self, vfs: Vfs, before: Mapping[str, Attr]) -> None:
-        """`before`: by path, the attributes that the kernel may still have."""
-        self.rest: set[str] = set()
-        self._vfs, self._before = vfs, before
+    def __init__(self, vfs: Vfs, previous_attrs: Mapping[str, Attr]) -> None:
+        """`previous_attrs`: by path, the attributes that the kernel may still have."""
+        self.summarized_directories: set[str] = set()
+        self._vfs, self._previous_attrs = vfs, previous_attrs
         self._began, self._count = time.monotonic(), 0
         self._directories: dict[str, set[int]] = {}
 
@@ -290,29 +292,29 @@ class _Batch:
 
     def _inodes_at(self, path: str) -> set[int]:
         """Return the inode numbers that `path` shows now, and showed before."""
-        inodes = {self._before[path].ino} if path in self._before else set[int]()
+        inodes = {self._previous_attrs[path].ino} if path in self._previous_attrs else set[int]()
         with contextlib.suppress(JobfsError):
             inodes.add(self._vfs.last_attr(path).ino)
         return inodes
 
     def count_if_allowed(self, difference: Difference) -> bool:
-        """Count a difference, and return whether it gets its own events; if not, its directory is in `rest`."""
+        """Count a difference, and return whether it gets its own events; if not, its directory is in `summarized_directories`."""
         directory = names.parent(difference.path)
         if self._count == _MOST:
-            self.rest.add(directory)
-        if directory in self.rest:
+            self.summarized_directories.add(directory)
+        if directory in self.summarized_directories:
             return False
         self._count += 1
         return True
 
-    def delay(self) -> float:
+    def seconds_until_due(self) -> float:
         """Return the seconds until the next difference is due at `_RATE`."""
         return max(0.0, self._began + self._count / _RATE - time.monotonic())
 
 
-def _concerns(each: WatchEvent, top: str) -> bool:
+def _is_event_below(event: WatchEvent, top: str) -> bool:
     """Return whether an event is at or below `top`, or has no path, as those of the job."""
-    paths = [path for path in (each["path"], each["old"]) if path is not None]
+    paths = [path for path in (event["path"], event["old"]) if path is not None]
     return not paths or any(names.is_at_or_below(path, top) for path in paths)
 
 

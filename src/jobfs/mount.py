@@ -30,9 +30,9 @@ from jobfs.mountpoint import (
     BusyError,
     MountInfo,
     describe_programs,
+    find_mount_at,
+    find_programs_using,
     list_mounts,
-    mount_at,
-    programs_in,
     run_bounded,
     unmount,
 )
@@ -54,7 +54,7 @@ _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: umount is refused; for callbacks in flight, once the mount is over.
 _GREETING, _BUSY_PATIENCE, _LAST_CALLBACKS = 10.0, 1.0, 5.0
 #: The seconds between two checks of other threads and programs.
-_LOOK = 0.1
+_POLL_INTERVAL = 0.1
 #: How long threads that nothing blocks may take to end, in seconds.
 _INSTANT = 0.5
 #: How long a server may be silent before a command that waits for it says so, in seconds.
@@ -67,10 +67,10 @@ _NOTHING = SendProgress(0, 0)
 
 @dataclass(frozen=True)
 class MountParts:
-    """The file system that a mount serves. `break_off` ends all requests in flight; `close` closes what `build` opened."""
+    """The file system that a mount serves. `abort_requests` ends all requests in flight; `close` closes what `build` opened."""
 
     vfs: Vfs
-    break_off: Callable[[], None] = lambda: None
+    abort_requests: Callable[[], None] = lambda: None
     close: Callable[[], None] = lambda: None
 
 
@@ -113,20 +113,20 @@ class Mount:
         self._settings, self._slot, self._say, self._stopping = settings, slot, say, stopping
         #: Why the mount should end: the name of a signal, or a phrase; "" once it is over.
         self._reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._over = threading.Event()
+        self._unmounted = threading.Event()
         self._signals = 0
         self._serving = False
         #: The mount that was at its directory before, if any.
-        self._before: MountInfo | None = None
+        self._previous_mount: MountInfo | None = None
         self._detaching = threading.Lock()
         #: When everything must be over (monotonic time), as the caller of umount has set it; None for no limit.
-        self._end: float | None = None
-        self._sent = _NOTHING
+        self._end_deadline: float | None = None
+        self._progress = _NOTHING
         # Removed, so that child processes do not inherit it: they are not the service.
         self._manager = os.environ.pop("NOTIFY_SOCKET", None)
-        self._finished = threading.Event()
-        self._left: list[Unsent] = []
-        Background("signals", self._wait_for_signal, retry=_LOOK).start()
+        self._is_finished = threading.Event()
+        self._unsent: list[Unsent] = []
+        Background("signals", self._wait_for_signal, retry=_POLL_INTERVAL).start()
 
     @property
     def _directory(self) -> str:
@@ -135,7 +135,7 @@ class Mount:
 
     def start(self, build: Callable[[], MountParts]) -> None:
         """Build the parts, mount, and return once the kernel and the control socket get answers. Raises UsageError."""
-        self._mounted = mounted = build()
+        self._parts = mounted = build()
         self._drain = partial(drain, mounted.vfs, self._settings.timeout)
         try:
             with limit_time():
@@ -144,9 +144,9 @@ class Mount:
                 self._say(warning)
             for line in mounted.vfs.taken_up:
                 _log.warning("taken up: %s", line)
-            self._session, self._pool, self._here = self._mount(mounted.vfs)
-            self._live.start()
-            self._server = ControlServer(self._slot.path, self._handlers(mounted.vfs))
+            self._session, self._pool, self._mount_info = self._mount(mounted.vfs)
+            self._notifier.start()
+            self._control_server = ControlServer(self._slot.path, self._make_handlers(mounted.vfs))
         except BaseException:
             self.abandon()
             mounted.vfs.stop()
@@ -156,8 +156,8 @@ class Mount:
     def abandon(self) -> None:
         """Detach the mount after an error, so that no dead mount is left. Raises nothing."""
         with contextlib.suppress(JobfsError, OSError):
-            there = mount_at(self._directory)
-            if self._serving and there is not None and there != self._before:
+            current = find_mount_at(self._directory)
+            if self._serving and current is not None and current != self._previous_mount:
                 unmount(self._directory, lazy=True)
 
     def serve(self, on_mounted: Callable[[], None]) -> int:
@@ -165,17 +165,17 @@ class Mount:
 
         Returns the exit code.
         """
-        self._announce(on_mounted)
+        self._announce_ready(on_mounted)
         end = self._wait_until_over()
         notify_manager(self._manager, "STOPPING=1")
-        self._live.stop()
-        over = self._over.is_set()
+        self._notifier.stop()
+        over = self._unmounted.is_set()
         answered = self._pool.close(_seconds_until(end, _LAST_CALLBACKS))
         self._drain_at_end(None if end is None else _seconds_until(end))
-        stopped = _finishes_within(self._mounted.vfs.stop, _seconds_until(end, self._settings.timeout))
+        stopped = _run_within(self._parts.vfs.stop, _seconds_until(end, self._settings.timeout))
         ended = over and answered and stopped and self._pool.join(_INSTANT)
         self._close_everything(stopped=stopped)
-        code = 1 if self._left else 0
+        code = 1 if self._unsent else 0
         if not ended:
             if not (answered and stopped):
                 _log.warning("a call was still in flight at the end")
@@ -184,7 +184,7 @@ class Mount:
         self._slot.close()
         return code
 
-    def _announce(self, on_mounted: Callable[[], None]) -> None:
+    def _announce_ready(self, on_mounted: Callable[[], None]) -> None:
         """Report that the mount is ready, to the service manager and to the process that waits for the mount."""
         notify_manager(self._manager, "READY=1", f"MAINPID={os.getpid()}")
         try:
@@ -196,21 +196,21 @@ class Mount:
 
     def _drain_at_end(self, timeout: float | None) -> None:
         """Send what is unsent, for `timeout` seconds at most or until a signal; note what remains, and say so to the user."""
-        self._left = self._drain(timeout, self._note_progress, self._signal_detector())
-        self._finished.set()
-        if self._left:
+        self._unsent = self._drain(timeout, self._note_progress, self._make_signal_detector())
+        self._is_finished.set()
+        if self._unsent:
             # Requests that still wait for the server would only delay the end.
-            self._mounted.break_off()
-            self._say(describe_kept(self._left))
+            self._parts.abort_requests()
+            self._say(describe_kept(self._unsent))
 
     def _close_everything(self, *, stopped: bool) -> None:
         """Close what was opened for the mount; `stopped`: no thread of the file system runs any longer."""
-        clean = not (self._left or self._mounted.vfs.left_alone)
+        clean = not (self._unsent or self._parts.vfs.earlier_unsent_count)
         if stopped:
             if clean:
-                self._mounted.vfs.empty_trash()
-            self._mounted.close()
-        self._server.close()
+                self._parts.vfs.empty_trash()
+            self._parts.close()
+        self._control_server.close()
         # Written last. If this fails, the next mount looks for unsent work, and may find none.
         try:
             self._slot.write_record(clean=clean)
@@ -223,26 +223,26 @@ class Mount:
         from jobfs.live import ChangeNotifier
 
         greeted = threading.Event()
-        self._before = mount_at(self._directory)
+        self._previous_mount = find_mount_at(self._directory)
         self._serving = True
-        options = mount_options(self._settings, self._slot.record.job)
+        options = libfuse_options(self._settings, self._slot.record.job)
         driver = FuseDriver(vfs, greeted.set, self._settings.timeout)
         session = Session(driver, self._directory, options)
-        here = mount_at(self._directory)
+        here = find_mount_at(self._directory)
         pool = LoopPool(session, self._on_unmounted)
         pool.start()
         if here is not None:
             driver.injector.mount = (here.point, os.makedev(*map(int, here.device.split(":"))))
         # On a read-only mount, the kernel refuses the calls that produce events.
         events = not (self._settings.no_watch or self._settings.read_only)
-        self._live = ChangeNotifier(vfs, driver.injector, events=events, timeout=self._settings.timeout)
+        self._notifier = ChangeNotifier(vfs, driver.injector, events=events, timeout=self._settings.timeout)
         if here is None or not greeted.wait(_GREETING):
             raise UsageError("the kernel sends no requests to the new mount: see `dmesg`")
         return session, pool, here
 
     def _on_unmounted(self) -> None:
         """Note that the mount is over: the kernel reports that it is unmounted, and that nothing in it is open."""
-        self._over.set()
+        self._unmounted.set()
         self._reasons.put("")
 
     # Signals
@@ -256,7 +256,7 @@ class Mount:
         self._reasons.put(signal.Signals(number).name)
         return 0.0
 
-    def _signal_detector(self) -> Callable[[], bool]:
+    def _make_signal_detector(self) -> Callable[[], bool]:
         """Return a function that checks whether a signal has arrived since this call."""
         before = self._signals
         return lambda: self._signals > before
@@ -264,43 +264,47 @@ class Mount:
     def _wait_until_over(self) -> float | None:
         """Wait until the mount is over, or a signal has ended the wait; return when everything must be done (monotonic time)."""
         if not (reason := self._reasons.get()):
-            return self._end
+            return self._end_deadline
         _log.info("ending: %s", reason)
         notify_manager(self._manager, "STOPPING=1")
-        return self._drain_and_detach(self._signal_detector())
+        return self._drain_and_detach(self._make_signal_detector())
 
-    def _drain_and_detach(self, again: Callable[[], bool]) -> float:
-        """Drain and wait for open files after a signal, for `timeout` seconds, or until the next signal (`again`).
+    def _drain_and_detach(self, is_signalled: Callable[[], bool]) -> float:
+        """Drain and wait for open files after a signal, for `timeout` seconds, or until the next signal (`is_signalled`).
 
         Returns when everything must be done (monotonic time): after twice the time-out at most.
         """
         patience, began = self._settings.timeout, time.monotonic()
-        if unsent := len(self._mounted.vfs.list_unsent()):
+        if unsent := len(self._parts.vfs.list_unsent()):
             self._say(f"sending unsent files ({unsent}); a second signal leaves them for the next mount")
-        self._drain(patience, self._note_progress, again)
-        self._detach_when_idle(began + patience, again)
+        self._drain(patience, self._note_progress, is_signalled)
+        self._detach_when_idle(began + patience, is_signalled)
         # Files that are still open are served for longer, but the last drain and the end need a part of the time.
-        while not (again() or time.monotonic() >= began + 1.5 * patience or self._over.wait(_LOOK)):
+        while not (
+            is_signalled()
+            or time.monotonic() >= began + 1.5 * patience
+            or self._unmounted.wait(_POLL_INTERVAL)
+        ):
             pass
-        if not self._over.wait(_INSTANT):
+        if not self._unmounted.wait(_INSTANT):
             self._say(
                 f"{self._directory} was in use by {self._describe_users()}: files still open there are cut off"
             )
-        return time.monotonic() if again() else began + 2 * patience - min(1.0, patience / 4)
+        return time.monotonic() if is_signalled() else began + 2 * patience - min(1.0, patience / 4)
 
-    def _detach_when_idle(self, end: float, again: Callable[[], bool]) -> None:
-        """Unmount once nothing is open, or detach at `end` or at `again`; say which programs are waited for."""
-        told = False
-        while not self._over.wait(_LOOK if told else 0):
-            last = again() or time.monotonic() >= end
+    def _detach_when_idle(self, end: float, is_signalled: Callable[[], bool]) -> None:
+        """Unmount once nothing is open, or detach at `end` or once `is_signalled()`; say which programs are waited for."""
+        has_said_busy = False
+        while not self._unmounted.wait(_POLL_INTERVAL if has_said_busy else 0):
+            last = is_signalled() or time.monotonic() >= end
             try:
                 self._detach(lazy=last)
                 return
             except BusyError:
                 if last:
                     return  # something is mounted over it
-                if not told:
-                    told = True
+                if not has_said_busy:
+                    has_said_busy = True
                     self._say(
                         f"{self._directory} is in use by {self._describe_users()}: waiting for {_seconds_until(end):.0f} s; "
                         "a second signal cuts them off"
@@ -314,31 +318,31 @@ class Mount:
     def _find_mount(self) -> MountInfo | None:
         """Return this mount, even if a directory above it was renamed; None if it is unmounted."""
         # Not once it is over: another mount may have its numbers then.
-        found = () if self._over.is_set() else list_mounts()
-        own = (self._here.number, self._here.device)
+        found = () if self._unmounted.is_set() else list_mounts()
+        own = (self._mount_info.number, self._mount_info.device)
         return next((mount for mount in found if (mount.number, mount.device) == own), None)
 
     def _detach(self, *, lazy: bool, end: float | None = None) -> None:
         """Unmount this mount, if it is still mounted; `end`: when everything must be over. Raises JobfsError, BusyError."""
         with self._detaching:
             if (own := self._find_mount()) is not None:
-                if mount_at(own.point) != own:
+                if find_mount_at(own.point) != own:
                     raise BusyError(f"{own.point} is covered by another mount: unmount that first")
-                before, self._end = self._end, end
+                before, self._end_deadline = self._end_deadline, end
                 try:
                     unmount(own.point, lazy=lazy)
                 except BaseException:
-                    self._end = before
+                    self._end_deadline = before
                     raise
 
     def _describe_users(self) -> str:
         """Return a phrase with the programs that use the mount."""
-        return describe_programs(programs_in(self._here))
+        return describe_programs(find_programs_using(self._mount_info))
 
-    def _wait_while_busy(self, used: Callable[[], bool]) -> None:
-        """Wait until `used()` is false. Raises BusyError, which names the programs, after `_BUSY_PATIENCE` seconds."""
+    def _wait_while_busy(self, is_used: Callable[[], bool]) -> None:
+        """Wait until `is_used()` is false. Raises BusyError, which names the programs, after `_BUSY_PATIENCE` seconds."""
         patient_until = time.monotonic() + _BUSY_PATIENCE
-        while used():
+        while is_used():
             if time.monotonic() >= patient_until:
                 raise BusyError(
                     f"{self._directory} is in use by {self._describe_users()}: close the files that are open there, "
@@ -346,12 +350,12 @@ class Mount:
                 )
             time.sleep(0.05)
 
-    def _is_busy(self, end: float | None) -> bool:
+    def _try_detach(self, end: float | None) -> bool:
         try:
             self._detach(lazy=False, end=end)
         except BusyError:
-            return True
-        return False
+            return False
+        return True
 
     def _answer_umount(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         """Drain and unmount, or if `lazy` detach and drain; answer when all is sent, or after `timeout` seconds.
@@ -360,48 +364,48 @@ class Mount:
         """
         timeout = args.get("timeout")
         end = None if timeout is None else time.monotonic() + timeout
-        waiting = DrainReporter(self._mounted.vfs, conversation)
+        waiting = DrainReporter(self._parts.vfs, conversation)
         if args.get("lazy"):
             self._detach(lazy=True)
         elif self._find_mount():
             # Checked before the drain, which may take long.
-            self._wait_while_busy(lambda: bool(programs_in(self._here)))
-            self._drain(timeout, waiting, conversation.is_gone)
-            if conversation.is_gone():
+            self._wait_while_busy(lambda: bool(find_programs_using(self._mount_info)))
+            self._drain(timeout, waiting, conversation.has_hung_up)
+            if conversation.has_hung_up():
                 return {}
-            self._wait_while_busy(lambda: self._is_busy(end))
+            self._wait_while_busy(lambda: not self._try_detach(end))
             # The drain at the end has a time limit of its own, within this.
             end = None if end is None else end + _LAST_CALLBACKS
-        if not self._over.wait(_BUSY_PATIENCE):
+        if not self._unmounted.wait(_BUSY_PATIENCE):
             conversation.send_sentence(
                 f"{self._directory} is detached; the mount ends when the files open there are closed and sent: "
                 f"{self._describe_users()}"
             )
-        return self._answer_when_over(end, conversation, waiting)
+        return self._answer_when_finished(end, conversation, waiting)
 
-    def _answer_when_over(
-        self, end: float | None, conversation: Conversation, waiting: DrainReporter
+    def _answer_when_finished(
+        self, end: float | None, conversation: Conversation, reporter: DrainReporter
     ) -> dict[str, Any]:
-        while not self._finished.wait(_LOOK):
-            if conversation.is_gone():
+        while not self._is_finished.wait(_POLL_INTERVAL):
+            if conversation.has_hung_up():
                 return {}
-            waiting(self._sent)
+            reporter(self._progress)
             if end is not None and time.monotonic() > end + _INSTANT:
-                programs = programs_in(self._here)
+                programs = find_programs_using(self._mount_info)
                 return {
-                    "left": self._mounted.vfs.list_unsent(),
+                    "left": self._parts.vfs.list_unsent(),
                     "goes_on": os.getpid(),
                     "open": describe_programs(programs) if programs else "",
                 }
-        return {"left": self._left}
+        return {"left": self._unsent}
 
     def _note_progress(self, sent: SendProgress) -> None:
         """Note the progress of the drain at the end, for the callers that wait for it."""
-        self._sent = sent
+        self._progress = sent
 
     # What the control socket answers
 
-    def _handlers(self, vfs: Vfs) -> dict[str, Handler]:
+    def _make_handlers(self, vfs: Vfs) -> dict[str, Handler]:
         # Most calls have a deadline, as a system call has.
         in_time = limit_time(self._settings.timeout)
         return {
@@ -412,7 +416,7 @@ class Mount:
             "discard": in_time(lambda args, conversation: {"given_up": vfs.discard(str(args["path"]))}),
             "forget": lambda args, conversation: {"known": vfs.forget_save(str(args["path"]))},
             "put_back": in_time(
-                lambda args, conversation: vfs.note_put_back(str(args["path"]), int(args["pid"]))
+                lambda args, conversation: vfs.note_restore(str(args["path"]), int(args["pid"]))
             ),
             "unlink_version": in_time(lambda args, conversation: {"done": _unlink_if_version(vfs, **args)}),
             "flush": self._answer_flush,
@@ -425,9 +429,9 @@ class Mount:
         path = args.get("path")
         with limit_time(self._settings.timeout):
             if path:
-                self._mounted.vfs.getattr(path)  # raises if it is misspelled, or below a local symbolic link
-        waiting = DrainReporter(self._mounted.vfs, conversation, path)
-        left = self._drain(args.get("timeout"), waiting, conversation.is_gone, path)
+                self._parts.vfs.getattr(path)  # raises if it is misspelled, or below a local symbolic link
+        waiting = DrainReporter(self._parts.vfs, conversation, path)
+        left = self._drain(args.get("timeout"), waiting, conversation.has_hung_up, path)
         return {"left": left}
 
     def _answer_watch(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
@@ -435,9 +439,9 @@ class Mount:
         top = str(args["path"])
         if top:
             with limit_time(self._settings.timeout):
-                self._mounted.vfs.getattr(top)  # raises if it is misspelled
-        self._live.follow(
-            top, conversation.send_event, lambda: self._finished.is_set() or conversation.is_gone()
+                self._parts.vfs.getattr(top)  # raises if it is misspelled
+        self._notifier.follow(
+            top, conversation.send_event, lambda: self._is_finished.is_set() or conversation.has_hung_up()
         )
         return {}
 
@@ -448,9 +452,9 @@ class Mount:
         """
 
         def cancelled() -> bool:
-            return conversation.is_gone() or self._find_mount() is None
+            return conversation.has_hung_up() or self._find_mount() is None
 
-        job = self._mounted.vfs.wait_for_job(args.get("timeout"), conversation.send_sentence, cancelled)
+        job = self._parts.vfs.wait_for_job(args.get("timeout"), conversation.send_sentence, cancelled)
         return {"job": job, "mounted": self._find_mount() is not None}
 
 
@@ -459,17 +463,17 @@ class DrainReporter:
 
     def __init__(self, vfs: Vfs, conversation: Conversation, path: str | None = None) -> None:
         self._vfs, self._conversation, self._path = vfs, conversation, path
-        self._sent, self._since, self._said = _NOTHING, time.monotonic(), False
+        self._last_progress, self._progress_at, self._has_reported_silence = _NOTHING, time.monotonic(), False
 
     def __call__(self, sent: SendProgress) -> None:
         """Send the progress if it has changed, and say once that the server is silent. Called several times a second."""
-        if sent not in (self._sent, _NOTHING):
-            self._sent, self._since = sent, time.monotonic()
+        if sent not in (self._last_progress, _NOTHING):
+            self._last_progress, self._progress_at = sent, time.monotonic()
             self._conversation.send_progress(sent)
-        if self._said or time.monotonic() - self._since < _SILENCE:
+        if self._has_reported_silence or time.monotonic() - self._progress_at < _SILENCE:
             return
         if why := self._vfs.describe_silence(time.monotonic() - _SILENCE):
-            self._said = True
+            self._has_reported_silence = True
             self._conversation.send_sentence(
                 f"waiting for the server, which {why}: {self._describe_unsent()}; Ctrl-C ends the waiting"
             )
@@ -520,7 +524,7 @@ def _unlink_if_version(vfs: Vfs, path: str, version: Sequence[Any], sha256: str)
     return vfs.unlink_if_version(path, Version(str(item_id), str(updated_at), int(size)), sha256)
 
 
-def mount_options(settings: Settings, job: str) -> list[str]:
+def libfuse_options(settings: Settings, job: str) -> list[str]:
     """Return libfuse's options for a mount; the kernel's time-outs are a part of the TTL (vfs/semantics.md 1)."""
     options = [
         # The source as fstab has it, so that `mount -a` finds the job mounted.
@@ -548,7 +552,7 @@ def _seconds_until(end: float | None, most: float = float("inf")) -> float:
     return most if end is None else max(min(end - time.monotonic(), most), 0.0)
 
 
-def _finishes_within(work: Callable[[], object], timeout: float) -> bool:
+def _run_within(work: Callable[[], object], timeout: float) -> bool:
     """Run `work` in a thread; return whether it ended within `timeout` seconds. If not, it is left running."""
     try:
         run_bounded(work, max(timeout, _INSTANT))

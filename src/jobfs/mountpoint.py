@@ -71,7 +71,7 @@ def list_mounts() -> list[MountInfo]:
     return found
 
 
-def mount_at(point: str) -> MountInfo | None:
+def find_mount_at(point: str) -> MountInfo | None:
     """Return the topmost mount at the mount point `point`, None if there is none."""
     return next((mount for mount in reversed(list_mounts()) if mount.point == point), None)
 
@@ -145,7 +145,7 @@ def run_bounded(
     return results[0]
 
 
-def programs_in(mount: MountInfo) -> list[str]:
+def find_programs_using(mount: MountInfo) -> list[str]:
     """Return the programs that have a file of a mount open, or a current directory in it, as `vim (42: a.txt)`.
 
     Programs of other users may not be visible. After a lazy unmount, open files are still found. This process is left out.

@@ -105,7 +105,7 @@ def is_at_or_below(path: str, top: str) -> bool:
     return path == top or is_below(path, top)
 
 
-def control_name(path: str) -> str | None:
+def name_in_control_dir(path: str) -> str | None:
     """Return the part of a path below `.jobfs/` (vfs/semantics.md 6), "" for that directory itself, None for any other path."""
     if path == CONTROL_DIR:
         return ""

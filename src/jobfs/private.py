@@ -17,14 +17,14 @@ _OTHERS_WRITE = 0o022
 
 
 @contextlib.contextmanager
-def open_own_directory(path: Path, what: str, option: str) -> Iterator[int]:
+def open_own_directory(path: Path, purpose: str, option: str) -> Iterator[int]:
     """Yield the descriptor of the directory at `path`, made with mode 0700 if it does not exist.
 
     Symbolic links in `path` are followed if this user or root made them. Raises UsageError if the directory belongs to another
-    user, or if others can write in it, or replace it because they can write in a directory above it. The message says `what` the
-    directory is for, and the `option` that moves it. Raises OSError if the directory can't be made or opened.
+    user, or if others can write in it, or replace it because they can write in a directory above it. The message says the
+    `purpose` of the directory, and the `option` that moves it. Raises OSError if the directory can't be made or opened.
     """
-    named = f"the {what} directory {path}"
+    named = f"the {purpose} directory {path}"
     trusted = {0, os.geteuid(), Path("/").stat().st_uid}
 
     def check(place: Path, info: os.stat_result, owners: set[int], *, writable: bool) -> None:

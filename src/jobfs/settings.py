@@ -52,14 +52,14 @@ def _parse_octal(value: Any) -> int:
     return int(text.removeprefix("0o"), 8)
 
 
-def _parse_id(value: Any, find: Callable[[str], Any], what: str) -> int:
+def _parse_id(value: Any, find: Callable[[str], Any], kind: str) -> int:
     text = str(value)
     if re.fullmatch(r"\d{1,10}", text) and int(text) < 2**32 - 1:
         return int(text)
     try:
         return int(find(text)[2])  # pw_uid, gr_gid
     except (KeyError, ValueError):
-        raise ValueError(f"must be the number or name of a {what} of this machine") from None
+        raise ValueError(f"must be the number or name of a {kind} of this machine") from None
 
 
 def _parse_patterns(value: Any) -> tuple[str, ...]:
@@ -192,13 +192,13 @@ def shell_command(*words: str, **settings: object) -> str:
     options = (
         word
         for name, value in settings.items()
-        if value and str(value) != str(_default(name))
+        if value and str(value) != str(_default_of(name))
         for word in (flag_of(name), str(value))
     )
     return " ".join(map(quote_for_shell, ("jobfs", *words, *options)))
 
 
-def _default(name: str) -> object:
+def _default_of(name: str) -> object:
     """Return the default of a setting, None if this user has none."""
     try:
         default = OPTIONS[name].get_default(call_default_factory=True)
@@ -229,7 +229,7 @@ def load_settings(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -
     try:
         return Settings(**values)
     except ValidationError as error:
-        raise UsageError(_first_problem(error, places)) from None
+        raise UsageError(_describe_first_problem(error, places)) from None
     except RuntimeError:  # platformdirs: neither HOME nor the system's list of users names one
         raise UsageError(
             "this user has no home directory: set HOME, or give --state-dir and --cache-dir"
@@ -280,7 +280,7 @@ def describe_unknown_variables() -> Iterator[str]:
             yield f"{name[:64]} is not a setting" + _suggest(name[6:], variable_of)
 
 
-def _first_problem(error: ValidationError, places: Mapping[str, str]) -> str:
+def _describe_first_problem(error: ValidationError, places: Mapping[str, str]) -> str:
     """Return a message on the first invalid value, which names the flag, option or variable that gave it."""
     problem = error.errors(include_url=False)[0]
     what = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")

@@ -26,7 +26,7 @@ DOUBLES: list[tuple[type, type, str]] = [
     (Transfers, Client, "get update download"),
     (FakeClient, Client, "hold_connection get find download delete update create_file create_directory"),
     (FakeNamespace, Namespace, "record_own_change record_deleted invalidate note_names_changed peek refresh "
-                               "is_listed_since last_seen_at peek_by_id lookup"),
+                               "has_listing_since last_seen_at peek_by_id lookup"),
     (FakeNamespace, Namespace, "subtree children hidden_items"),
     (FakeContent, ContentStore, "exclude_verification is_cached open link_or_copy drop_replaced remember_size adopt_file"),
     (Runner, Replacer, "run_change"),

@@ -187,12 +187,12 @@ def test_a_file_that_is_unlinked_while_it_is_opened_is_not_there(
 ) -> None:
     """vfs/semantics.md 4.29: no handle is on a file whose bytes went with its name."""
     work.write("a~", b"bytes of this machine")
-    measured = work.vfs._view.with_size
+    measured = work.vfs._view.ensure_size_known
 
     def meanwhile(path: str, node: Any) -> Any:
         monkeypatch.undo()
         work.vfs.unlink(path)
         return measured(path, node)
 
-    monkeypatch.setattr(work.vfs._view, "with_size", meanwhile)
+    monkeypatch.setattr(work.vfs._view, "ensure_size_known", meanwhile)
     assert errno_from(work.vfs.open, "a~", os.O_RDONLY) == errno.ENOENT

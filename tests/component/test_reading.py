@@ -116,7 +116,7 @@ def test_no_edition_holds_longer_than_the_snapshot(server: Server, start: Start)
     server.store.seed({"a": "x"}, age=60)
     work = start(ttl=1.2)
     eventually(lambda: work.names() and work.vfs.edition())
-    assert [work.vfs.changes_with_edition(path) for path in ("a", ".jobfs/status.json")] == [True, False]
+    assert [work.vfs.changes_only_with_edition(path) for path in ("a", ".jobfs/status.json")] == [True, False]
     before = work.vfs.edition()
     work.vfs.chown("a", 7, 8)
     assert work.vfs.edition() != before, "what is changed here counts too"

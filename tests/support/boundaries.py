@@ -201,7 +201,7 @@ class Mortal(Workspace):
         self.vfs.listdir("")
         refused = [file for file in self.state.backlog().files if file.refused]
         unsent = [file for file in self.state.backlog().files if file not in refused]
-        late = self.write_back.context.look_again > time.monotonic()
+        late = self.write_back.context.relist_after > time.monotonic()
         return not (unsent or self.state.changes or late) and not hidden(self.server)
 
     def unrest(self) -> str:

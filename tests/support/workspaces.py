@@ -38,7 +38,9 @@ class Workspace:
 
     def start(self) -> None:
         home, server = self.home, self.server
-        self._slot = slot.acquire(self.settings.state_dir, server.job, str(home / "mnt"), server.url)
+        self._slot = slot.acquire_state_directory(
+            self.settings.state_dir, server.job, str(home / "mnt"), server.url
+        )
         try:
             self._graph = graph.build_mount(self.settings, server.job, self._slot, fixed_key(server.key))
             self.vfs: Vfs = self._graph.vfs

@@ -83,7 +83,7 @@ def test_who_does_not_read_what_is_told_is_hung_up(serve: Callable[..., Path]) -
     with here, there:
         here.settimeout(0.1)
         conversation, told = Conversation(here), 0
-        while not conversation.is_gone():
+        while not conversation.has_hung_up():
             conversation.send_event({"text": "x" * 1000})
             told += 1
         assert told > 10

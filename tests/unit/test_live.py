@@ -132,7 +132,7 @@ class Played:
         return made
 
     def look(self, untold: str, there: str = "") -> list[str]:
-        self.live(untold, there)._check_once()
+        self.live(untold, there)._notify_once()
         return self.helper.calls
 
 
@@ -208,7 +208,7 @@ def test_each_change_is_told_by_its_calls(
     played.helper.codes = {more.get("fails", ""): more.get("code", errno.EACCES)}
     made = played.live(untold, there)
     played.vfs.opened = {more.get("opened", "")}
-    made._check_once()
+    made._notify_once()
     assert (", ".join(played.helper.calls), played.begun) == (calls, [])
 
 
@@ -223,11 +223,11 @@ def test_who_watches_the_directory_or_the_thing_itself_is_told_and_nobody_else(p
     calls = "unlink e/in, rmdir e, create d/new, close d/new, rename d/a f/b, modify y, close y"
     assert ", ".join(played.look(untold, there)) == calls
     there_before = {"e/in", "e", "other", "d/a", "f/z", "y", "f/x"}
-    assert played.helper.before.keys() == there_before, "the helper finds them on its way"
+    assert played.helper.previous_attrs.keys() == there_before, "the helper finds them on its way"
     played.helper.calls.clear()
     played.watched = set()
     idle = played.live(untold, there)
-    assert (idle._check_once(), played.helper.calls, played.vfs.looks) == (2.0, [], 0)
+    assert (idle._notify_once(), played.helper.calls, played.vfs.looks) == (2.0, [], 0)
     assert played.vfs.watching["programs"] == 0
     assert not played.vfs.untold, "what happened while nobody watched is told to nobody"
 
@@ -248,7 +248,7 @@ def test_a_size_that_is_not_known_is_asked_for_before_the_helper_asks(played: Pl
     """fuse/notes.md: the kernel holds a directory until a call in it is answered, so no answer to a helper makes a request."""
     made = played.live("", "x")
     played.vfs.untold = [Difference(DifferenceKind.CREATED, "x", Item("1", Kind.FILE, "x"))]
-    made._check_once()
+    made._notify_once()
     assert played.vfs.asked == ["x"]
 
 
@@ -280,13 +280,13 @@ def test_what_changes_below_a_path_is_told_from_then_on(vfs: Mock) -> None:
     later = "created dir, created dirt, created dir/in, renamed dir/x out"
     vfs.take_differences.side_effect = [news("created dir/before"), news(later)]
     with following(vfs, "dir", told.append) as looking:
-        assert looking._check_once() == 1.0
+        assert looking._notify_once() == 1.0
         eventually(lambda: len(told) == 4)
     assert [each["path"] for each in told] == [None, "dir", "dir/in", "out"]
     assert vfs.watching == {"programs": 0, "told": 4}
     vfs.take_differences.side_effect = None
     vfs.refresh_if_stale.reset_mock()
-    assert looking._check_once() >= 2.0
+    assert looking._notify_once() >= 2.0
     vfs.refresh_if_stale.assert_not_called()
 
 
@@ -301,8 +301,8 @@ def test_who_takes_long_misses_some_and_is_told_so(vfs: Mock, monkeypatch: pytes
 
     with following(vfs, "", slow) as looking:
         vfs.take_differences.return_value = news(", ".join(f"created f{number}" for number in range(50)))
-        looking._check_once()
-        looking._check_once()
+        looking._notify_once()
+        looking._notify_once()
         going_on.set()
         eventually(lambda: len(told) >= 12)
     assert [each["what"] for each in told] == ["job", "missed", *["created"] * 10]

@@ -14,7 +14,7 @@ from tests.mount.memory_vfs import MemoryVfs
 
 from jobfs import mount
 from jobfs.document import describe_kept, describe_paths
-from jobfs.mount import Mount, drain, mount_options
+from jobfs.mount import Mount, drain, libfuse_options
 from jobfs.nodes import SendProgress
 from jobfs.settings import load_settings
 
@@ -23,7 +23,7 @@ JOB = "j" * 24
 
 def test_the_mount_is_named_and_the_kernel_remembers_for_a_part_of_the_ttl() -> None:
     """vfs/semantics.md 1: kernel timeouts count into the TTL."""
-    options = set(mount_options(load_settings({"ttl": 2}), JOB))
+    options = set(libfuse_options(load_settings({"ttl": 2}), JOB))
     timeouts = {"attr_timeout=0.4", "entry_timeout=0.4", "negative_timeout=0"}
     assert {
         f"fsname={JOB}",
@@ -33,13 +33,13 @@ def test_the_mount_is_named_and_the_kernel_remembers_for_a_part_of_the_ttl() -> 
         "big_writes",
     } | timeouts <= options
     assert not {"ro", "allow_other"} & options
-    assert "ro" in mount_options(load_settings({"read_only": True}), JOB)
+    assert "ro" in libfuse_options(load_settings({"read_only": True}), JOB)
 
 
 def test_the_user_option_of_fstab_implies_noexec() -> None:
     """mount(8): user implies noexec, unless exec comes after it."""
     for given in (["ro,user,noexec,nosuid,nodev,_netdev"], ["user,noexec", "exec"], ["rw,_netdev"]):
-        assert ("noexec" in mount_options(load_settings({}, given), JOB)) is (given[0][:2] == "ro")
+        assert ("noexec" in libfuse_options(load_settings({}, given), JOB)) is (given[0][:2] == "ro")
 
 
 def test_signals_are_taken_whatever_failed_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from jobfs.mountpoint import (
     BusyError,
     MountInfo,
     describe_programs,
+    find_mount_at,
     list_mounts,
-    mount_at,
     run_bounded,
     unmount,
 )
@@ -44,7 +44,7 @@ def test_mounts_are_read_with_their_owner_and_spaces() -> None:
     jobfs, disk, memory, other = list_mounts()
     assert jobfs == MountInfo("42", "0:39", "/mnt/my job\\", "fuse.jobfs", 1000, "jobfs:x")
     assert (disk.point, disk.kind, disk.user, other.point) == ("/", "ext4", None, "/mnt/仕事\u3000一\r")
-    assert (mount_at("/mnt/my job\\"), mount_at("/mnt")) == (memory, None)
+    assert (find_mount_at("/mnt/my job\\"), find_mount_at("/mnt")) == (memory, None)
 
 
 def test_an_ordinary_user_unmounts_with_fusermount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ class RequestBody(httpx.SyncByteStream):
     """A request body of known length that can be sent again from the start: `head`, `size` bytes of a file, `tail`.
 
     While the body is sent, `on_send_time` receives the seconds that each piece of the file took, which count as progress.
-    `taken` receives the offset of each piece of the file and the piece; at the end, an empty piece. Sending raises FsError
+    `on_piece` receives the offset of each piece of the file and the piece; at the end, an empty piece. Sending raises FsError
     with the file's errno, or with EIO if the file is shorter than `size`.
     """
 
@@ -59,7 +59,7 @@ class RequestBody(httpx.SyncByteStream):
         size = file[1] if file else 0
         self.length = len(head) + ((size + 2) // 3 * 4 if as_base64 else size) + len(tail)
         self.on_send_time: Callable[[float], None] = lambda seconds: None
-        self.taken: Callable[[int, bytes], None] = lambda offset, piece: None
+        self.on_piece: Callable[[int, bytes], None] = lambda offset, piece: None
         self._head, self._file, self._tail = head, file, tail
         self._as_base64 = as_base64
 
@@ -81,7 +81,7 @@ class RequestBody(httpx.SyncByteStream):
                     now = time.monotonic()
                     self.on_send_time(now - piece_began)
                     piece_began = now
-                    self.taken(sent, chunk)
+                    self.on_piece(sent, chunk)
                     piece += base64.b64encode(chunk) if self._as_base64 else chunk
                     if len(piece) >= _CHUNK:
                         yield piece
@@ -90,7 +90,7 @@ class RequestBody(httpx.SyncByteStream):
         except OSError as exc:
             number = exc.errno or errno.EIO
             raise FsError(number, f"can't read {path}: {os.strerror(number)}") from None
-        self.taken(size, b"")
+        self.on_piece(size, b"")
         yield piece + self._tail
         now = time.monotonic()
         # The last bytes may still be in buffers: add the time that this many bytes took on average.

@@ -27,7 +27,7 @@ from jobfs.api.bodies import (
     make_json_body,
 )
 from jobfs.api.connection_queue import LARGE
-from jobfs.api.deadline import announce_blocking, current_deadline
+from jobfs.api.deadline import call_blocking_hook, current_deadline
 from jobfs.api.failures import MismatchError, RequestInfo
 from jobfs.api.models import Instance, Page, Spelling, parse_instance, parse_item, parse_page
 from jobfs.api.wire import PLAIN, HeldConnection, Payload, Reply, Wire
@@ -50,7 +50,7 @@ _Parsed = TypeVar("_Parsed")
 _Parse = Callable[[bytes], tuple[_Parsed, Spelling | None]]
 
 #: Seconds between two requests that check whether the server answers again, and that a caller waits for one of them.
-_ASK_EVERY, _MOMENT = 1.0, 0.5
+_PROBE_EVERY, _PROBE_WAIT = 1.0, 0.5
 
 #: The action of an update with a path, as messages name it.
 _RENAMING = "renaming an item to"
@@ -122,7 +122,7 @@ class Client(AbstractContextManager["Client"]):
         """Seconds that the server's clock is ahead of `steady_time()`; 0.0 before the first reply."""
         return self.health.clock_offset
 
-    def has_recovered(self) -> bool:
+    def probe_recovery(self) -> bool:
         """Return whether the server answers again after a silence.
 
         At most once a second, a thread asks on behalf of all callers, and waits for as long as a slow server takes. Callers
@@ -130,13 +130,13 @@ class Client(AbstractContextManager["Client"]):
         """
         with self.health.lock:
             now = time.monotonic()
-            if now - self._asked >= _ASK_EVERY and (
+            if now - self._asked >= _PROBE_EVERY and (
                 self.health.unreachable_reason or not self._asking.is_alive()
             ):
                 self._asked, self._asking = now, threading.Thread(target=self._probe, daemon=True)
                 self._asking.start()
-            asking, until = self._asking, self._asked + _MOMENT
-        announce_blocking()
+            asking, until = self._asking, self._asked + _PROBE_WAIT
+        call_blocking_hook()
         asking.join(max(0.0, until - now))
         return self._answered and not asking.is_alive()
 
@@ -146,32 +146,32 @@ class Client(AbstractContextManager["Client"]):
             self.list_page(1, 0)
             self._answered = True
 
-    def require_reachable(self, what: object) -> None:
+    def probe_and_require_reachable(self, subject: object) -> None:
         """Raise HeldBackError(ENETUNREACH) if the server is out of reach, after checking whether it is back.
 
-        `what` names in the message what needs the server.
+        `subject` names in the message what needs the server.
         """
         if self.health.unreachable_reason is not None:
-            self.has_recovered()
-            self.health.require_reachable(what)
+            self.probe_recovery()
+            self.health.require_reachable(subject)
 
-    def hold_connection(self, what: object) -> AbstractContextManager[HeldConnection]:
+    def hold_connection(self, subject: object) -> AbstractContextManager[HeldConnection]:
         """Wait for a connection and hold it for the block; requests use it through `connection` (save/protocol.md R8).
 
         Such a request has one attempt: where another request would wait and try again, it raises UnavailableError.
         """
-        self._require_reachable_in_foreground(what)
-        return self._wire.hold_connection(what)
+        self._require_reachable_if_foreground(subject)
+        return self._wire.hold_connection(subject)
 
     def hold_two_connections(
-        self, what: object
+        self, subject: object
     ) -> AbstractContextManager[tuple[HeldConnection, HeldConnection] | None]:
         """Wait for two connections and hold both for the block, for two requests at the same time (save/protocol.md R13).
 
         Yields None if the client has too few connections.
         """
-        self._require_reachable_in_foreground(what)
-        return self._wire.hold_two_connections(what)
+        self._require_reachable_if_foreground(subject)
+        return self._wire.hold_two_connections(subject)
 
     def get_instance(self) -> Instance:
         """Return the workspace instance with its job (GET workspace_instance/)."""
@@ -187,13 +187,13 @@ class Client(AbstractContextManager["Client"]):
         if not path:
             return []
         prefix = self._slash or ""
-        items = self._find_by_argument(prefix + path, path, connection)
+        items = self._request_find(prefix + path, path, connection)
         if not items and self._slash != prefix:
             # The server's path style was unknown: ask in the other style before concluding that the path does not exist.
-            items = self._find_by_argument("/" + path, path, connection)
+            items = self._request_find("/" + path, path, connection)
         if not items and _SPECIAL.search(path):
             # If find takes patterns, `[id].txt` does not match itself.
-            items = self._find_by_argument((self._slash or "") + _SPECIAL.sub("?", path), path, connection)
+            items = self._request_find((self._slash or "") + _SPECIAL.sub("?", path), path, connection)
         return items
 
     def get(self, item_id: str, *, connection: HeldConnection | None = None) -> Item:
@@ -207,14 +207,14 @@ class Client(AbstractContextManager["Client"]):
         source: Path,
         size: int,
         permission: Permission,
-        taken: Callable[[int, bytes], None] = lambda offset, piece: None,
+        on_piece: Callable[[int, bytes], None] = lambda offset, piece: None,
     ) -> Item:
         """Create a file from the first `size` bytes of `source`, streamed (POST items/).
 
-        `taken` receives the offset of each piece that is sent and the piece; at the end, an empty piece. Each attempt begins
+        `on_piece` receives the offset of each piece that is sent and the piece; at the end, an empty piece. Each attempt begins
         again at offset 0. Raises FsError if `source` can't be read.
         """
-        return self._create(Kind.FILE, path, permission, (source, size), taken)
+        return self._create(Kind.FILE, path, permission, (source, size), on_piece)
 
     def create_directory(self, path: str, permission: Permission) -> Item:
         """Create a directory (POST items/)."""
@@ -311,7 +311,7 @@ class Client(AbstractContextManager["Client"]):
         path: str,
         permission: Permission,
         file: tuple[Path, int] | None = None,
-        taken: Callable[[int, bytes], None] = lambda offset, piece: None,
+        on_piece: Callable[[int, bytes], None] = lambda offset, piece: None,
     ) -> Item:
         doing = "uploading" if file else "making directory"
         call = RequestInfo(doing, "POST", self._items, path, is_change=True)
@@ -319,7 +319,7 @@ class Client(AbstractContextManager["Client"]):
 
         def attempt(to: str, form: CreateForm) -> Item:
             body = form.encode(kind, to, permission, file)
-            body.taken = taken
+            body.on_piece = on_piece
             item = self._request_parsed(call, parse_item, Payload(body))
             try:
                 return self._check_reply(call, item, expected)
@@ -408,8 +408,8 @@ class Client(AbstractContextManager["Client"]):
             pass
         return BadRequestError
 
-    def _find_by_argument(self, argument: str, path: str, connection: HeldConnection | None) -> list[Item]:
-        quoted = quote(argument, safe="", errors="replace")
+    def _request_find(self, sent_path: str, path: str, connection: HeldConnection | None) -> list[Item]:
+        quoted = quote(sent_path, safe="", errors="replace")
         call = RequestInfo("looking up", "GET", f"{self._items}find?path={quoted}", path)
         page = self._request_parsed(call, partial(parse_page, take=0, skip=0), connection=connection)
         return [item for item in page.items if item.path == path]
@@ -436,14 +436,14 @@ class Client(AbstractContextManager["Client"]):
         self, call: RequestInfo, payload: Payload = PLAIN, *, connection: HeldConnection | None = None
     ) -> Reply:
         if connection is None:
-            self._require_reachable_in_foreground(call)
+            self._require_reachable_if_foreground(call)
         return self._wire.request(call, payload, connection=connection)
 
-    def _require_reachable_in_foreground(self, what: object) -> None:
-        """Call `require_reachable` if a program waits for `what`; background requests find out by themselves."""
+    def _require_reachable_if_foreground(self, subject: object) -> None:
+        """Call `probe_and_require_reachable` if a program waits for `subject`; background requests find out by themselves."""
         deadline = current_deadline()
         if deadline is not None and deadline.is_foreground:
-            self.require_reachable(what)
+            self.probe_and_require_reachable(subject)
 
 
 def _mismatch_error(
@@ -459,19 +459,19 @@ def _mismatch_error(
     return MismatchError(f"{name} is {actual!a}, not {expected!a}")
 
 
-def _parse_extent(answer: Reply, start: int) -> tuple[int, int | None, int | None]:
+def _parse_extent(reply: Reply, start: int) -> tuple[int, int | None, int | None]:
     """Return `start`, `length` and `total` of the reply to a request for the bytes from `start` on; raises MismatchError."""
-    headers, packed = answer.headers, is_compressed(answer.headers)
-    if answer.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+    headers, packed = reply.headers, is_compressed(reply.headers)
+    if reply.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
         return start, 0, None
-    if answer.status == httpx.codes.OK:
+    if reply.status == httpx.codes.OK:
         # The Content-Length of a compressed body counts the bytes on the wire.
         length = None if packed or "content-length" not in headers else int(headers["content-length"])
         return 0, length, length
     content_range = headers.get("content-range", "").strip()
     match = _RANGE.fullmatch(content_range)
-    if answer.status == httpx.codes.PARTIAL_CONTENT and match and not packed and int(match[1]) == start:
+    if reply.status == httpx.codes.PARTIAL_CONTENT and match and not packed and int(match[1]) == start:
         return start, int(match[2]) + 1 - start, None if match[3] == "*" else int(match[3])
     raise MismatchError(
-        f"status {answer.status} with Content-Range {content_range!r} to a download from byte {start}"
+        f"status {reply.status} with Content-Range {content_range!r} to a download from byte {start}"
     )

@@ -23,14 +23,14 @@ from weakref import WeakSet
 import httpx
 
 from jobfs.api.access import find_proxy
-from jobfs.api.deadline import Deadline, announce_blocking, timeout_error
+from jobfs.api.deadline import Deadline, call_blocking_hook, timeout_error
 from jobfs.errors import UnavailableError, UsageError
 
 #: Bodies of more bytes than this count as large.
 LARGE = 256 * 1024
 
 #: Seconds between two checks whether a program now waits for a background request.
-_LOOK = 0.5
+_POLL_INTERVAL = 0.5
 #: Connections that two simultaneous requests hold.
 _PAIR = 2
 #: Seconds that an idle connection is kept. One that the server has closed is detected before it is used again.
@@ -88,7 +88,7 @@ class ConnectionQueue:
         ]
 
     @property
-    def has_pairs(self) -> bool:
+    def can_grant_pairs(self) -> bool:
         """Whether a small request of any priority can hold two connections."""
         return all(most >= _PAIR for ranks, most in self._room if Priority.BACKGROUND in ranks)
 
@@ -96,19 +96,21 @@ class ConnectionQueue:
         """Wait for this request's turn to get a connection; return the priority to `release` the connection with.
 
         `count`: how many connections to get at the same moment, each with its own `release`; two at most, and only if
-        `has_pairs`.
+        `can_grant_pairs`.
 
         Raises OutOfTimeError if a program waits and its time is over, which says nothing about the server; UnavailableError
         if the client is closed.
         """
-        announce_blocking()
+        call_blocking_hook()
         with self._lock:
             waiter = _Waiter(deadline, large, count)
             self._waiting.append(waiter)
             self._grant_connections()
         while waiter.granted is None:
             foreground, began = deadline.is_foreground, time.monotonic()
-            waiter.is_granted.wait(min(max(deadline.remaining(), 0.0), _LOOK) if foreground else _LOOK)
+            waiter.is_granted.wait(
+                min(max(deadline.remaining(), 0.0), _POLL_INTERVAL) if foreground else _POLL_INTERVAL
+            )
             with self._lock:
                 self._grant_connections()
                 if not foreground or (large and self.progress_at > began):
@@ -165,20 +167,23 @@ class ConnectionQueue:
             return
         reserved = dict.fromkeys(Priority, 0)
         for waiter in sorted(self._waiting, key=lambda waiter: (waiter.priority, -waiter.count)):
-            rank = waiter.priority
-            if self._has_room(rank, waiter.count, reserved):
-                self._used[rank] += waiter.count
+            priority = waiter.priority
+            if self._has_room(priority, waiter.count, reserved):
+                self._used[priority] += waiter.count
                 self._waiting.remove(waiter)
-                waiter.granted = rank
+                waiter.granted = priority
                 waiter.is_granted.set()
             elif waiter.count > 1:
-                reserved[rank] += waiter.count
+                reserved[priority] += waiter.count
 
-    def _has_room(self, rank: Priority, count: int, reserved: dict[Priority, int]) -> bool:
+    def _has_room(self, priority: Priority, count: int, reserved: dict[Priority, int]) -> bool:
         """Return whether `count` connections are free for this rank, besides those `reserved` for waiters before it."""
-        rooms = ((ranks, most) for ranks, most in self._room if rank in ranks)
+        rooms = (
+            (class_priorities, most) for class_priorities, most in self._room if priority in class_priorities
+        )
         return all(
-            sum(self._used[each] + reserved[each] for each in ranks) + count <= most for ranks, most in rooms
+            sum(self._used[each] + reserved[each] for each in class_priorities) + count <= most
+            for class_priorities, most in rooms
         )
 
 

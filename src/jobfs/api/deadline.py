@@ -1,6 +1,6 @@
 """The time limit of a system call: one deadline for all its requests, looks and retries (vfs/semantics.md 3).
 
-The thread that serves a call sets the deadline (`begin_call`), and every wait in the call ends by it. Work that the call
+The thread that serves a call sets the deadline (`start_call_deadline`), and every wait in the call ends by it. Work that the call
 hands to other threads carries the deadline along (`bind_deadline`). A thread without a deadline works in the background,
 where each request has its own timeout.
 """
@@ -85,10 +85,10 @@ class Deadline:
         finally:
             self._waiters.remove(waiter)
 
-    def raise_if_passed(self, what: str) -> None:
-        """Raise OutOfTimeError(ETIMEDOUT) if the deadline has passed; `what` names the unfinished work."""
+    def raise_if_passed(self, work: str) -> None:
+        """Raise OutOfTimeError(ETIMEDOUT) if the deadline has passed; `work` names the unfinished work."""
         if self.remaining() <= 0:
-            raise timeout_error(what)
+            raise timeout_error(work)
 
 
 _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
@@ -105,14 +105,14 @@ def set_blocking_hook(call: Callable[[], None]) -> None:
     _hook.call = call
 
 
-def announce_blocking() -> None:
+def call_blocking_hook() -> None:
     """Call this thread's blocking hook, because the thread may now wait for the server or for another thread."""
     call = getattr(_hook, "call", None)
     if call is not None:
         call()
 
 
-def begin_call(timeout: float) -> Deadline:
+def start_call_deadline(timeout: float) -> Deadline:
     """Begin a system call in this thread, which serves nothing else; return the call's deadline."""
     deadline = Deadline(timeout)
     _current.set(deadline)
@@ -149,20 +149,20 @@ def remaining_time(limit: float = UNBOUNDED) -> float:
     return max(0.0, limit if deadline is None else min(limit, deadline.remaining()))
 
 
-def wait_notified(condition: threading.Condition, what: str) -> None:
+def wait_for_notification(condition: threading.Condition, work: str) -> None:
     """Wait for a notification, with the condition's lock held, until this thread's deadline; the caller looks again.
 
-    Raises OutOfTimeError(ETIMEDOUT) if the deadline has passed already; `what` names the unfinished work.
+    Raises OutOfTimeError(ETIMEDOUT) if the deadline has passed already; `work` names the unfinished work.
     """
-    announce_blocking()
+    call_blocking_hook()
     if (deadline := _current.get()) is not None:
-        deadline.raise_if_passed(what)
+        deadline.raise_if_passed(work)
     condition.wait(None if deadline is None else deadline.remaining())
 
 
-def wait_result(future: Future[_Result], what: str) -> _Result:
-    """Return the result of `what`, another thread's work for this call; raises its error, or OutOfTimeError(ETIMEDOUT)."""
-    announce_blocking()
+def wait_for_result(future: Future[_Result], work: str) -> _Result:
+    """Return the result of `work`, another thread's work for this call; raises its error, or OutOfTimeError(ETIMEDOUT)."""
+    call_blocking_hook()
     while True:
         deadline = _current.get()
         try:
@@ -170,12 +170,12 @@ def wait_result(future: Future[_Result], what: str) -> _Result:
         except TimeoutError:
             if deadline is None or future.done():
                 raise
-            deadline.raise_if_passed(what)
+            deadline.raise_if_passed(work)
 
 
-def timeout_error(what: str) -> OutOfTimeError:
-    """Return the error of a call whose deadline has passed; `what` names the unfinished work."""
-    return OutOfTimeError(f"{what}: not done within the time limit of a call", errno=errno.ETIMEDOUT)
+def timeout_error(work: str) -> OutOfTimeError:
+    """Return the error of a call whose deadline has passed; `work` names the unfinished work."""
+    return OutOfTimeError(f"{work}: not done within the time limit of a call", errno=errno.ETIMEDOUT)
 
 
 #: Seconds before the first retry, and the most between two retries; before jitter, unless the caller gives others.

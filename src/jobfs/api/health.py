@@ -2,7 +2,7 @@
 until when the background leaves it alone.
 
 While the server is out of reach (`unreachable_reason`, vfs/semantics.md 1.14), requests that a program waits for fail at
-once. One request a second checks whether the server is back: that of `Client.has_recovered`, or one that the background has
+once. One request a second checks whether the server is back: that of `Client.probe_recovery`, or one that the background has
 to send.
 
 If background requests are answered but fail, the background also sends one a second; the first success lifts this limit. 429
@@ -58,7 +58,7 @@ class Health:
         self.clock_offset = 0.0
         self.unreachable_reason: str | None = None
         self._timeout = timeout
-        #: Guards this object and the probe of `Client.has_recovered`. No other lock is taken while it is held.
+        #: Guards this object and the probe of `Client.probe_recovery`. No other lock is taken while it is held.
         self.lock = threading.RLock()
         #: Failures since the last success, of reads (False) and of changes (True); and when the next probe may be sent.
         self._failures = {False: 0, True: 0}
@@ -88,18 +88,18 @@ class Health:
                 )
                 error.wait = wait
                 raise error
-            elif self._is_probing(call.is_change):
+            elif self._allows_only_probes(call.is_change):
                 self._next_probe = now + _PROBE_EVERY
                 # The server may have become slow: the longer it has failed, the longer a probe may take.
                 patience = max(_PROBE_PATIENCE, now - (self.last_ok or 0.0))
             self.requests += 1
             return patience
 
-    def require_reachable(self, what: object) -> None:
-        """Raise HeldBackError(ENETUNREACH) while the server is out of reach; `what` names in the message what needs it."""
+    def require_reachable(self, subject: object) -> None:
+        """Raise HeldBackError(ENETUNREACH) while the server is out of reach; `subject` names in the message what needs it."""
         if (why := self.unreachable_reason) is not None:
             raise HeldBackError(
-                f"{what}: not sent: the server can't be reached: {why}", errno=errno.ENETUNREACH
+                f"{subject}: not sent: the server can't be reached: {why}", errno=errno.ENETUNREACH
             )
 
     def describe_silence(self, since: float) -> str:
@@ -108,20 +108,20 @@ class Health:
             return "can't be reached"
         return "" if self._heard > since else "does not answer"
 
-    def _is_probing(self, changing: bool) -> bool:
+    def _allows_only_probes(self, changing: bool) -> bool:
         """Return whether reads, or changes, are limited to one probe a second."""
         return self.unreachable_reason is not None or self._failures[changing] >= _OUTAGE
 
     def background_delay(self, *, changing: bool) -> float:
         """Return the seconds until the background may send a read, or a change; 0.0 if it may now."""
         with self.lock:
-            probe = self._next_probe if self._is_probing(changing) else 0.0
+            probe = self._next_probe if self._allows_only_probes(changing) else 0.0
             return max(0.0, max(self._left_alone_until, probe) - time.monotonic())
 
     @property
-    def is_in_outage(self) -> bool:
+    def is_limited_to_probes(self) -> bool:
         """Whether reads or changes are limited to one probe a second."""
-        return self._is_probing(False) or self._is_probing(True)
+        return self._allows_only_probes(False) or self._allows_only_probes(True)
 
     # -- after a request
 

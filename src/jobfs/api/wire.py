@@ -81,15 +81,15 @@ class BodyStream:
     """
 
     _response: httpx.Response
-    _line: ConnectionQueue
-    _rank: Priority
+    _connections: ConnectionQueue
+    _priority: Priority
     _deadline: Deadline
 
     def __iter__(self) -> Iterator[bytes]:
         began = time.monotonic()
         assert isinstance(self._response.stream, httpx.SyncByteStream)
         for chunk in self._response.stream:
-            self._line.progress_at = now = time.monotonic()
+            self._connections.progress_at = now = time.monotonic()
             self._deadline.extend(now - began)
             yield chunk
             began = time.monotonic()
@@ -100,7 +100,7 @@ class BodyStream:
         try:
             self._response.close()
         finally:
-            self._line.release(self._rank)
+            self._connections.release(self._priority)
 
 
 class Reply(NamedTuple):
@@ -160,32 +160,34 @@ class Wire:
             sent_event.set()
         if event.endswith(_CONNECTED):
             stream = info["return_value"]
-            _impose_deadline(stream)
+            _let_stream_take_deadlines(stream)
             self.connections.track_socket(stream.get_extra_info("socket"))
 
     @contextlib.contextmanager
-    def hold_connection(self, what: object) -> Iterator[HeldConnection]:
-        """Wait for a connection and hold it for the block; `what` names the work. Raises as `ConnectionQueue.acquire`."""
-        rank = self.connections.acquire(Deadline(self._timeout, current_deadline(), foreground=False), what)
-        try:
-            yield HeldConnection(rank)
-        finally:
-            self.connections.release(rank)
-
-    @contextlib.contextmanager
-    def hold_two_connections(self, what: object) -> Iterator[tuple[HeldConnection, HeldConnection] | None]:
-        """Wait for two connections and hold both for the block; yields None if there are too few. Raises as `hold_connection`."""
-        if not self.connections.has_pairs:
-            yield None
-            return
-        rank = self.connections.acquire(
-            Deadline(self._timeout, current_deadline(), foreground=False), what, count=2
+    def hold_connection(self, subject: object) -> Iterator[HeldConnection]:
+        """Wait for a connection and hold it for the block; `subject` names the work. Raises as `ConnectionQueue.acquire`."""
+        priority = self.connections.acquire(
+            Deadline(self._timeout, current_deadline(), foreground=False), subject
         )
         try:
-            yield HeldConnection(rank), HeldConnection(rank)
+            yield HeldConnection(priority)
         finally:
-            self.connections.release(rank)
-            self.connections.release(rank)
+            self.connections.release(priority)
+
+    @contextlib.contextmanager
+    def hold_two_connections(self, subject: object) -> Iterator[tuple[HeldConnection, HeldConnection] | None]:
+        """Wait for two connections and hold both for the block; yields None if there are too few. Raises as `hold_connection`."""
+        if not self.connections.can_grant_pairs:
+            yield None
+            return
+        priority = self.connections.acquire(
+            Deadline(self._timeout, current_deadline(), foreground=False), subject, count=2
+        )
+        try:
+            yield HeldConnection(priority), HeldConnection(priority)
+        finally:
+            self.connections.release(priority)
+            self.connections.release(priority)
 
     def request(
         self, call: RequestInfo, payload: Payload = PLAIN, *, connection: HeldConnection | None = None
@@ -240,14 +242,14 @@ class Wire:
                 call, payload._replace(sent_event=connection.sent_event), key, deadline, connection.priority
             )
         large = payload.large or (payload.body is not None and payload.body.length > LARGE)
-        rank = self.connections.acquire(deadline, call, large=large)
+        priority = self.connections.acquire(deadline, call, large=large)
         answer: Reply | None = None
         try:
-            answer = self._send_if_admitted(call, payload, key, deadline, rank)
+            answer = self._send_if_admitted(call, payload, key, deadline, priority)
             return answer
         finally:
             if answer is None or answer.stream is None:
-                self.connections.release(rank)
+                self.connections.release(priority)
 
     def _send_if_admitted(
         self, call: RequestInfo, payload: Payload, key: str, deadline: Deadline, priority: Priority
@@ -259,7 +261,7 @@ class Wire:
         if patience < deadline.remaining():
             deadline = Deadline(patience, current_deadline(), foreground=False)
         if payload.body is not None:
-            payload.body.on_send_time = functools.partial(self._note_send_time, deadline)
+            payload.body.on_send_time = functools.partial(self._extend_by_send_time, deadline)
         try:
             return self._send_and_receive(call, payload, key, deadline, priority)
         except (httpx.HTTPError, MismatchError, ApiError) as exc:
@@ -359,7 +361,7 @@ class Wire:
             },
         )
 
-    def _note_send_time(self, deadline: Deadline, seconds: float) -> None:
+    def _extend_by_send_time(self, deadline: Deadline, seconds: float) -> None:
         """Count as progress the `seconds` in which bytes of a request's body were sent."""
         deadline.extend(seconds)
         self.connections.progress_at = time.monotonic()
@@ -384,7 +386,7 @@ def _redirect_target(request: httpx.Request, response: httpx.Response) -> httpx.
         return None
 
 
-def _impose_deadline(stream: Any) -> None:
+def _let_stream_take_deadlines(stream: Any) -> None:
     """Make a connection (an httpcore NetworkStream) accept a Deadline in place of a timeout, for its reads and writes.
 
     A timeout bounds one read or write only, and a request may take any number of them: headers, or the framing of a body, may

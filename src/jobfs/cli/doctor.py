@@ -67,7 +67,7 @@ def doctor(
     checkup = Checkup(everything=verbose)
     _check_machine(checkup, settings)
     key = _check_account(checkup, settings, job)
-    checkup.sum_up("this machine, the key and the connection to the server")
+    checkup.print_summary("this machine, the key and the connection to the server")
     if trying and job and key is not None:
         if not yes and not confirm(
             f"May jobfs create a hidden directory in the workspace of job {job} at {settings.base_url}, "
@@ -76,9 +76,11 @@ def doctor(
             print_escaped("nothing was tested")
             return 1
         _run_trial(checkup, settings, job, key)
-        checkup.sum_up("the server")
+        checkup.print_summary("the server")
     more = "" if trying else ", as far as these checks show: --try tests the server, too"
-    return checkup.conclude(more if job else " if the server knows the job: jobfs doctor JOB checks that")
+    return checkup.print_conclusion(
+        more if job else " if the server knows the job: jobfs doctor JOB checks that"
+    )
 
 
 def _check_options(job: str | None, trying: bool, yes: bool) -> None:
@@ -110,24 +112,24 @@ class Checkup:
         elif mark != "ok" or self._everything:
             _print(mark, f"{about}: {text}")
 
-    def run_check(self, what: str, check: Callable[[], str]) -> bool:
+    def run_check(self, subject: str, check: Callable[[], str]) -> bool:
         """Run a check and print its result; return whether all is well."""
         try:
             mark, text = "ok", check()
         except (JobfsError, OSError) as error:
             mark, text = "FAILED", str(error)
-        self.print_finding(what, mark, text)
+        self.print_finding(subject, mark, text)
         return mark == "ok"
 
-    def sum_up(self, what: str) -> None:
+    def print_summary(self, group: str) -> None:
         """Print one line on what has been well since the last call, and one on what works but is slower."""
         well, self._well = self._marks["ok"] - self._well, self._marks["ok"]
         if well and not self._everything:
-            _print("ok", f"{format_count(well, 'check')} of {what} passed (--verbose shows them)")
+            _print("ok", f"{format_count(well, 'check')} of {group} passed (--verbose shows them)")
         if self._slower:
             _print("ok", f"works, but slower: {'; '.join(self._slower)}")
 
-    def conclude(self, more: str) -> int:
+    def print_conclusion(self, more: str) -> int:
         """Print the last line; return the exit code."""
         text, code = next(end for mark, end in _ENDS.items() if self._marks[mark])
         print_escaped(text + ("" if code else more))
@@ -162,7 +164,7 @@ def _check_account(checkup: Checkup, settings: Settings, job: str | None) -> Key
 
     def ask(job: str) -> str:
         check_job_id(job)
-        preflight.probe_server(settings, job, keys[0])
+        preflight.check_server_and_count_items(settings, job, keys[0])
         return f"the server knows {job} and accepts the key"
 
     checkup.run_check("API key", find_key)
@@ -190,13 +192,13 @@ def _run_trial(checkup: Checkup, settings: Settings, job: str, key: KeySource) -
         for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
             signal.signal(number, _exit_on_signal)
         try:
-            for row in questions.run_trial(trial):
+            for row in questions.ask_questions(trial):
                 checkup.print_finding(*row)
         except SystemExit:
             print_escaped("jobfs: deleting everything that was created", err=True)
             raise
         finally:
-            for row in questions.clean_up(trial):
+            for row in questions.clean_up_trial(trial):
                 checkup.print_finding(*row)
     KnownServer(settings.state_dir, base_url).learn(**trial.facts)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from jobfs.cli.options import Rare, help_all
+from jobfs.cli.options import Rare, help_all_option
 from jobfs.cli.screen import print_escaped
 from jobfs.emulator.behaviour import SWITCHES, Behaviour
 from jobfs.emulator.config import EmulatorConfig
@@ -60,7 +60,7 @@ def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--seed", cls=Rare, type=int, default=0, show_default=True,
               help="Makes faults and unstable order repeatable.")  # fmt: skip
 @behaviour_options
-@help_all
+@help_all_option
 def emulator(
     directory: Path, key: str | None, key_file: Path | None, sample: bool, play: bool, **options: Any
 ) -> None:

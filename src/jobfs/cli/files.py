@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from jobfs import control
-from jobfs.cli.options import complete_mounted, files, reject_empty, state_dir_option
-from jobfs.cli.running import ask_or_report, directory_of, find_mount_of, find_mounts_of, report_ended
+from jobfs.cli.options import complete_files, complete_mounted, reject_empty, state_dir_option
+from jobfs.cli.running import call_or_report, find_mount_of, find_mounts_of, mount_point_of, report_ended
 from jobfs.cli.screen import confirm, print_escaped, print_sentence, show_progress
 from jobfs.document import describe_paths
 from jobfs.errors import FsError, UsageError
@@ -32,10 +32,10 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
     """
     answers: list[dict[str, Any] | None] = []
     for found, inside in find_mounts_of(path, state_dir):
-        with show_progress(f"sending {directory_of(found)}") as progress, _name_path_in_errors(path):
+        with show_progress(f"sending {mount_point_of(found)}") as progress, _name_path_in_errors(path):
             args = {"path": inside or None, "timeout": timeout}
             answers.append(
-                ask_or_report(found, "flush", args, on_progress=progress, on_sentence=print_sentence)
+                call_or_report(found, "flush", args, on_progress=progress, on_sentence=print_sentence)
             )
     left = [entry for answer in filter(None, answers) for entry in answer["left"]]
     if left:
@@ -55,7 +55,7 @@ def retry(path: str | None, state_dir: str | None) -> int:
     Returns at once. `jobfs flush` waits for the outcome, and `jobfs status` shows it.
     """
     answers = [
-        ask_or_report(found, "retry", {"path": inside or None})
+        call_or_report(found, "retry", {"path": inside or None})
         for found, inside in find_mounts_of(path, state_dir)
     ]
     tried = [name for answer in filter(None, answers) for name in answer["paths"]]
@@ -67,7 +67,7 @@ def retry(path: str | None, state_dir: str | None) -> int:
 
 
 @click.command("discard")
-@click.argument("path", callback=reject_empty, metavar="PATH", shell_complete=files)
+@click.argument("path", callback=reject_empty, metavar="PATH", shell_complete=complete_files)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @state_dir_option
 def discard(path: str, yes: bool, state_dir: str | None) -> int:
@@ -89,7 +89,7 @@ def discard(path: str, yes: bool, state_dir: str | None) -> int:
 
 
 @click.command("info")
-@click.argument("path", callback=reject_empty, shell_complete=files)
+@click.argument("path", callback=reject_empty, shell_complete=complete_files)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_dir_option
 def info(path: str, as_json: bool, state_dir: str | None) -> int:
@@ -105,7 +105,7 @@ def info(path: str, as_json: bool, state_dir: str | None) -> int:
 
 
 @click.command("set")
-@click.argument("path", callback=reject_empty, shell_complete=files)
+@click.argument("path", callback=reject_empty, shell_complete=complete_files)
 @click.option("--permission", type=click.Choice([str(value) for value in Permission]))
 @click.option("--lifecycle", type=click.Choice([str(value) for value in Lifecycle]))
 @state_dir_option

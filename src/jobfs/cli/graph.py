@@ -51,6 +51,6 @@ def build_mount(
 
     return MountParts(
         vfs=Vfs(settings, slot, client, content, namespace, server),
-        break_off=client.abort_requests,
+        abort_requests=client.abort_requests,
         close=close,
     )

@@ -15,8 +15,14 @@ from typing import Any, NamedTuple
 import click
 
 from jobfs import control
-from jobfs.cli.options import files, reject_empty, state_dir_option
-from jobfs.cli.output import print_unless_same_file, read_only_error, replace_file, sync_file, write_error
+from jobfs.cli.options import complete_files, reject_empty, state_dir_option
+from jobfs.cli.output import (
+    make_read_only_error,
+    make_write_error,
+    print_unless_same_file,
+    replace_file,
+    sync_file,
+)
 from jobfs.cli.running import find_mount_of
 from jobfs.cli.screen import format_count, print_escaped
 from jobfs.errors import FsError, UsageError
@@ -41,15 +47,15 @@ class _MountedFile(NamedTuple):
 
     file: Path
     relative_path: str
-    state_dir: Path
+    slot_path: Path
 
-    def ask(self, call: str, **args: Any) -> Any:
+    def call_mount(self, call: str, **args: Any) -> Any:
         """Make a call about this file to its mount. Raises FsError, NoMountError."""
-        return control.call_mount(self.state_dir, call, {"path": self.relative_path, **args})
+        return control.call_mount(self.slot_path, call, {"path": self.relative_path, **args})
 
     def is_read_only(self) -> bool:
         """Return whether the file is `readOnly` on the server."""
-        return bool(self.ask("info").get("permission") == Permission.READ_ONLY)
+        return bool(self.call_mount("info").get("permission") == Permission.READ_ONLY)
 
     def sibling(self, name: str) -> _MountedFile:
         """Return another file in the same directory."""
@@ -66,7 +72,7 @@ class _MergeResult(NamedTuple):
 
 
 @click.command("merge")
-@click.argument("file", callback=reject_empty, metavar="FILE", shell_complete=files)
+@click.argument("file", callback=reject_empty, metavar="FILE", shell_complete=complete_files)
 @click.option("-n", "--dry-run", is_flag=True, help="Only print the result, with git's conflict markers.")
 @state_dir_option
 def merge(file: str, dry_run: bool, state_dir: str | None) -> int:
@@ -77,7 +83,7 @@ def merge(file: str, dry_run: bool, state_dir: str | None) -> int:
     machine. Then each copy that can't be merged is named, with the reason, and the exit code is 1. The exit code is 2 if
     FILE can't be merged at all.
     """
-    target = _find(file, state_dir)
+    target = _find_mounted_file(file, state_dir)
     if shutil.which("git") is None:
         raise UsageError("merging needs git: install the package git")
     copies = _find_copies(target)
@@ -86,7 +92,7 @@ def merge(file: str, dry_run: bool, state_dir: str | None) -> int:
         return 0
     if not dry_run:
         _check_writable(target, copies)
-    before, ours = _read(target)
+    before, ours = _read_consistent(target)
     if len(ours) > _LARGEST:
         raise FsError(errno.EFBIG, f"{file} is larger than {format_size(_LARGEST)}: nothing is merged")
     merged, versions, reasons = _merge_copies(target, ours, copies, marks=dry_run)
@@ -99,7 +105,7 @@ def merge(file: str, dry_run: bool, state_dir: str | None) -> int:
     return 1 if reasons else 0
 
 
-def _find(file: str, state_dir: str | None) -> _MountedFile:
+def _find_mounted_file(file: str, state_dir: str | None) -> _MountedFile:
     """Find a file in its mount. Raises UsageError if `file` is not a regular file in a mount."""
     found, inside = find_mount_of(file, state_dir)
     if os.path.isdir(file):
@@ -130,7 +136,7 @@ def _list_directory(directory: Path) -> list[str]:
     try:
         return os.listdir(directory)
     except OSError as error:
-        raise write_error(directory, error) from None
+        raise make_write_error(directory, error) from None
 
 
 def _check_writable(target: _MountedFile, copies: list[_MountedFile]) -> None:
@@ -139,17 +145,17 @@ def _check_writable(target: _MountedFile, copies: list[_MountedFile]) -> None:
         raise UsageError(f"{target.file} is mounted read-only: mount the job without --read-only")
     for each in (target, *copies):
         if each.is_read_only():
-            raise read_only_error(each.file)
+            raise make_read_only_error(each.file)
 
 
-def _read(target: _MountedFile) -> tuple[os.stat_result, bytes]:
+def _read_consistent(target: _MountedFile) -> tuple[os.stat_result, bytes]:
     """Return the attributes and the bytes of a file, both of the same version. Raises UsageError, FsError."""
     try:
         with target.file.open("rb") as file:
             data = file.read(_LARGEST + 1)
             return os.fstat(file.fileno()), data
     except OSError as error:
-        raise write_error(target.file, error) from None
+        raise make_write_error(target.file, error) from None
 
 
 def _merge_copies(
@@ -163,10 +169,10 @@ def _merge_copies(
     for copy in copies:
         try:
             version, theirs = _read_server_version(copy)
-            base = read_copy(copy.state_dir / BASES, copy.relative_path)
+            base = read_copy(copy.slot_path / BASES, copy.relative_path)
             if base is None:
                 raise CannotMergeError("the version that both started from is not on this machine")
-            result = merge_three_way(copy.state_dir, (str(target.file), ours), base, (str(copy.file), theirs))
+            result = merge_three_way(copy.slot_path, (str(target.file), ours), base, (str(copy.file), theirs))
         except CannotMergeError as error:
             reasons.append(f"{copy.file} is not merged: {error}")
             continue
@@ -186,8 +192,8 @@ def _read_server_version(copy: _MountedFile) -> tuple[Version, bytes]:
         try:
             sync_file(copy.file)  # sends what was written to the copy on this machine
         except OSError as error:
-            raise write_error(copy.file, error) from None
-        before, (_, data), after = copy.ask("info"), _read(copy), copy.ask("info")
+            raise make_write_error(copy.file, error) from None
+        before, (_, data), after = copy.call_mount("info"), _read_consistent(copy), copy.call_mount("info")
         if before == after and (len(data) == after["size"] or len(data) > _LARGEST):
             return Version(after.get("id", ""), after.get("updated_at", ""), after["size"]), data
     raise CannotMergeError("it keeps changing")
@@ -267,5 +273,5 @@ def _delete_unchanged(versions: list[tuple[_MountedFile, Version, bytes]]) -> It
     """Delete the copies that were merged, and yield those that have changed since they were read."""
     for copy, version, data in versions:
         digest = hashlib.sha256(data).hexdigest()
-        if not copy.ask("unlink_version", version=version, sha256=digest)["done"]:
+        if not copy.call_mount("unlink_version", version=version, sha256=digest)["done"]:
             yield copy

@@ -17,7 +17,7 @@ import click
 
 from jobfs import process
 from jobfs.cli import logs, preflight
-from jobfs.cli.options import directories, reject_empty, setting_options
+from jobfs.cli.options import complete_directories, reject_empty, setting_options
 from jobfs.cli.screen import print_escaped
 from jobfs.errors import JobfsError, UsageError
 from jobfs.settings import Settings, load_settings
@@ -44,7 +44,7 @@ _EPILOG = (
 
 @click.command("mount", epilog=_EPILOG)
 @click.argument("job")
-@click.argument("directory", callback=reject_empty, metavar="DIR", shell_complete=directories)
+@click.argument("directory", callback=reject_empty, metavar="DIR", shell_complete=complete_directories)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @setting_options(*MAIN)
 def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, ...], **flags: Any) -> int:
@@ -78,7 +78,7 @@ def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
     key = preflight.find_key(settings)
     logs.set_up_logging(settings.log_level, key, settings.log_format)
     logs.log_thread_crashes()
-    expected = preflight.probe_server(settings, job, key, _load_parts)
+    expected = preflight.check_server_and_count_items(settings, job, key, _import_parts)
     from jobfs import mount as mounting
     from jobfs.cli import graph
     from jobfs.vfs.core import raise_descriptor_limit
@@ -89,7 +89,9 @@ def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
     gc.set_threshold(*_CYCLES)
     process.limit_arenas()
     raise_descriptor_limit()
-    place = slot.acquire(settings.state_dir, job, directory, settings.base_url, settings.api_key_file)
+    place = slot.acquire_state_directory(
+        settings.state_dir, job, directory, settings.base_url, settings.api_key_file
+    )
     try:
         return mounting.run_mount(
             settings,
@@ -157,7 +159,7 @@ def _wait_for_child(read_end: int, child: int) -> int:
     return code
 
 
-def _load_parts() -> None:
+def _import_parts() -> None:
     """Import the modules that start threads or need libfuse; the modules imported at the top do neither."""
     from jobfs import mount
     from jobfs.cli import graph

@@ -18,8 +18,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 HELP_ALL = "jobfs.help_all"
 
 #: Completion of any directory, and of any file, which the shell does itself.
-directories = click.Path(file_okay=False).shell_complete
-files = click.Path().shell_complete
+complete_directories = click.Path(file_okay=False).shell_complete
+complete_files = click.Path().shell_complete
 
 
 def complete_mounted(
@@ -36,7 +36,7 @@ def complete_mounted(
         for point, kind in points.items()
         if kind == "fuse.jobfs" and point.startswith(begun) and shlex.quote(point) == point
     ]
-    return offered or files(context, parameter, begun)
+    return offered or complete_files(context, parameter, begun)
 
 
 def reject_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -54,7 +54,7 @@ class Rare(click.Option):
         return super().get_help_record(ctx) if ctx.meta.get(HELP_ALL) else None
 
 
-def help_all(command: F) -> F:
+def help_all_option(command: F) -> F:
     """Add `--help-all`, for a command with options that are `Rare`."""
     return click.option(
         "--help-all", is_flag=True, expose_value=False, is_eager=True, callback=_print_full_help, help="Show every option.",
@@ -71,13 +71,13 @@ def _print_full_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> No
 def setting_options(*main: str) -> Callable[[F], F]:
     """Add every setting as an option, and `-o`. A setting that was not given reaches the command as None.
 
-    `main`: the names of the settings that `--help` shows; `mount_options` stands for `-o`.
+    `main`: the names of the settings that `--help` shows; `libfuse_options` stands for `-o`.
     """
 
     def add(command: F) -> F:
-        command = help_all(command)
+        command = help_all_option(command)
         for name in reversed(OPTIONS):
-            command = _option(name, rare=name not in main)(command)
+            command = _make_option(name, rare=name not in main)(command)
         return click.option(
             "-o", "mount_options", multiple=True, metavar="NAME[=VALUE],…",
             cls=click.Option if "mount_options" in main else Rare,
@@ -89,15 +89,15 @@ def setting_options(*main: str) -> Callable[[F], F]:
 
 def state_dir_option(command: F) -> F:
     """Add `--state-dir`, for commands that look for a running mount."""
-    return _option("state_dir", rare=False)(command)
+    return _make_option("state_dir", rare=False)(command)
 
 
-def _option(name: str, *, rare: bool) -> Callable[[F], F]:
+def _make_option(name: str, *, rare: bool) -> Callable[[F], F]:
     field = OPTIONS[name]
     words: dict[str, Any] = {"is_flag": True}
     if not is_switch(name):
         choices = get_args(field.annotation) if field.title in ("LEVEL", "HOW") else ()
-        completing = {"DIR": directories, "FILE": files}.get(field.title or "")
+        completing = {"DIR": complete_directories, "FILE": complete_files}.get(field.title or "")
         words = {
             "metavar": field.title,
             "multiple": field.default == (),

@@ -39,7 +39,7 @@ def replace_file(file: Path, data: bytes, before_rename: Callable[[], object] = 
             undo.pop_all()
         sync_file(file)
     except OSError as error:
-        raise write_error(file, error) from None
+        raise make_write_error(file, error) from None
 
 
 def print_unless_same_file(file: str, data: bytes) -> None:
@@ -69,16 +69,16 @@ def sync_file(file: Path) -> None:
         os.close(handle)
 
 
-def write_error(file: Path, error: OSError) -> UsageError | FsError:
+def make_write_error(file: Path, error: OSError) -> UsageError | FsError:
     """Return the error for a command that could not write a file."""
     if error.errno == errno.EROFS:
         return UsageError(f"{file} is mounted read-only: mount the job without --read-only")
     if error.errno in (errno.EPERM, errno.EACCES):
-        return read_only_error(file)
+        return make_read_only_error(file)
     return FsError(error.errno or errno.EIO, f"{file}: {error.strerror}")
 
 
-def read_only_error(file: Path) -> UsageError:
+def make_read_only_error(file: Path) -> UsageError:
     """Return the error for a command that must change a readOnly file."""
     return UsageError(f"{file} is readOnly in the job: run chmod u+w {quote_for_shell(file)} first")
 

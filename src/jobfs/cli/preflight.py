@@ -18,7 +18,7 @@ from jobfs.api.deadline import limit_time
 from jobfs.cli.running import describe_dead
 from jobfs.cli.screen import format_size, print_escaped
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
-from jobfs.mountpoint import is_dead, mount_at, run_bounded, unmount
+from jobfs.mountpoint import find_mount_at, is_dead, run_bounded, unmount
 from jobfs.names import quote_for_shell
 from jobfs.private import open_own_directory
 from jobfs.settings import Settings, shell_command
@@ -48,8 +48,8 @@ def check_machine(settings: Settings, job: str, directory: str, say: Callable[[s
     """
     check_job_id(job)
     normalize_base_url(settings.base_url)
-    place = check_mount_point(directory, say)
-    for path, what, option in _writable_places(settings):
+    place = prepare_mount_point(directory, say)
+    for path, what, option in _directories_to_write(settings):
         if f"{os.path.realpath(path)}/".startswith(f"{place}/"):
             raise UsageError(
                 f"the {what} directory {path} is inside the mount point: give another with {option}"
@@ -61,21 +61,21 @@ def check_machine(settings: Settings, job: str, directory: str, say: Callable[[s
 
 def list_checks(settings: Settings) -> dict[str, Callable[[], str]]:
     """Return the checks of this machine by their subjects. Each check returns a text on what is well, or raises UsageError."""
-    return {"/dev/fuse": check_device, "libfuse 2": check_library, "fusermount": check_helper} | {
-        f"{what} directory": partial(check_writable, path, what, option)
-        for path, what, option in _writable_places(settings)
+    return {"/dev/fuse": check_device, "libfuse 2": load_libfuse, "fusermount": check_may_mount} | {
+        f"{what} directory": partial(ensure_writable_directory, path, what, option)
+        for path, what, option in _directories_to_write(settings)
     }
 
 
-def _writable_places(settings: Settings) -> tuple[tuple[Path, str, str], ...]:
+def _directories_to_write(settings: Settings) -> tuple[tuple[Path, str, str], ...]:
     """Return the directories that a mount writes in, each with its purpose and the option that moves it."""
     return (settings.cache_dir, "cache", "--cache-dir"), (settings.state_dir, "state", "--state-dir")
 
 
-def check_mount_point(directory: str, say: Callable[[str], object]) -> str:
+def prepare_mount_point(directory: str, say: Callable[[str], object]) -> str:
     """Return the real path of an empty directory where no job is mounted; else raise UsageError. Unmounts a dead mount there."""
     path = os.path.realpath(directory)
-    there = mount_at(path)
+    there = find_mount_at(path)
     if there is not None and is_dead(path):
         unmount(path, lazy=True)
         say(f"{describe_dead(path)}: its dead mount was removed")
@@ -91,7 +91,7 @@ def check_mount_point(directory: str, say: Callable[[str], object]) -> str:
     return path
 
 
-def probe_server(
+def check_server_and_count_items(
     settings: Settings, job: str, key: KeySource, concurrently: Callable[[], object] = lambda: None
 ) -> int:
     """Return the approximate number of items of the job. Raises UsageError within a few seconds if there is no usable answer.
@@ -102,7 +102,7 @@ def probe_server(
     from jobfs.api.client import Client
 
     try:
-        return run_bounded(lambda: _probe(Client, settings, job, key), _PROBE_LIMIT, concurrently)
+        return run_bounded(lambda: _fetch_item_count(Client, settings, job, key), _PROBE_LIMIT, concurrently)
     except UnauthorizedError:
         raise UsageError(
             f"{settings.base_url} refuses the API key: check PERSTACK_API_KEY or --api-key-file"
@@ -118,7 +118,7 @@ def probe_server(
         raise UsageError(f"can't use {settings.base_url}: {why}; check the URL and the network") from None
 
 
-def _probe(connect: type[Client], settings: Settings, job: str, key: KeySource) -> int:
+def _fetch_item_count(connect: type[Client], settings: Settings, job: str, key: KeySource) -> int:
     timeout = min(settings.timeout, _PROBE)
     with limit_time(), connect(settings.base_url, job, key, timeout=timeout, max_connections=1) as client:
         try:
@@ -128,17 +128,17 @@ def _probe(connect: type[Client], settings: Settings, job: str, key: KeySource) 
             return client.list_page(1, 0).total
 
 
-def check_writable(path: Path, what: str, option: str) -> str:
+def ensure_writable_directory(path: Path, purpose: str, option: str) -> str:
     """Make the directory if it is missing, and a file in it: nothing less proves that it is writable.
 
     First check that the directory is only this user's: another writer could choose what is read from it. Raises UsageError.
     """
     try:
-        with open_own_directory(path, what, option), tempfile.TemporaryFile(dir=path):
+        with open_own_directory(path, purpose, option), tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise UsageError(
-            f"can't write to the {what} directory {path}: {error.strerror}; give another with {option}"
+            f"can't write to the {purpose} directory {path}: {error.strerror}; give another with {option}"
         ) from None
     return f"{path}, {format_size(shutil.disk_usage(path).free)} free"
 
@@ -153,7 +153,7 @@ def check_device() -> str:
     return "can be opened"
 
 
-def check_library() -> str:
+def load_libfuse() -> str:
     """Load libfuse, and give fusepy its path: fusepy would start other programs to find it. Raises UsageError."""
     library = os.environ.get("FUSE_LIBRARY_PATH", _LIBRARY)
     try:
@@ -167,7 +167,7 @@ def check_library() -> str:
     return library
 
 
-def check_helper() -> str:
+def check_may_mount() -> str:
     """Check that this process may mount: as root by itself, otherwise with fusermount. Raises UsageError."""
     root = os.geteuid() == 0
     if not root and shutil.which("fusermount") is None:

@@ -14,8 +14,8 @@ import click
 from jobfs.api.access import KeySource, check_job_id, normalize_base_url
 from jobfs.api.deadline import limit_time
 from jobfs.cli import logs, preflight
-from jobfs.cli.options import Rare, directories, reject_empty, setting_options
-from jobfs.cli.running import describe_left, directory_of
+from jobfs.cli.options import Rare, complete_directories, reject_empty, setting_options
+from jobfs.cli.running import describe_leftovers, mount_point_of
 from jobfs.cli.salvage import save_unsent
 from jobfs.cli.screen import confirm, format_size, print_escaped, show_progress
 from jobfs.document import describe_kept
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     help="Give visible names to unfinished saves of a mount whose state directory is lost; MOUNT: its 12 digits in the status.",
 )  # fmt: skip
 @click.option(
-    "--save", "to", metavar="TO", callback=reject_empty, shell_complete=directories,
+    "--save", "to", metavar="TO", callback=reject_empty, shell_complete=complete_directories,
     help="Copy unsent files to the directory TO instead, without the server and without a key.",
 )  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -69,46 +69,48 @@ def recover(
         )
     key = preflight.find_key(settings)
     logs.set_up_logging(settings.log_level, key, settings.log_format)
-    preflight.probe_server(settings, job, key)
+    preflight.check_server_and_count_items(settings, job, key)
     if mount is not None:
-        return _expose(settings, job, key, mount, yes)
-    return _finish_all(settings, job, key)
+        return _expose_hidden_items(settings, job, key, mount, yes)
+    return _finish_ended_mounts(settings, job, key)
 
 
-def _finish_all(settings: Settings, job: str, key: KeySource) -> int:
+def _finish_ended_mounts(settings: Settings, job: str, key: KeySource) -> int:
     """Finish the work that each ended mount of the job has left; return the exit code."""
-    running, ended = _name_running(settings, job), slot.find_others(settings.state_dir, job, "")
+    running, ended = _report_running(settings, job), slot.find_ended_of_job(settings.state_dir, job, "")
     if not ended and not running:
         print_escaped(f"nothing to send: {settings.state_dir} has nothing of job {job}")
-    outcomes = [_try_to_finish(settings, job, key, found) for found in ended]
+    outcomes = [_finish_or_report(settings, job, key, found) for found in ended]
     left = [*chain.from_iterable(filter(None, outcomes))]
     if left:
         print_escaped(f"jobfs: {describe_kept(left)}", err=True)
     return 1 if running or left or None in outcomes else 0
 
 
-def _name_running(settings: Settings, job: str) -> bool:
+def _report_running(settings: Settings, job: str) -> bool:
     """Name the running mounts of the job on stderr; return whether there are any."""
     running = [found for found in slot.find_running(settings.state_dir) if found.path.parent.name == job]
     for found in running:
-        directory = directory_of(found) or "?"
+        directory = mount_point_of(found) or "?"
         print_escaped(f"jobfs: the mount at {directory} is running, and sends its own files", err=True)
     return bool(running)
 
 
-def _try_to_finish(
+def _finish_or_report(
     settings: Settings, job: str, key: KeySource, found: slot.FoundDirectory
 ) -> list[Any] | None:
-    """Finish one slot as `_finish` does. If that fails, print the error and return None, so that other slots are not affected."""
+    """Finish one slot as `_finish_slot` does. If that fails, print the error and return None, so that other slots are not
+    affected.
+    """
     try:
-        return _finish(settings, job, key, slot.reopen(found, settings.base_url))
+        return _finish_slot(settings, job, key, slot.reopen_state_directory(found, settings.base_url))
     except JobfsError as error:
         print_escaped(f"jobfs: {error}", err=True)
         return None
 
 
 @limit_time()
-def _finish(settings: Settings, job: str, key: KeySource, place: slot.StateDirectory) -> list[Any]:
+def _finish_slot(settings: Settings, job: str, key: KeySource, place: slot.StateDirectory) -> list[Any]:
     """Do for one slot what its next mount would do; return what is still left."""
     place.write_record()
     where = place.record.directory
@@ -131,7 +133,7 @@ def _finish(settings: Settings, job: str, key: KeySource, place: slot.StateDirec
 
 
 @limit_time()
-def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool) -> int:
+def _expose_hidden_items(settings: Settings, job: str, key: KeySource, mount: str, yes: bool) -> int:
     if not is_mount_id(mount):
         raise UsageError(
             f"{mount} is not a mount id: give the 12 digits (0-9, a-f) that `jobfs status` shows"
@@ -143,7 +145,7 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
         )
     with tempfile.TemporaryDirectory(prefix="jobfs-recover-") as directory:
         # In a state directory of its own, which keeps it from taking over what other mounts have left on this machine.
-        place = slot.acquire(Path(directory), job, "(recover)", settings.base_url)
+        place = slot.acquire_state_directory(Path(directory), job, "(recover)", settings.base_url)
         with _run_without_mount(settings, job, key, place) as mounted:
             mounted.vfs.refresh()
             found = mounted.vfs.hidden_items_of(mount)
@@ -174,11 +176,11 @@ def _run_without_mount(
         yield mounted
     except KeyboardInterrupt:
         # After an interrupt, do not wait for requests in flight: the next run checks their outcome.
-        mounted.break_off()
+        mounted.abort_requests()
         raise
     finally:
         mounted.vfs.stop()
-        clean = not describe_left(slot.inspect_directory(place.path))
+        clean = not describe_leftovers(slot.inspect_directory(place.path))
         if clean:
             mounted.vfs.empty_trash()
         mounted.close()

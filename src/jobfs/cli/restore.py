@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from jobfs import control
-from jobfs.cli.options import files, reject_empty, state_dir_option
+from jobfs.cli.options import complete_files, reject_empty, state_dir_option
 from jobfs.cli.output import print_unless_same_file, replace_file
-from jobfs.cli.running import directory_of, find_ended_at, find_mount_of, is_attached
+from jobfs.cli.running import find_ended_at, find_mount_of, is_still_mounted, mount_point_of
 from jobfs.errors import UsageError
 from jobfs.names import is_at_or_below
 from jobfs.state import directory as slot
@@ -20,7 +20,7 @@ from jobfs.state.copies import SAVES, SAVES_LIFETIME, CopyStore, read_copy
 
 
 @click.command("restore")
-@click.argument("file", callback=reject_empty, metavar="FILE", shell_complete=files)
+@click.argument("file", callback=reject_empty, metavar="FILE", shell_complete=complete_files)
 @click.option("--in-place", is_flag=True, help="Put the save back into FILE.")
 @click.option("--forget", is_flag=True, help="Delete the kept save of FILE, and print nothing.")
 @state_dir_option
@@ -36,17 +36,17 @@ def restore(file: str, in_place: bool, forget: bool, state_dir: str | None) -> i
         raise UsageError("--in-place and --forget exclude each other")
     if os.path.isdir(file):
         raise UsageError(f"{file} is a directory: give a file")
-    places, runs = _find_places(file, state_dir)
+    places, runs = _find_mounts_with_saves(file, state_dir)
     if forget:
-        if not sum(_forget(*place, runs=runs) for place in places):
-            raise _gone_error(file)
+        if not sum(_forget_save(*place, runs=runs) for place in places):
+            raise _no_save_error(file)
         return 0
     data = _read_save(file, places)
     if not in_place:
         print_unless_same_file(file, data)
     elif runs:
         found, inside = places[0]
-        replace_file(_path_in_mount(file, found), data, lambda: _note_put_back(found, inside))
+        replace_file(_path_in_mount(file, found), data, lambda: _announce_restore(found, inside))
     else:
         raise UsageError(
             f"no job is mounted at {file}: mount the job, or leave out --in-place to print the save"
@@ -54,7 +54,9 @@ def restore(file: str, in_place: bool, forget: bool, state_dir: str | None) -> i
     return 0
 
 
-def _find_places(file: str, state_dir: str | None) -> tuple[list[tuple[slot.FoundDirectory, str]], bool]:
+def _find_mounts_with_saves(
+    file: str, state_dir: str | None
+) -> tuple[list[tuple[slot.FoundDirectory, str]], bool]:
     """Return the mounts that may keep a save of a file, each with its path inside, and whether they run. Raises UsageError."""
     try:
         return [find_mount_of(file, state_dir)], True
@@ -64,7 +66,7 @@ def _find_places(file: str, state_dir: str | None) -> tuple[list[tuple[slot.Foun
         raise
 
 
-def _gone_error(file: str) -> UsageError:
+def _no_save_error(file: str) -> UsageError:
     return UsageError(f"no save of {file} is kept on this machine")
 
 
@@ -74,7 +76,7 @@ def _read_save(file: str, places: list[tuple[slot.FoundDirectory, str]]) -> byte
         data = read_copy(found.path / SAVES, inside, lifetime=SAVES_LIFETIME)
         if data is not None:
             return data
-    raise _gone_error(file)
+    raise _no_save_error(file)
 
 
 def _path_in_mount(file: str, found: slot.FoundDirectory) -> Path:
@@ -82,21 +84,21 @@ def _path_in_mount(file: str, found: slot.FoundDirectory) -> Path:
 
     A link from outside the mount is resolved, so that the file is replaced and not the link.
     """
-    if not is_attached(found):
-        raise UsageError(f"{directory_of(found)} is unmounted: mount the job there again")
+    if not is_still_mounted(found):
+        raise UsageError(f"{mount_point_of(found)} is unmounted: mount the job there again")
     path = os.path.abspath(file)
-    return Path(path if is_at_or_below(path, directory_of(found)) else os.path.realpath(file))
+    return Path(path if is_at_or_below(path, mount_point_of(found)) else os.path.realpath(file))
 
 
-def _note_put_back(found: slot.FoundDirectory, inside: str) -> None:
+def _announce_restore(found: slot.FoundDirectory, inside: str) -> None:
     control.call_mount(found.path, "put_back", {"path": inside, "pid": os.getpid()})
 
 
-def _forget(found: slot.FoundDirectory, inside: str, *, runs: bool) -> bool:
+def _forget_save(found: slot.FoundDirectory, inside: str, *, runs: bool) -> bool:
     """Remove the save that a mount keeps of a file; return whether it kept one. Raises UsageError, NoMountError."""
     if runs:
         return bool(control.call_mount(found.path, "forget", {"path": inside})["known"])
-    place = slot.reopen(found, "")
+    place = slot.reopen_state_directory(found, "")
     try:
         with closing(CopyStore(found.path / SAVES, most=sys.maxsize)) as saves:
             return saves.drop(inside)

@@ -13,7 +13,7 @@ from jobfs import control
 from jobfs.cli.screen import print_escaped
 from jobfs.document import describe_kept
 from jobfs.errors import UsageError
-from jobfs.mountpoint import STAT_LIMIT, MountInfo, is_dead, mount_at, run_bounded
+from jobfs.mountpoint import STAT_LIMIT, MountInfo, find_mount_at, is_dead, run_bounded
 from jobfs.names import CONTROL_DIR, is_at_or_below, quote_for_shell
 from jobfs.private import user_name
 from jobfs.settings import load_settings, shell_command
@@ -24,7 +24,7 @@ from jobfs.state.backlog import read_backlog
 def running_mounts(state_dir: str | None) -> list[slot.FoundDirectory]:
     """Return every running mount of the state directory, sorted by mount point."""
     found = slot.find_running(load_settings({"state_dir": state_dir}).state_dir)
-    return sorted((entry for entry in found if entry.record is not None), key=directory_of)
+    return sorted((entry for entry in found if entry.record is not None), key=mount_point_of)
 
 
 def find_mount_of(path: str, state_dir: str | None) -> tuple[slot.FoundDirectory, str]:
@@ -40,11 +40,12 @@ def _find_by_record(path: str, state_dir: str | None) -> tuple[slot.FoundDirecto
     """Find the running mount of `path` by the records in the state directory, without touching the mount; None if none fits."""
     # Of several mounts at one directory some may be detached: the one of the job that is mounted there now comes first.
     candidates = sorted(
-        running_mounts(state_dir), key=lambda found: (-len(directory_of(found)), not is_attached(found))
+        running_mounts(state_dir),
+        key=lambda found: (-len(mount_point_of(found)), not is_still_mounted(found)),
     )
     for name in _possible_paths(path):
         for found in candidates:
-            directory = directory_of(found)
+            directory = mount_point_of(found)
             if name == directory or name.startswith(directory + "/"):
                 return found, name[len(directory) + 1 :]
     return None
@@ -57,7 +58,7 @@ def _find_by_mount_table(path: str, state_dir: str | None) -> tuple[slot.FoundDi
     """
     for spelt in map(Path, _possible_paths(path)):
         for above in (spelt, *spelt.parents):
-            there = mount_at(str(above))
+            there = find_mount_at(str(above))
             if there is not None and there.kind == "fuse.jobfs":
                 return _find_by_status(there, state_dir), "/".join(spelt.relative_to(above).parts)
     return None
@@ -69,11 +70,11 @@ def _possible_paths(path: str) -> Iterator[str]:
     yield os.path.realpath(path)
 
 
-def _find_by_status(there: MountInfo, state_dir: str | None) -> slot.FoundDirectory:
+def _find_by_status(mount: MountInfo, state_dir: str | None) -> slot.FoundDirectory:
     """Return the slot of a mount with another state directory, read from its own status. Raises UsageError, with the remedy."""
-    point = there.point
-    if there.user is not None and there.user != os.geteuid():
-        name = user_name(there.user)
+    point = mount.point
+    if mount.user is not None and mount.user != os.geteuid():
+        name = user_name(mount.user)
         raise UsageError(f"{point} was mounted by {name}: run this command as {name}")
     with contextlib.suppress(OSError, ValueError, KeyError):
         status = json.loads(run_bounded(Path(point, CONTROL_DIR, "status.json").read_bytes, STAT_LIMIT))
@@ -82,16 +83,16 @@ def _find_by_status(there: MountInfo, state_dir: str | None) -> slot.FoundDirect
             return found
     if is_dead(point):
         known = [each for each in find_ended(state_dir) if each.dead and each.directory == point]
-        raise UsageError(known[0].description if known else _remedy(point))
+        raise UsageError(known[0].description if known else _dead_mount_remedy(point))
     raise UsageError(
         f"can't find the process that serves {point}: give the --state-dir of that mount, "
         f"or unmount it with fusermount -u {quote_for_shell(point)}; the process then sends unsent files"
     )
 
 
-def is_attached(found: slot.FoundDirectory) -> bool:
+def is_still_mounted(found: slot.FoundDirectory) -> bool:
     """Return whether the slot's job is the one that is mounted at the slot's directory now."""
-    there = mount_at(directory_of(found))
+    there = find_mount_at(mount_point_of(found))
     return there is not None and there.kind == "fuse.jobfs" and there.source in ("", found.path.parent.name)
 
 
@@ -100,7 +101,7 @@ def find_ended_at(path: str, state_dir: str | None) -> list[tuple[slot.FoundDire
     found = [
         (each, spelt[len(directory) + 1 :])
         for each in _ended_slots(state_dir)
-        if (directory := directory_of(each))
+        if (directory := mount_point_of(each))
         for spelt in dict.fromkeys(_possible_paths(path))
         if is_at_or_below(spelt, directory)
     ]
@@ -117,40 +118,40 @@ def find_mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.F
     return [(entry, "") for entry in found]
 
 
-def ask_or_report(found: slot.FoundDirectory, name: str, args: dict[str, Any], **how: Any) -> Any:
+def call_or_report(found: slot.FoundDirectory, name: str, args: dict[str, Any], **how: Any) -> Any:
     """Return a mount's reply. If there is none, print why and return None: others can still be asked. Raises FsError."""
     try:
         return control.call_mount(found.path, name, args, **how)
     except control.NoMountError as error:
-        print_escaped(f"jobfs: {directory_of(found)}: {error}", err=True)
+        print_escaped(f"jobfs: {mount_point_of(found)}: {error}", err=True)
         return None
 
 
-def directory_of(found: slot.FoundDirectory) -> str:
+def mount_point_of(found: slot.FoundDirectory) -> str:
     """Return the mount point of a slot; "" if unknown."""
     return found.record.directory if found.record else ""
 
 
 class EndedMount(NamedTuple):
-    """A slot whose process is gone. `dead`: its mount still exists. `left`: what it has left, in words; "" if nothing."""
+    """A slot whose process is gone. `dead`: its mount still exists. `leftovers`: what it has left, in words; "" if nothing."""
 
     found: slot.FoundDirectory
     dead: bool
-    left: str
+    leftovers: str
 
     @property
     def directory(self) -> str:
         """Return its mount point."""
-        return directory_of(self.found)
+        return mount_point_of(self.found)
 
     @property
     def description(self) -> str:
         """Return a sentence on what is left, with the remedy."""
         if self.dead:
-            remedy = _remedy(self.directory, self.found.path.parents[1])
-            return remedy + (f"; it has left {self.left}" if self.left else "")
+            remedy = _dead_mount_remedy(self.directory, self.found.path.parents[1])
+            return remedy + (f"; it has left {self.leftovers}" if self.leftovers else "")
         where = self.directory or self.found.path
-        return f"the mount that ended at {where} has left {self.left}: mount the job again, or run {self.recovery_command}"
+        return f"the mount that ended at {where} has left {self.leftovers}: mount the job again, or run {self.recovery_command}"
 
     @property
     def recovery_command(self) -> str:
@@ -170,9 +171,9 @@ def find_ended(state_dir: str | None) -> list[EndedMount]:
     mounted = {found.path.parent for found in running_mounts(state_dir)}
     every = list[EndedMount]()
     for found in _ended_slots(state_dir):
-        dead = is_attached(found) and is_dead(directory_of(found))
+        dead = is_still_mounted(found) and is_dead(mount_point_of(found))
         done = found.path.parent in mounted or (found.record is not None and found.record.clean)
-        left = "" if done and not dead else describe_left(found)
+        left = "" if done and not dead else describe_leftovers(found)
         every += [EndedMount(found, dead, left)] if dead or left else []
     return every
 
@@ -183,7 +184,7 @@ def _ended_slots(state_dir: str | None) -> Iterator[slot.FoundDirectory]:
     with contextlib.suppress(OSError):  # there is no state directory yet
         for job in sorted(os.listdir(root)):
             with contextlib.suppress(OSError):  # a mount of that job reports what is wrong with its directory
-                yield from slot.find_others(root, job, "")
+                yield from slot.find_ended_of_job(root, job, "")
 
 
 def report_ended(state_dir: str | None) -> bool:
@@ -194,7 +195,7 @@ def report_ended(state_dir: str | None) -> bool:
     return bool(every)
 
 
-def describe_left(found: slot.FoundDirectory) -> str:
+def describe_leftovers(found: slot.FoundDirectory) -> str:
     """Return in words what an ended mount has left, as its journal says; "" if nothing."""
     try:
         return describe_kept(read_backlog(found.path).to_entries())
@@ -207,6 +208,6 @@ def describe_dead(directory: str) -> str:
     return f"the process that served {directory} is gone"
 
 
-def _remedy(directory: str, state_dir: Path | None = None) -> str:
+def _dead_mount_remedy(directory: str, state_dir: Path | None = None) -> str:
     unmounting = shell_command("umount", directory, state_dir=state_dir)
     return f"{describe_dead(directory)}: mount the job there again, or run {unmounting}"

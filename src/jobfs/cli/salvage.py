@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jobfs import names
-from jobfs.cli.running import directory_of
+from jobfs.cli.running import mount_point_of
 from jobfs.cli.screen import format_size, print_escaped
 from jobfs.errors import UsageError
 from jobfs.names import quote_for_shell
@@ -24,7 +24,7 @@ def save_unsent(state_dir: Path, job: str, to: Path) -> int:
     _check_destination(to, state_dir)
     copies, whole = UnsentCopier(to), True
     for found in slot.find_of_job(state_dir, job):
-        whole &= _save_one(found, copies)
+        whole &= _copy_from_mount(found, copies)
     if copies.count:
         print_escaped(f"{copies.count} copied to {to}")
     elif whole:
@@ -42,9 +42,9 @@ def _check_destination(to: Path, state_dir: Path) -> None:
         )
 
 
-def _save_one(found: slot.FoundDirectory, copies: UnsentCopier) -> bool:
+def _copy_from_mount(found: slot.FoundDirectory, copies: UnsentCopier) -> bool:
     """Copy the unsent files of one mount; return whether all were copied."""
-    where = directory_of(found) or str(found.path)
+    where = mount_point_of(found) or str(found.path)
     try:
         with slot.exclude_mounts(found) as ended:
             if ended:
@@ -57,7 +57,7 @@ def _save_one(found: slot.FoundDirectory, copies: UnsentCopier) -> bool:
     return False
 
 
-def _list_unsent(found: slot.FoundDirectory, where: str) -> list[UnsentEntry]:
+def _list_unsent(found: slot.FoundDirectory, mount_point: str) -> list[UnsentEntry]:
     """Return the unsent files of a mount, with their names if its journal can be read. Raises OSError."""
     try:
         return read_unsent(found.path)
@@ -65,7 +65,8 @@ def _list_unsent(found: slot.FoundDirectory, where: str) -> list[UnsentEntry]:
         numbered = list_local_bytes(found.path)
         if numbered:
             print_escaped(
-                f"jobfs: the mount at {where}: {error}: its files are copied under their numbers", err=True
+                f"jobfs: the mount at {mount_point}: {error}: its files are copied under their numbers",
+                err=True,
             )
         return numbered
 
@@ -79,9 +80,12 @@ class UnsentCopier:
         self._files: set[str] = set()
         self._directories: set[str] = set()
 
-    def copy_all(self, entries: Iterable[UnsentEntry], mount: str, where: str) -> bool:
+    def copy_all(self, entries: Iterable[UnsentEntry], mount: str, mount_point: str) -> bool:
         """Copy the unsent files of the mount with the id `mount`, and print a line for each; return whether all were copied."""
-        outcomes = [self._copy_one(unsent, *self._choose_path(unsent, mount, where)) for unsent in entries]
+        outcomes = [
+            self._copy_and_report(unsent, *self._choose_path(unsent, mount, mount_point))
+            for unsent in entries
+        ]
         return all(outcomes)
 
     def sync(self) -> bool:
@@ -93,7 +97,7 @@ class UnsentCopier:
             return False
         return True
 
-    def _choose_path(self, unsent: UnsentEntry, mount: str, where: str) -> tuple[str, str]:
+    def _choose_path(self, unsent: UnsentEntry, mount: str, mount_point: str) -> tuple[str, str]:
         """Return the path for a copy, and why it is not the path that its program used; "" if it is."""
         number = f"{mount}/{unsent.source.name}" if unsent.source else ""
         if not unsent.path:
@@ -101,7 +105,7 @@ class UnsentCopier:
         if why := names.hostile_reason(unsent.path):
             return number, f"its path {quote_for_shell(unsent.path)} {why}"
         if self._is_taken(unsent):
-            return f"{mount}/{unsent.path}", f"{quote_for_shell(unsent.path)} of the mount at {where}"
+            return f"{mount}/{unsent.path}", f"{quote_for_shell(unsent.path)} of the mount at {mount_point}"
         return unsent.path, unsent.reason
 
     def _is_taken(self, unsent: UnsentEntry) -> bool:
@@ -109,12 +113,12 @@ class UnsentCopier:
         file_in_way = not self._files.isdisjoint({unsent.path, *_directories_above(unsent.path)})
         return file_in_way or (unsent.source is not None and unsent.path in self._directories)
 
-    def _copy_one(self, unsent: UnsentEntry, path: str, reason: str) -> bool:
+    def _copy_and_report(self, unsent: UnsentEntry, path: str, reason: str) -> bool:
         """Copy one file or directory to `path`, and print a line; return whether that succeeded."""
         try:
             if not path:
                 raise OSError(0, reason)  # a directory has no number to copy it under
-            amount = self._write_one(unsent, path)
+            amount = self._write_copy(unsent, path)
         except OSError as error:
             why = f"{self._to.top / path} exists" if isinstance(error, FileExistsError) else error.strerror
             print_escaped(f"jobfs: {quote_for_shell(path or unsent.path)} is not copied: {why}", err=True)
@@ -124,7 +128,7 @@ class UnsentCopier:
         print_escaped(f"copied: {quote_for_shell(path)}{amount}{f': {reason}' if reason else ''}")
         return True
 
-    def _write_one(self, unsent: UnsentEntry, path: str) -> str:
+    def _write_copy(self, unsent: UnsentEntry, path: str) -> str:
         """Copy one file or directory; return its size in words. Raises OSError."""
         if unsent.source is None:
             self._to.make_directory(path, unsent.mode)

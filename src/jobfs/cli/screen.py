@@ -31,17 +31,17 @@ def confirm(question: str) -> bool:
     return click.confirm(escape_for_terminal(question), err=True)
 
 
-def format_count(number: int, what: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """Format a number of things: `1 file`, `1,234 files`."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 @contextlib.contextmanager
-def show_progress(what: str) -> Iterator[Callable[[SendProgress], None]]:
+def show_progress(label: str) -> Iterator[Callable[[SendProgress], None]]:
     """Show a progress bar on a terminal; yield the function that updates it."""
     try:
         if sys.stderr.isatty():
-            with _progress_bar(escape_for_terminal(what)) as update:
+            with _progress_bar(escape_for_terminal(label)) as update:
                 yield update
         else:
             yield lambda sent: None
@@ -51,7 +51,7 @@ def show_progress(what: str) -> Iterator[Callable[[SendProgress], None]]:
 
 
 @contextlib.contextmanager
-def _progress_bar(what: str) -> Iterator[Callable[[SendProgress], None]]:
+def _progress_bar(label: str) -> Iterator[Callable[[SendProgress], None]]:
     from rich import progress
     from rich.console import Console
     from rich.table import Column
@@ -62,11 +62,11 @@ def _progress_bar(what: str) -> Iterator[Callable[[SendProgress], None]]:
     amounts = progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeElapsedColumn()
     columns = described, progress.BarColumn(20), *amounts
     with progress.Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(label, total=None)
 
         def update(sent: SendProgress) -> None:
             # Directories and empty files have no bytes: the bar does not move until the server has them.
-            files = f"{sent.files} of {format_count(sent.all_files, 'file')}: {what}"
+            files = f"{sent.files} of {format_count(sent.all_files, 'file')}: {label}"
             bar.update(task, completed=sent.bytes, total=sent.all_bytes or None, description=files)
 
         yield update

@@ -14,7 +14,7 @@ import click
 
 from jobfs import document
 from jobfs.cli.options import complete_mounted, reject_empty, state_dir_option
-from jobfs.cli.running import ask_or_report, find_mounts_of, report_ended
+from jobfs.cli.running import call_or_report, find_mounts_of, report_ended
 from jobfs.cli.screen import escape_for_terminal, format_count, format_size
 from jobfs.document import JobStatus, Status, Unsent
 from jobfs.errors import UsageError
@@ -58,7 +58,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
     Exits with 0 if all is well, with 1 if there is a problem, with 2 if no job is mounted or a mount does not answer. With
     --watch, the last status counts, and the command ends when the mount does.
     """
-    watched = functools.partial(_look, directory, state_dir, as_json=as_json, watch=watch)
+    watched = functools.partial(_show_once, directory, state_dir, as_json=as_json, watch=watch)
     if watch:
         return _repeat(watched)
     code = watched()
@@ -66,25 +66,25 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
     return NEEDS_A_PERSON if ended and code == WELL else code
 
 
-def _look(directory: str | None, state_dir: str | None, *, as_json: bool, watch: bool) -> int:
+def _show_once(directory: str | None, state_dir: str | None, *, as_json: bool, watch: bool) -> int:
     """Show the mounts once; return the exit code. Raises UsageError if none answers."""
     reports: list[Status] = []
     try:
         every = find_mounts_of(directory, state_dir)
-        answers = [ask_or_report(found, "status", {}, timeout=_PATIENCE) for found, _ in every]
+        answers = [call_or_report(found, "status", {}, timeout=_PATIENCE) for found, _ in every]
         reports += filter(None, answers)
-        _check(reports)
+        _check_answers(reports)
     except UsageError:
         if as_json:
-            _show(reports, as_json=as_json, watch=watch)
+            _print_statuses(reports, as_json=as_json, watch=watch)
         raise
-    _show(reports, as_json=as_json, watch=watch)
+    _print_statuses(reports, as_json=as_json, watch=watch)
     if len(reports) < len(every):
         return NO_ANSWER
     return NEEDS_A_PERSON if any(report["problems"] for report in reports) else WELL
 
 
-def _check(reports: Sequence[Status]) -> None:
+def _check_answers(reports: Sequence[Status]) -> None:
     """Raise UsageError if no mount has answered, or one of another version of jobfs has."""
     if not reports:
         raise UsageError("no mount answers")
@@ -93,7 +93,7 @@ def _check(reports: Sequence[Status]) -> None:
         raise UsageError(f"the mount at {where} is of another version of jobfs: {remedy}")
 
 
-def _show(reports: Sequence[Status], *, as_json: bool, watch: bool) -> None:
+def _print_statuses(reports: Sequence[Status], *, as_json: bool, watch: bool) -> None:
     """Print the mounts' statuses, as JSON or for a person."""
     if watch:
         click.clear()  # has no effect unless stdout is a terminal
@@ -105,12 +105,12 @@ def _show(reports: Sequence[Status], *, as_json: bool, watch: bool) -> None:
         click.echo("\n".join(lines[:most]))
 
 
-def _repeat(look: Callable[[], int]) -> int:
-    """Call `look` until Ctrl-C; return its last exit code."""
+def _repeat(show_once: Callable[[], int]) -> int:
+    """Call `show_once` until Ctrl-C; return its last exit code."""
     code: int | None = None
     try:
         while True:
-            code = look()
+            code = show_once()
             time.sleep(_EVERY)
     except KeyboardInterrupt:
         if code is None:

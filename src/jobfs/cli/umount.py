@@ -13,17 +13,17 @@ from jobfs import control
 from jobfs.cli.options import complete_mounted, reject_empty, state_dir_option
 from jobfs.cli.running import (
     describe_dead,
-    describe_left,
-    directory_of,
+    describe_leftovers,
     find_ended,
     find_mount_of,
+    mount_point_of,
     running_mounts,
 )
 from jobfs.cli.screen import confirm, print_escaped, print_sentence, show_progress
 from jobfs.control import NoMountError
 from jobfs.document import describe_kept, describe_paths
 from jobfs.errors import JobfsError, UsageError
-from jobfs.mountpoint import MountInfo, is_dead, mount_at, unmount
+from jobfs.mountpoint import MountInfo, find_mount_at, is_dead, unmount
 from jobfs.settings import shell_command
 from jobfs.state.directory import FoundDirectory, is_in_use
 
@@ -85,17 +85,17 @@ def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str 
     if not found:
         print_escaped("jobfs: no job is mounted", err=True)
     for one in found:
-        print_escaped(f"to be unmounted: {one.path.parent.name} at {directory_of(one)}")
+        print_escaped(f"to be unmounted: {one.path.parent.name} at {mount_point_of(one)}")
     asks = len(found) > 1 and sys.stdin.isatty() and not yes
     if asks and not confirm(f"Unmount these {len(found)}?"):
         print_escaped("nothing was unmounted")
         return 1
     worst = 0
-    for directory in map(directory_of, found):
+    for directory in map(mount_point_of, found):
         try:
             worst = max(worst, _unmount(directory, lazy, timeout, state_dir))
         except JobfsError as error:
-            worst = _report_left(str(error))
+            worst = _report_leftovers(str(error))
     return worst
 
 
@@ -103,7 +103,7 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     try:
         found, inside = find_mount_of(directory, state_dir)
     except UsageError:
-        there = mount_at(os.path.realpath(directory))
+        there = find_mount_at(os.path.realpath(directory))
         if there is None or there.kind != "fuse.jobfs" or not is_dead(there.point):
             raise
         return _unmount_dead(there, state_dir)
@@ -111,7 +111,7 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
         raise UsageError(f"{directory} is inside a mount: give the mount point itself")
     os.chdir("/")  # this command must not keep the mount busy itself
     try:
-        with show_progress(f"sending {directory_of(found)}") as progress:
+        with show_progress(f"sending {mount_point_of(found)}") as progress:
             answer: dict[str, Any] = control.call_mount(
                 found.path,
                 "umount",
@@ -125,39 +125,39 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     if "goes_on" in answer:
         open_there = f"; still open: {answer['open']}" if answer["open"] else ""
         unsent = f"; {len(left)} unsent: {describe_paths(left)}" if left else ""
-        return _report_left(
+        return _report_leftovers(
             f"{directory} is detached; process {answer['goes_on']} continues until everything is closed and "
             f"sent{open_there}{unsent}"
         )
     # Wait, so that the next mount finds the slot free.
     is_in_use(found, _ENDING)
-    return _report_left(describe_kept(left))
+    return _report_leftovers(describe_kept(left))
 
 
 def _exit_code_of_ended(found: FoundDirectory, state_dir: str | None) -> int:
     """Return the exit code for a mount that ended before it could answer. Raises NoMountError if it has not ended."""
     if is_in_use(found, _ENDING):
-        raise NoMountError(f"the mount at {directory_of(found)} does not answer")
-    there = mount_at(directory_of(found))
+        raise NoMountError(f"the mount at {mount_point_of(found)} does not answer")
+    there = find_mount_at(mount_point_of(found))
     if there is not None and is_dead(there.point):
         return _unmount_dead(there, state_dir)
-    return _report_left(describe_left(found))
+    return _report_leftovers(describe_leftovers(found))
 
 
-def _report_left(left: str) -> int:
+def _report_leftovers(leftovers: str) -> int:
     """Print what is left or wrong, if anything; return the exit code."""
-    if left:
-        print_escaped(f"jobfs: {left}", err=True)
-    return 1 if left else 0
+    if leftovers:
+        print_escaped(f"jobfs: {leftovers}", err=True)
+    return 1 if leftovers else 0
 
 
-def _unmount_dead(there: MountInfo, state_dir: str | None) -> int:
+def _unmount_dead(mount: MountInfo, state_dir: str | None) -> int:
     """Unmount a mount whose process is gone. Return 1 if it has left something unsent, or if that is not known."""
-    known = [each for each in find_ended(state_dir) if each.dead and each.directory == there.point]
+    known = [each for each in find_ended(state_dir) if each.dead and each.directory == mount.point]
     # Lazily, for programs may have files open there; they only get errors from them.
-    unmount(there.point, lazy=True)
-    left = known[0].left if known else "files that are not known here"
-    recovery = known[0].recovery_command if known else shell_command("recover", there.source)
+    unmount(mount.point, lazy=True)
+    left = known[0].leftovers if known else "files that are not known here"
+    recovery = known[0].recovery_command if known else shell_command("recover", mount.source)
     becomes = f"; it has left {left}: mount the job again, or run {recovery}" if left else ""
-    print_escaped(f"jobfs: {describe_dead(there.point)}: its dead mount was removed{becomes}", err=True)
+    print_escaped(f"jobfs: {describe_dead(mount.point)}: its dead mount was removed{becomes}", err=True)
     return 1 if left else 0

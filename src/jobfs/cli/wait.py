@@ -6,7 +6,7 @@ import click
 
 from jobfs import control
 from jobfs.cli.options import complete_mounted, reject_empty, state_dir_option
-from jobfs.cli.running import directory_of, find_mount_of
+from jobfs.cli.running import find_mount_of, mount_point_of
 from jobfs.cli.screen import print_sentence
 from jobfs.document import ASKING, ENDED
 from jobfs.errors import JobfsError, UsageError
@@ -32,7 +32,7 @@ def wait(directory: str, timeout: float | None, state_dir: str | None) -> int:
     can't be reached, the command continues waiting. The owner may continue an ended job.
     """
     found, _ = find_mount_of(directory, state_dir)
-    where = directory_of(found)
+    where = mount_point_of(found)
     patience = None if timeout is None else min(timeout, _LONGEST) + _GRACE
     try:
         answer = control.call_mount(

@@ -13,7 +13,7 @@ import click
 
 from jobfs import control
 from jobfs.cli.options import complete_mounted, reject_empty, state_dir_option
-from jobfs.cli.running import directory_of, find_mounts_of
+from jobfs.cli.running import find_mounts_of, mount_point_of
 from jobfs.cli.screen import escape_for_terminal, format_size, print_escaped
 from jobfs.cli.status import describe_job
 from jobfs.document import WatchEvent
@@ -22,7 +22,7 @@ from jobfs.names import join
 from jobfs.state import directory as slot
 
 #: Seconds within which this command notices that nobody reads its output, or that a process is gone.
-_LOOK = 1.0
+_POLL_INTERVAL = 1.0
 #: The colour of each kind of change; others have the terminal's own colour.
 _COLOURS = {
     "created": "green", "changed": "yellow", "deleted": "red", "renamed": "cyan", "job": "blue", "conflict": "bright_red",
@@ -64,27 +64,27 @@ def watch(directory: str | None, as_json: bool, state_dir: str | None) -> int:
     return 1
 
 
-def _listen(found: slot.FoundDirectory, inside: str, told: queue.Queue[WatchEvent | JobfsError]) -> None:
+def _listen(found: slot.FoundDirectory, inside: str, events: queue.Queue[WatchEvent | JobfsError]) -> None:
     """Put the events of a mount into the queue, and at the end the reason why no more will come."""
-    where = directory_of(found)
+    where = mount_point_of(found)
     try:
-        control.call_mount(found.path, "watch", {"path": inside}, on_event=told.put)
-        told.put(JobfsError(f"{where} is unmounted"))
+        control.call_mount(found.path, "watch", {"path": inside}, on_event=events.put)
+        events.put(JobfsError(f"{where} is unmounted"))
     except control.NoMountError as error:
         slow = "its changes were not read for ten seconds, and it sends no more"
-        told.put(JobfsError(f"{where}: {slow if slot.is_in_use(found, _LOOK) else error}"))
+        events.put(JobfsError(f"{where}: {slow if slot.is_in_use(found, _POLL_INTERVAL) else error}"))
     except JobfsError as error:
-        told.put(JobfsError(f"{join(where, inside)}: {error}"))
+        events.put(JobfsError(f"{join(where, inside)}: {error}"))
 
 
-def _next_event(told: queue.Queue[WatchEvent | JobfsError]) -> WatchEvent | JobfsError | None:
+def _next_event(events: queue.Queue[WatchEvent | JobfsError]) -> WatchEvent | JobfsError | None:
     """Return the next event, None after a while without one. Raises BrokenPipeError if nobody reads the output."""
     reader = select.poll()
     reader.register(sys.stdout, 0)  # reports errors only
     if reader.poll(0):
         raise BrokenPipeError
     try:
-        return told.get(timeout=_LOOK)
+        return events.get(timeout=_POLL_INTERVAL)
     except queue.Empty:
         return None
 

@@ -74,7 +74,7 @@ class CachedVersion:
                     file.bytes = self.available.total
                     self.cond.notify_all()
 
-    def load_bytes(self, offset: int, end: int) -> bytes | None:
+    def load_or_forget_bytes(self, offset: int, end: int) -> bytes | None:
         """Return the bytes [offset, end); None if they were lost after they were announced. Raises FsError(EIO)."""
         with self.cond:
             if not (self.is_complete or self.verified.covers(offset, end)):
@@ -135,14 +135,14 @@ class CachedVersion:
         self.available.add(0, self.size)
         return previous
 
-    def forget_bytes(self, new: CacheFile | None = None) -> None:
-        """Forget all bytes; `new`: the file for bytes that come from now on."""
+    def forget_bytes(self, replacement: CacheFile | None = None) -> None:
+        """Forget all bytes; `replacement`: the file for bytes that come from now on."""
         with self.cond:
-            previous, self.file, self.complete_file = self.file, new, None
+            previous, self.file, self.complete_file = self.file, replacement, None
             self.available, self.verified = IntervalSet(), IntervalSet()
         del previous  # without the lock: this removes the file
 
-    def complete_path(self) -> Path:
+    def ensure_complete_path(self) -> Path:
         """Return a path to the complete file, which is restored if a user has cleared the cache. Raises FsError."""
         file = self.file
         try:

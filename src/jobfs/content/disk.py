@@ -135,7 +135,7 @@ class DiskCache:
         found = self._index.get(file_name_of(version))
         return found if version.size in (None, found) else None
 
-    def pin(self, version: Version) -> int | None:
+    def pin_and_get_size(self, version: Version) -> int | None:
         """Note that one more handle has this content open; return its size, as `complete_size` does."""
         name = file_name_of(version)
         with self.lock:

@@ -13,7 +13,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from jobfs.api.deadline import Deadline, announce_blocking, current_deadline, use_deadline
+from jobfs.api.deadline import Deadline, call_blocking_hook, current_deadline, use_deadline
 from jobfs.content.cached_version import CachedVersion
 from jobfs.content.disk import CacheFile, DiskCache
 from jobfs.content.proof import StaleVersionError, VersionProof
@@ -53,7 +53,7 @@ class Fetcher:
         run.note_read(offset, offset + size)
         while True:
             end = self._wait_until_readable(run, offset, offset + size)
-            data = self.cached.load_bytes(offset, end) if offset < end else b""
+            data = self.cached.load_or_forget_bytes(offset, end) if offset < end else b""
             if data is not None:
                 return data
 
@@ -61,21 +61,21 @@ class Fetcher:
         """Return the path of a file with the whole content; see ContentHandle.fetch_file."""
         while self.cached.pins:
             if self.cached.is_complete:
-                return self.cached.complete_path()
+                return self.cached.ensure_complete_path()
             # Wait like a reader that begins at byte 0.
             self._wait_until_readable(SequentialRun(0, 0), 0, self.cached.size)
-            self.commit_if_complete()
+            self.finish_if_complete()
             with self._cond:
                 self.proof.raise_if_stale()
                 if not self.cached.is_complete and (self._is_settling or self.transfers):
-                    self._wait_for_change(self._new_deadline())
+                    self._wait_for_notification(self._new_deadline())
         raise FsError(errno.EBADF)  # every handle is closed, the caller's included
 
     def fetch_missing(self) -> None:
         """Fetch everything in this thread, unless a transfer is running. Raises nothing: readers meet the errors themselves."""
         with self._cond:
             gap = self.cached.available.first_gap(0, self.cached.size)
-            if gap is None or self.transfers or self._may_not_begin():
+            if gap is None or self.transfers or self._is_transfer_pointless():
                 return
             transfer = Transfer(
                 self.cached, self.proof, self._pool, self.transfers, start=gap[0], end=None, background=True
@@ -99,7 +99,7 @@ class Fetcher:
 
     # -- bytes that need no transfer -------------------------------------------------------------------------
 
-    def check_disk(self) -> None:
+    def use_disk_content(self) -> None:
         """Use the content that the disk has for this version, if no byte of it is here yet."""
         if not (self.cached.is_complete or self.cached.available or self.transfers):
             file = self.cached.open_complete()
@@ -112,7 +112,7 @@ class Fetcher:
             # If the file is lost later, bytes of a reply will join bytes that were read from the file.
             self.proof.require_verification()
             previous = self.cached.install_file(file)
-            self._stop_all()
+            self._stop_transfers()
             self._cond.notify_all()
         del previous  # without the lock: this may remove the file
 
@@ -150,7 +150,7 @@ class Fetcher:
             return
         assert self.proof.asking_deadline is not None
         with self.proof.asking_deadline.attach_waiter(deadline):
-            self._wait_for_change(deadline)
+            self._wait_for_notification(deadline)
 
     def _wait_for_bytes(self, transfer: Transfer, offset: int, deadline: Deadline) -> None:
         """Wait for the bytes after those available at `offset`; raises the transfer's error if it ended without them."""
@@ -159,19 +159,19 @@ class Fetcher:
         try:
             # Only bytes count as progress, not the start of a transfer.
             with transfer.deadline.attach_waiter(deadline):
-                self._wait_for_change(deadline, transfer)
+                self._wait_for_notification(deadline, transfer)
         finally:
             transfer.waiters -= 1
         if transfer.error is not None and self.cached.available.contiguous_end(missing) == missing:
             raise copy_error(transfer.error)
 
-    def _wait_for_change(self, deadline: Deadline, transfer: Transfer | None = None) -> None:
+    def _wait_for_notification(self, deadline: Deadline, transfer: Transfer | None = None) -> None:
         """Wait for a notification; raises UnavailableError if the deadline has passed or the store is closed."""
         if self._pool.closed:
             raise UnavailableError("download: the mount is ending")
         seconds = deadline.remaining() + _GRACE
         if seconds > 0:
-            announce_blocking()
+            call_blocking_hook()
             self._cond.wait(seconds)
             return
         if transfer is not None:
@@ -196,7 +196,7 @@ class Fetcher:
         if nearest is not None and self._is_worth_waiting(nearest, position, wants_whole=wants_whole):
             return nearest
         if self._pool.ranges is False:
-            self._stop_all()  # the stream has passed the missing bytes: start over
+            self._stop_transfers()  # the stream has passed the missing bytes: start over
             return self._begin_transfer(0, None)
         if wants_whole:
             return self._begin_transfer(
@@ -231,14 +231,14 @@ class Fetcher:
         """Begin to fetch what a sequential run reads next; it has reached `end` with reads of `read_size` bytes."""
         if run.is_from_start or not run.is_sequential(read_size) or self._pool.ranges is False:
             return
-        if self.last_failure is not None or self._may_not_begin():
+        if self.last_failure is not None or self._is_transfer_pointless():
             return
         covered = self.cached.available.contiguous_end(end - 1) if end else 0
         is_far_ahead = covered == self.cached.size or covered - end >= max(run.next_chunk_size(), NEAR) // 2
         if not is_far_ahead and self._closest_transfer(covered) is None:
             self._begin_transfer(*self._align_range(covered, covered + run.next_chunk_size()))
 
-    def _may_not_begin(self) -> bool:
+    def _is_transfer_pointless(self) -> bool:
         """Return whether a new transfer is pointless: all bytes are here, the version is stale, or the store is closed."""
         return self.cached.is_complete or self.proof.stale is not None or self._pool.closed
 
@@ -250,7 +250,7 @@ class Fetcher:
         self.transfers.append(transfer)
         return transfer
 
-    def _stop_all(self) -> None:
+    def _stop_transfers(self) -> None:
         for transfer in self.transfers:
             transfer.stop_requested = True
 
@@ -287,25 +287,27 @@ class Fetcher:
         try:
             if error is None and self.cached.pins and not transfer.stop_requested:
                 self.proof.verify_version()  # before readers reach the bytes that were fetched ahead of them
-            self.commit_if_complete()
+            self.finish_if_complete()
         except JobfsError as unsettled:
             _log.warning("%s", str(unsettled))
 
-    def commit_if_complete(self) -> None:
+    def finish_if_complete(self) -> None:
         """If every byte is here and proved, declare the content complete, and unless it is racy, keep it in the cache.
 
         Raises StaleVersionError, ApiError.
         """
         with self._cond:
-            if self.cached.is_complete or self._is_settling or self.transfers or not self._is_complete():
+            if self.cached.is_complete or self._is_settling or self.transfers or not self._has_all_bytes():
                 return
             self._is_settling = True
         try:
             self.proof.verify_version()
-            if self._is_complete() and not self.proof.is_racy:
+            if self._has_all_bytes() and not self.proof.is_racy:
                 self.cached.commit_to_cache()
             with self._cond:
-                if self._is_complete() and self.proof.is_proven:  # unless the bytes were forgotten in between
+                if (
+                    self._has_all_bytes() and self.proof.is_proven
+                ):  # unless the bytes were forgotten in between
                     self.cached.complete_file = self.cached.file
         finally:
             with self._cond:
@@ -313,6 +315,6 @@ class Fetcher:
                 self._cond.notify_all()
         self.cached.make_room(0)
 
-    def _is_complete(self) -> bool:
+    def _has_all_bytes(self) -> bool:
         """Return whether every byte is here, proved or not, and the version is not known to be stale."""
         return self.proof.stale is None and self.cached.available.covers(0, self.cached.size)

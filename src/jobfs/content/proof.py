@@ -12,7 +12,14 @@ import threading
 from collections.abc import Iterator
 
 from jobfs.api.client import Client
-from jobfs.api.deadline import UNBOUNDED, Deadline, current_deadline, steady_time, use_deadline, wait_notified
+from jobfs.api.deadline import (
+    UNBOUNDED,
+    Deadline,
+    current_deadline,
+    steady_time,
+    use_deadline,
+    wait_for_notification,
+)
 from jobfs.errors import ApiError, NotFoundError, copy_error
 from jobfs.nodes import Item, has_subsecond
 
@@ -44,14 +51,14 @@ class VersionProof:
     """Proof that all bytes that came for the version that `item` shows, of `size` bytes, are of that version.
 
     `replies`: number of replies with these bytes that have sent their headers. `stale`: the error for readers once the server
-    has shown another version. `began`: `steady_time()` at the first request. `asking_deadline`: that of the thread that is
-    asking the server; None if there is none. `cond` uses the store's lock.
+    has shown another version. `first_request_at`: `steady_time()` at the first request. `asking_deadline`: that of the thread
+    that is asking the server; None if there is none. `cond` uses the store's lock.
     """
 
     def __init__(self, item: Item, size: int, client: Client, cond: threading.Condition) -> None:
         self.replies = 0
         self.stale: StaleVersionError | None = None
-        self.began: float | None = None
+        self.first_request_at: float | None = None
         self.asking_deadline: Deadline | None = None
         self._verified_replies = 0  # this many replies, from the first on, are proved
         self._item_id = item.id
@@ -82,7 +89,7 @@ class VersionProof:
 
         Raises StaleVersionError if the version is gone, ApiError if that cannot be determined.
         """
-        with self.exclude_other_askers() as deadline:
+        with self.hold_version_exclusively() as deadline:
             self.raise_if_stale()
             if self.is_proven:
                 return
@@ -95,7 +102,7 @@ class VersionProof:
             self._verified_replies = replies
 
     @contextlib.contextmanager
-    def exclude_other_askers(self) -> Iterator[Deadline]:
+    def hold_version_exclusively(self) -> Iterator[Deadline]:
         """For the block, make this thread the only one that asks about this version or changes its `updatedAt`.
 
         Other threads wait, each until its own deadline, which progress in the block extends. Raises
@@ -105,7 +112,7 @@ class VersionProof:
         with self._cond:
             while self.asking_deadline is not None:
                 with self.asking_deadline.attach_waiter(current_deadline()):
-                    wait_notified(self._cond, "download: asking whether the item was written")
+                    wait_for_notification(self._cond, "download: asking whether the item was written")
             self.asking_deadline = deadline
         try:
             yield deadline
@@ -120,7 +127,7 @@ class VersionProof:
         """Return whether `item` shows this version."""
         return item.updated_at in self._stamps and item.size in (None, self._size)
 
-    def carry_over(self, before: Item, after: Item) -> None:
+    def accept_as_same_version(self, before: Item, after: Item) -> None:
         """Let the `updatedAt` of `after` name this version, too, if `before` shows it."""
         if self.is_shown_by(before):
             self._stamps.add(after.updated_at)
@@ -130,7 +137,7 @@ class VersionProof:
     @property
     def is_racy(self) -> bool:
         """Whether this version may also have had other bytes than those that came."""
-        return self.began is not None and self._is_racy(self.began)
+        return self.first_request_at is not None and self._is_racy(self.first_request_at)
 
     @property
     def is_ambiguous(self) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from jobfs.api.client import Client, Download
-from jobfs.api.deadline import announce_blocking, steady_time
+from jobfs.api.deadline import call_blocking_hook, steady_time
 from jobfs.content.disk import CacheFile, DiskCache
 from jobfs.content.fetcher import Fetcher
 from jobfs.content.proof import VersionProof, is_racy
@@ -80,7 +80,7 @@ class ContentHandle:
         NotFoundError, StaleVersionError (look up and open again), ContractError. Raises FsError if the local disk fails. A
         read that `close` overtakes still gets its bytes.
         """
-        file = self._file or self._whole_file()
+        file = self._file or self._open_complete_file()
         if file is not None:
             wanted = min(size, max((self.size or 0) - offset, 0))
             with contextlib.suppress(OSError):
@@ -91,10 +91,10 @@ class ContentHandle:
         self._run = self._run or SequentialRun()
         return fetcher.read(self._run, offset, size)
 
-    def _whole_file(self) -> CacheFile | None:
+    def _open_complete_file(self) -> CacheFile | None:
         """Return the file with the whole content; None if it is not here, or was lost."""
         if self._is_opened_whole and self._fetcher is None:
-            self._file = self._store.open_whole(self)
+            self._file = self._store.open_complete_file(self)
         return self._file or self._get_fetcher().cached.complete_file
 
     def wait_for_first_byte(self) -> None:
@@ -126,7 +126,7 @@ class ContentHandle:
         """Return the SHA-256 of the whole content in hex; None if part of it is missing, or it can't be read."""
         if self._closed or not self._get_fetcher().cached.is_complete:
             return None
-        announce_blocking()
+        call_blocking_hook()
         with contextlib.suppress(OSError, JobfsError), self.fetch_file().open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
             if file.tell() == self.size:
@@ -135,7 +135,7 @@ class ContentHandle:
 
     def close(self) -> None:
         """Unpin this version; a download that only this handle wanted stops soon. May be called again."""
-        self._store.release(self)
+        self._store.close_handle(self)
 
     def __enter__(self) -> ContentHandle:
         return self
@@ -144,7 +144,7 @@ class ContentHandle:
         self.close()
 
     def _get_fetcher(self) -> Fetcher:
-        return self._fetcher or self._store.attach(self)
+        return self._fetcher or self._store.attach_fetcher(self)
 
 
 class ActiveDownloads:
@@ -156,13 +156,13 @@ class ActiveDownloads:
     def __bool__(self) -> bool:
         return bool(self._proofs)
 
-    def carry_over_version(self, before: Item, after: Item) -> None:
+    def accept_as_same_version(self, before: Item, after: Item) -> None:
         """Let the `updatedAt` of `after`, the reply to our change, name the same version as that of `before`.
 
         `before` must be the item just before the change; otherwise a write by the job would be hidden from readers.
         """
         for proof in self._proofs:
-            proof.carry_over(before, after)
+            proof.accept_as_same_version(before, after)
 
 
 class ContentStore:
@@ -202,17 +202,17 @@ class ContentStore:
     def open(self, item: Item) -> ContentHandle:
         """Open a handle on the version that `item` shows, without a request."""
         content = ContentHandle(self, item)
-        content.size = self._disk.pin(content.version)
+        content.size = self._disk.pin_and_get_size(content.version)
         content._is_opened_whole = content.size is not None
         if not content._is_opened_whole and self.known_size(item) is not None:
-            self.attach(content)
+            self.attach_fetcher(content)
         return content
 
-    def open_whole(self, content: ContentHandle) -> CacheFile | None:
+    def open_complete_file(self, content: ContentHandle) -> CacheFile | None:
         """Open the file of a content that was whole when its handle was opened; None if the file is missing or damaged."""
         return self._disk.open_complete(content.version, content.size or 0)
 
-    def attach(self, content: ContentHandle) -> Fetcher:
+    def attach_fetcher(self, content: ContentHandle) -> Fetcher:
         """Return the fetcher of a handle's version, and pin the version until the handle is closed.
 
         A handle that was closed already keeps the fetcher for its current read only. Raises as `measure_size`.
@@ -230,10 +230,10 @@ class ContentStore:
             if not content._closed:
                 content._fetcher = fetcher
                 fetcher.cached.pins += 1
-        fetcher.check_disk()
+        fetcher.use_disk_content()
         return fetcher
 
-    def release(self, content: ContentHandle) -> None:
+    def close_handle(self, content: ContentHandle) -> None:
         """Close a handle; transfers that only it wanted stop soon."""
         with self._lock:
             if content._closed:
@@ -259,7 +259,7 @@ class ContentStore:
                 same = [fetcher for version, fetcher in self._fetchers.items() if version.item_id == item.id]
             proofs = [fetcher.proof for fetcher in same if fetcher.is_being_read(item)]
             for proof in proofs:
-                stack.enter_context(proof.exclude_other_askers())
+                stack.enter_context(proof.hold_version_exclusively())
             yield ActiveDownloads(proofs)
 
     # -- fetching ahead -----------------------------------------------------------------------------------
@@ -279,14 +279,14 @@ class ContentStore:
     def _prefetch_until_none(self, next_item: Callable[[], Item | None]) -> None:
         try:
             while (item := next_item() if self._bytes < _UNDER_WAY else None) is not None:
-                self._fetch_one(item)
+                self._fetch_for_prefetch(item)
         except Exception:
             _log.exception("fetching ahead failed: it begins again with the next read")
         finally:
             with self._lock:
                 self._running -= 1
 
-    def _fetch_one(self, item: Item) -> None:
+    def _fetch_for_prefetch(self, item: Item) -> None:
         size = self.known_size(item) or 0
         with self._lock:
             self._bytes += size
@@ -353,7 +353,7 @@ class ContentStore:
         fetcher = self._fetchers.get(item.version)
         if fetcher is not None and fetcher.cached.size == size and not fetcher.cached.is_complete:
             if not kept:
-                fetcher.proof.began = steady_time()
+                fetcher.proof.first_request_at = steady_time()
             fetcher.install_file(file)
 
     def evict_to_limit(self) -> None:
@@ -408,14 +408,14 @@ class ContentStore:
             return size
         began = steady_time()
         with self._pool.client.download(item.id) as body:
-            size, data = _count_body(body, self._disk.limit)
+            size, data = _measure_body(body, self._disk.limit)
         self._pool.sizes.remember(item.version, size)
         if data:
             fetcher = Fetcher(item, size, self._pool, self._disk)
-            fetcher.proof.began = began
+            fetcher.proof.first_request_at = began
             with contextlib.suppress(FsError):
                 fetcher.cached.store_bytes(0, data)
-                fetcher.commit_if_complete()
+                fetcher.finish_if_complete()
         return size
 
     def close(self) -> None:
@@ -437,7 +437,7 @@ class ContentStore:
             self._disk.remove_orphaned_caches()
 
 
-def _count_body(body: Download, most: int) -> tuple[int, bytes]:
+def _measure_body(body: Download, most: int) -> tuple[int, bytes]:
     """Return how many bytes a body has, and the bytes if they are few.
 
     Raises ApiError, ContractError if more than `most` come.

@@ -142,7 +142,7 @@ class Transfer:
         """
         self._gained = time.monotonic()
         self._is_interrupted = False
-        self._proof.began = self._proof.began or steady_time()
+        self._proof.first_request_at = self._proof.first_request_at or steady_time()
         self._cached.make_room(self._end_position - self.pos)
         failures = 0
         while (start := self._next_missing()) is not None:
@@ -150,11 +150,11 @@ class Transfer:
                 return False
             self.pos = start
             gained = self._gained
-            broken = self._request_or_restart()
+            broken = self._request_or_restart_once()
             # A server without ranges may send the same bytes again, which is no progress.
             failures = 0 if broken is None or self._gained > gained else failures + 1
             if broken is not None:
-                self._pause(broken, failures)
+                self._pause_before_resume(broken, failures)
         return True
 
     def should_stop(self) -> bool:
@@ -176,7 +176,7 @@ class Transfer:
             )
         return None if gap is None else gap[0]
 
-    def _pause(self, broken: UnavailableError, failures: int) -> None:
+    def _pause_before_resume(self, broken: UnavailableError, failures: int) -> None:
         """Wait before a broken transfer is resumed; raises `broken` if no new bytes have come for too long."""
         seconds = self._gained + self._pool.timeout - time.monotonic()
         if seconds <= 0:
@@ -187,7 +187,7 @@ class Transfer:
 
     # -- one request ----------------------------------------------------------------------------------------
 
-    def _request_or_restart(self) -> UnavailableError | None:
+    def _request_or_restart_once(self) -> UnavailableError | None:
         """Make one request, as `_request` does.
 
         If its length is wrong although the version is right, restart the transfer from byte 0, once.
@@ -195,20 +195,20 @@ class Transfer:
         try:
             return self._request()
         except ContractError as wrong:
-            self._check_version(wrong)
+            self._verify_after_wrong_length(wrong)
             if self._has_restarted:
                 raise
         self._has_restarted, self.pos, self.end = True, 0, None
         self._cached.forget_bytes()
         return None
 
-    def _check_version(self, wrong: ContractError) -> None:
+    def _verify_after_wrong_length(self, error: ContractError) -> None:
         """Raise StaleVersionError if the wrong length is that of another version, ApiError if that cannot be determined."""
         version = self._cached.version
         self._pool.sizes.forget(version, self._cached.size)
         shown = self._pool.client.get(version.item_id)
         if version.size is None or not self._proof.is_shown_by(shown):
-            raise StaleVersionError(f"{wrong}: the item was written while it was read") from None
+            raise StaleVersionError(f"{error}: the item was written while it was read") from None
 
     def _request(self) -> UnavailableError | None:
         """Make one request; return the error if its body broke off, which can be resumed.
@@ -285,8 +285,8 @@ class Transfer:
         """Return whether the request begun at `began` had its turn, and another transfer waits for its thread or connection."""
         if not self._pool.ranges or time.monotonic() - began <= _TURN:
             return False
-        rank = Priority.LARGE if self.deadline.is_foreground else Priority.BACKGROUND_LARGE
+        priority = Priority.LARGE if self.deadline.is_foreground else Priority.BACKGROUND_LARGE
         self._is_interrupted = self._pool.is_starved or self._pool.client.connections.has_waiter_before(
-            priority=rank + 1
+            priority=priority + 1
         )
         return self._is_interrupted

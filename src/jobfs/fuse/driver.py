@@ -151,16 +151,16 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         """Return packed attributes. `listed`: make no request; raise FsError(ENOENT) for unknown attributes."""
         if fi is not None:
             return pack_stat(self.vfs.fgetattr(fi.fh))
-        cache = self.attr_cache()
+        cache = self.get_attr_cache()
         stat = cache.get(path)
         if stat is None:
             name = to_vfs_path(path)
             stat = self._listed_attr(name, cache) if listed else pack_stat(self.vfs.getattr(name))
-            if self._attr_cache[0] and self.vfs.changes_with_edition(name):
+            if self._attr_cache[0] and self.vfs.changes_only_with_edition(name):
                 cache[path] = stat
         return stat
 
-    def attr_cache(self) -> dict[str | int, bytes]:
+    def get_attr_cache(self) -> dict[str | int, bytes]:
         """Return the cached attributes of the current edition: replies of `getattr` by path, of libfuse by node.
 
         Attributes that are found after this call belong to the edition read here.
@@ -174,7 +174,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         return cache
 
     def readdir(self, path: str, fh: int = 0) -> list[tuple[str, bytes]]:
-        cache, directory = self.attr_cache(), to_vfs_path(path)
+        cache, directory = self.get_attr_cache(), to_vfs_path(path)
         entries = [(name, pack_stat(attr)) for name, attr in self.vfs.listdir(directory)]
         prefix = f"{directory}/" if directory else ""
         self._listing = (cache, {prefix + name: stat for name, stat in entries})
@@ -186,7 +186,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         Raises as `Vfs.cached_getattr`.
         """
         listed_in, stats = self._listing
-        if listed_in is cache and name in stats and self.vfs.is_as_listed(name):
+        if listed_in is cache and name in stats and self.vfs.may_repeat_listed_attr(name):
             return stats[name]
         return pack_stat(self.vfs.cached_getattr(name))
 

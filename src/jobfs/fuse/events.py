@@ -22,8 +22,8 @@ from typing import NamedTuple
 from jobfs import names
 from jobfs.errors import FsError
 from jobfs.fuse import event_helper
-from jobfs.fuse.interrupt import ANSWER, HEAD, HEADER_END, Opcode, WorkerSlot
 from jobfs.fuse.replies import write
+from jobfs.fuse.requests import HEAD, HEADER_END, REPLY_HEADER, Opcode, WorkerSlot
 from jobfs.fuse.sizes import KernelSizes
 from jobfs.nodes import Attr
 
@@ -76,9 +76,9 @@ class EventInjector:
         self.mount = ("", 0)
         self._last_attr = last_attr
         #: By path, the attributes before the changes that are being announced: a call that removes a name finds these.
-        self.before: Mapping[str, Attr] = {}
+        self.previous_attrs: Mapping[str, Attr] = {}
         self._call: HelperCall | None = None
-        self._made = False
+        self._has_reached_request = False
         self._helper: subprocess.Popen[bytes] | None = None
         #: The helpers by process id. A killed helper stays until it has ended, because its last call may still arrive.
         self.helpers: dict[int, subprocess.Popen[bytes]] = {}
@@ -90,7 +90,7 @@ class EventInjector:
 
         EPIPE: the helper has ended. ETIMEDOUT: the helper hangs, and has been killed.
         """
-        self._made, self._call, code = False, call, errno.EPIPE
+        self._has_reached_request, self._call, code = False, call, errno.EPIPE
         try:
             helper = self._start_helper()
             if helper is None or helper.stdin is None or helper.stdout is None:
@@ -162,14 +162,14 @@ class EventInjector:
     def attr_for_helper(self, path: str) -> Attr:
         """Return the attributes that a helper's call must find at a path. Raises FsError."""
         call = self._call
-        if call is not None and not self._made:
+        if call is not None and not self._has_reached_request:
             if path == call.created_path:
                 raise FsError(errno.ENOENT)
-            if call.is_removal and path in self.before and names.is_at_or_below(call.path, path):
-                return self.before[path]
+            if call.is_removal and path in self.previous_attrs and names.is_at_or_below(call.path, path):
+                return self.previous_attrs[path]
         return self._last_attr(path)
 
-    def is_moved(self, old: str, new: str) -> bool:
+    def has_moved(self, old: str, new: str) -> bool:
         """Return whether the renamed file is at `new`, and nothing is at `old`.
 
         A program may have made a file at either path since. Then libfuse must not rename its node, which is that program's file.
@@ -178,16 +178,16 @@ class EventInjector:
             self._last_attr(old)
             return False
         with suppress(FsError):
-            return old in self.before and self._last_attr(new).ino == self.before[old].ino
+            return old in self.previous_attrs and self._last_attr(new).ino == self.previous_attrs[old].ino
         return False
 
     def expects_request(self, opcode: int) -> bool:
         """Return whether the call in progress makes a request with this opcode."""
         return self._call is not None and opcode in _REQUESTS.get(self._call.name, ())
 
-    def mark_made(self) -> None:
+    def mark_request_reached(self) -> None:
         """Note that the call has reached its request: from then on the helper finds the current attributes."""
-        self._made = True
+        self._has_reached_request = True
 
 
 _REQUESTS: dict[str, tuple[Opcode, ...]] = {
@@ -216,10 +216,10 @@ class InjectedReplies:
     def reply(self, slot: WorkerSlot, request: bytes) -> None:
         """Reply to a request of a helper."""
         opcode, unique, node = HEAD.unpack_from(request)
-        slot.request.injected = True
+        slot.request.is_injected = True
         number, body = self._make_reply(opcode, node, request)
-        answer = ANSWER.pack(ANSWER.size + len(body), -number, unique) + body
-        write(self._device, answer, len(answer))
+        message = REPLY_HEADER.pack(REPLY_HEADER.size + len(body), -number, unique) + body
+        write(self._device, message, len(message))
 
     def reply_to_release(self, request: bytes) -> bool:
         """Reply to a RELEASE if it is of a file that a helper opened; return whether it was.
@@ -228,8 +228,8 @@ class InjectedReplies:
         """
         if _RELEASED.unpack_from(request)[0] != _HANDLE:
             return False
-        answer = ANSWER.pack(ANSWER.size, 0, HEAD.unpack_from(request)[1])
-        write(self._device, answer, len(answer))
+        reply = REPLY_HEADER.pack(REPLY_HEADER.size, 0, HEAD.unpack_from(request)[1])
+        write(self._device, reply, len(reply))
         return True
 
     def _make_reply(self, opcode: int, node: int, request: bytes) -> tuple[int, bytes]:
@@ -242,7 +242,7 @@ class InjectedReplies:
         if not self._injector.expects_request(opcode):
             return errno.EIO, b""
         if opcode in _BEFORE_NAME:
-            self._injector.mark_made()
+            self._injector.mark_request_reached()
             return self._node_reply(Opcode.LOOKUP, node, header + rest[_BEFORE_NAME[Opcode(opcode)] :])
         if opcode == Opcode.SETATTR:
             return self._node_reply(Opcode.GETATTR, node, header + _GETATTR)
@@ -250,17 +250,17 @@ class InjectedReplies:
             return 0, _OPENED
         if opcode in (Opcode.RMDIR, Opcode.RENAME):
             # libfuse renames or removes its node; the driver does nothing.
-            return -ANSWER.unpack_from(self._ask(Opcode(opcode), header + rest))[1], b""
+            return -REPLY_HEADER.unpack_from(self._ask(Opcode(opcode), header + rest))[1], b""
         return 0, b""
 
     def _node_reply(self, opcode: Opcode, node: int, rest: bytes) -> tuple[int, bytes]:
         """Return the errno and body of libfuse's reply, with a validity of zero."""
-        answer = self._ask(opcode, rest)
-        body = bytearray(answer[ANSWER.size :])
+        reply = self._ask(opcode, rest)
+        body = bytearray(reply[REPLY_HEADER.size :])
         if body:
             body[_VALID[opcode]] = bytes(len(body[_VALID[opcode]]))
             if opcode == Opcode.LOOKUP:
                 (node,) = _NUMBER.unpack_from(body)
             # The kernel asks again before it relies on this size.
             self._sizes.forget(node)
-        return -ANSWER.unpack_from(answer)[1], bytes(body)
+        return -REPLY_HEADER.unpack_from(reply)[1], bytes(body)

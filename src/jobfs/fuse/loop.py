@@ -3,9 +3,9 @@
 
 One thread at a time reads: it takes a request, makes libfuse call back and reply, and takes the next. So a request whose reply is
 known needs no thread switch, which would cost as much as the reply, and the pieces of a large file are requested in order. Before
-a call waits for the server or for another thread (`deadline.announce_blocking`), its thread hands the right to read (`ReadToken`)
-on to an idle thread. A thread that waits without announcing it, such as for a slow disk, loses that right at the interrupter's
-next check.
+a call waits for the server or for another thread (`deadline.call_blocking_hook`), its thread hands the right to read
+(`ReadToken`) on to an idle thread. A thread that waits without announcing it, such as for a slow disk, loses that right at the
+interrupter's next check.
 
 A thread ends when the kernel reports that the file system is gone. There is no other way out: to end a session, unmount it. The
 threads read the device themselves so that a program that gets a fatal signal need not wait for its request (interrupt.py).
@@ -27,22 +27,13 @@ from typing import IO, Any
 
 import fuse
 
-from jobfs.api.deadline import begin_call, set_blocking_hook
+from jobfs.api.deadline import set_blocking_hook, start_call_deadline
 from jobfs.errors import FsError, UsageError
 from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, to_vfs_path
 from jobfs.fuse.events import InjectedReplies
-from jobfs.fuse.interrupt import (
-    ANSWER,
-    HEAD,
-    HEADER_END,
-    CurrentSlot,
-    Interrupter,
-    Opcode,
-    Request,
-    WorkerSlot,
-)
+from jobfs.fuse.interrupt import Interrupter
 from jobfs.fuse.replies import (
-    ANSWERED_HERE,
+    COMPLETED_OPCODES,
     REQUEST_SIZE,
     ChannelOperations,
     ReadDirPlus,
@@ -50,6 +41,7 @@ from jobfs.fuse.replies import (
     size_in_reply,
     write,
 )
+from jobfs.fuse.requests import HEAD, HEADER_END, REPLY_HEADER, CurrentSlot, Opcode, Request, WorkerSlot
 
 _log = logging.getLogger("jobfs.fuse.loop")
 
@@ -65,7 +57,7 @@ _pointer, _path, _int = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
 _size, _offset = ctypes.c_size_t, fuse.c_off_t
 _STAT_SIZE = ctypes.sizeof(fuse.c_stat)
 #: Seconds between checks of the calls in progress.
-_LOOK = 0.005
+_POLL_INTERVAL = 0.005
 #: Errors after which to read again: the kernel withdrew the request, or another thread has read it.
 _AGAIN = frozenset({errno.ENOENT, errno.EAGAIN, errno.EINTR})
 #: Bytes of a release up to and including its handle.
@@ -124,7 +116,8 @@ _info = fuse.fuse_file_info.from_address
 
 
 class Session(fuse.FUSE):  # type: ignore[misc]
-    """One mounted session: fusepy's callbacks, the frequent ones without its overhead. Replies only while threads are in `loop`.
+    """One mounted session: fusepy's callbacks, the frequent ones without its overhead. Replies only while threads are in
+    `serve_requests`.
 
     Raises UsageError with libfuse's own words if it can't mount.
     """
@@ -132,7 +125,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     def __init__(self, driver: FuseDriver, mountpoint: str, options: Sequence[str]) -> None:
         self.operations = driver
         self.raw_fi, self.encoding, self.use_ns = True, "utf-8", True
-        self._table = self._callbacks()
+        self._table = self._make_callbacks()
         self._mountpoint = _pointer()
         self._fuse = self._setup(mountpoint, ",".join(options))
         self._session = _fuse_get_session(self._fuse)
@@ -143,11 +136,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._filter = ReplyFilter(self.device, self._current, driver.kernel_sizes, driver.nodes)
         driver.expire_attributes = self._filter.expire_attributes
         self._filter_channel = _fuse_chan_new(ctypes.byref(self._filter.operations), self.device, 0, None)
-        self._plus = ReadDirPlus(self.device, self._ask_libfuse, self._current, driver.kernel_sizes)
+        self._plus = ReadDirPlus(self.device, self._process_own_request, self._current, driver.kernel_sizes)
         #: The method that serves a request, by opcode; `_process` serves all others.
         self._servers: dict[int, Callable[[WorkerSlot, int], None]] = {
-            **dict.fromkeys(ANSWERED_HERE, self._process_completed),
-            Opcode.INIT: self._plus.negotiate,
+            **dict.fromkeys(COMPLETED_OPCODES, self._process_completed),
+            Opcode.INIT: self._plus.reply_to_init,
             Opcode.READDIRPLUS: self._plus.reply_to_listing,
         }
         self._injector = driver.injector
@@ -179,11 +172,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 raise UsageError(f"could not mount: {output.read().strip() or 'libfuse gave no reason'}")
         return session
 
-    def _ask_libfuse(self, address: int, length: int) -> None:
+    def _process_own_request(self, address: int, length: int) -> None:
         """Make libfuse carry out a request of this process, and reply to it."""
         _fuse_session_process(self._session, address, length, self._capture_channel)
 
-    def loop(self, slot: WorkerSlot, token: ReadToken) -> bool:
+    def serve_requests(self, slot: WorkerSlot, token: ReadToken) -> bool:
         """Serve requests; return True once the file system is gone or `closed` is set, False if enough other threads are idle.
 
         Called by many threads, each with its own slot. Raises OSError if requests can't be read.
@@ -219,18 +212,18 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     def _serve(self, slot: WorkerSlot, length: int) -> None:
         """Reply to the request in the slot's buffer: at once if the reply is known, with EIO if serving it fails unexpectedly."""
         opcode, unique, node = HEAD.unpack_from(slot.buffer)
-        slot.request = Request(opcode, node, self.operations.kernel_sizes.now)
+        slot.request = Request(opcode, node, self.operations.kernel_sizes.logical_clock)
         try:
             if self._injector.helpers and self._reply_to_helper(slot, opcode, length):
                 return
             if opcode == Opcode.GETATTR and self._reply_from_cache(slot, unique, node):
                 return
-            begin_call(self.operations.timeout)
+            start_call_deadline(self.operations.timeout)
             self._servers.get(opcode, self._process)(slot, length)
         except Exception:
             _log.exception("request %d (opcode %d) failed unexpectedly", unique, opcode)
             # The kernel refuses a second reply, so only a request without one gets this.
-            write(self.device, ANSWER.pack(ANSWER.size, -errno.EIO, unique), ANSWER.size)
+            write(self.device, REPLY_HEADER.pack(REPLY_HEADER.size, -errno.EIO, unique), REPLY_HEADER.size)
 
     def _process(self, slot: WorkerSlot, length: int) -> None:
         """Make libfuse carry out a request and send its reply."""
@@ -244,11 +237,15 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         process, session, channel = _fuse_session_process, self._session, self._filter_channel
         request, address = slot.request, slot.address
         process(session, address, length, channel)
-        while request.detaching:
+        while request.must_detach_node:
             self._plus.detach_node(slot, length)
             process(session, address, length, channel)
-        while request.handle:
-            slot.flags.value, slot.number.value, request.handle = _WITH_A_HANDLE, request.handle, 0
+        while request.retry_handle:
+            slot.flags.value, slot.getattr_handle.value, request.retry_handle = (
+                _WITH_A_HANDLE,
+                request.retry_handle,
+                0,
+            )
             process(session, address, length, channel)
 
     def _reply_from_cache(self, slot: WorkerSlot, unique: int, node: int) -> bool:
@@ -258,14 +255,14 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         """
         if slot.flags.value:  # it names a handle
             return False
-        cache = self.operations.attr_cache()
+        cache = self.operations.get_attr_cache()
         known = cache.get(node)
         if known is None:
             slot.request.attr_cache = cache
             return False
         self.operations.kernel_sizes.note_sent(node, size_in_reply(known), slot.request.began)
-        answer = ANSWER.pack(ANSWER.size + len(known), 0, unique) + known
-        if write(self.device, answer, len(answer)) < 0:
+        reply = REPLY_HEADER.pack(REPLY_HEADER.size + len(known), 0, unique) + known
+        if write(self.device, reply, len(reply)) < 0:
             self.operations.kernel_sizes.forget(node)  # its program got EINTR instead
         return True
 
@@ -278,7 +275,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._injected.reply(slot, ctypes.string_at(slot.address, length))
         return True
 
-    def silence(self) -> None:
+    def discard_replies(self) -> None:
         """Let no more replies reach the kernel. Once the process has ended, the kernel waits for none."""
         os.dup2(self._nowhere, self.device, inheritable=False)
 
@@ -291,7 +288,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             self._fuse = None
             os.close(self._nowhere)
 
-    def _callbacks(self) -> _Operations:
+    def _make_callbacks(self) -> _Operations:
         # A file that is open in a removed directory has no path. With flag_nullpath_ok its path is NULL; else its reads get
         # ENOENT.
         table = _Operations(flag_nullpath_ok=1, flag_utime_omit_ok=self.operations.flag_utime_omit_ok)
@@ -306,14 +303,14 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
     def getattr(self, path: bytes, buffer: int) -> None:
         name, request, vfs = path.decode(), self._current.slot.request, self.operations.vfs
-        if request.injected:
+        if request.is_injected:
             ctypes.memmove(buffer, pack_stat(self._injector.attr_for_helper(to_vfs_path(name))), _STAT_SIZE)
             return
         stat = self.operations.getattr(name, listed=request.no_fetch)
         others = vfs.handles_on_other_versions(name[1:])
-        request.uncached_attr = bool(others)
+        request.is_attr_uncached = bool(others)
         if others and not any(handle.writable for handle in others):
-            request.detaching = request.opcode == Opcode.LOOKUP
+            request.must_detach_node = request.opcode == Opcode.LOOKUP
             if request.opcode == Opcode.GETATTR:
                 stat = pack_stat(vfs.attr_for_handle(others[0]))
         ctypes.memmove(buffer, stat, _STAT_SIZE)
@@ -324,20 +321,20 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
         # This is the size of the open version; the next open may find another one.
         name, request = ctypes.string_at(path).decode()[1:] if path else "", self._current.slot.request
-        request.uncached_attr = bool(self.operations.vfs.handles_on_other_versions(name))
+        request.is_attr_uncached = bool(self.operations.vfs.handles_on_other_versions(name))
         request.attr_cache = None  # may change within the edition: by a write, or by following a log
 
     def unlink(self, path: bytes) -> int:
-        if self._current.slot.request.detaching:
-            self.operations.vfs.detach_node(to_vfs_path(path.decode()))
+        if self._current.slot.request.must_detach_node:
+            self.operations.vfs.note_node_detached(to_vfs_path(path.decode()))
             return 0
         return int(super().unlink(path) or 0)
 
     def rmdir(self, path: bytes) -> int:
-        return 0 if self._current.slot.request.injected else int(super().rmdir(path) or 0)
+        return 0 if self._current.slot.request.is_injected else int(super().rmdir(path) or 0)
 
     def rename(self, old: bytes, new: bytes) -> int:
-        if self._current.slot.request.injected:
+        if self._current.slot.request.is_injected:
             return self._rename_for_helper(to_vfs_path(old.decode()), to_vfs_path(new.decode()))
         return int(super().rename(old, new) or 0)
 
@@ -348,9 +345,9 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         at the same time.
         """
         vfs = self.operations.vfs
-        if vfs.is_open(old) or vfs.is_open(new) or not self._injector.is_moved(old, new):
+        if vfs.is_open(old) or vfs.is_open(new) or not self._injector.has_moved(old, new):
             return -errno.EBUSY
-        vfs.move_node(old, new, directory=False)
+        vfs.note_node_moved(old, new, directory=False)
         return 0
 
     def readdir(
@@ -412,7 +409,7 @@ class ReadToken:
         slot.token.append(right)
         return True
 
-    def hand_on(self, slot: WorkerSlot) -> None:
+    def pass_on(self, slot: WorkerSlot) -> None:
         """Let another thread read, if the slot's thread has the right to: it may be about to wait."""
         if self.surrender(slot):
             self._ensure_reader()
@@ -469,9 +466,9 @@ class LoopPool:
             slots = list(self._slots)  # a thread that starts later begins no call
         while any(slot.sequence % 2 for slot in slots):
             if time.monotonic() > end:
-                self._session.silence()
+                self._session.discard_replies()
                 return False
-            time.sleep(_LOOK)
+            time.sleep(_POLL_INTERVAL)
         return True
 
     def join(self, timeout: float) -> bool:
@@ -505,9 +502,9 @@ class LoopPool:
 
     def _serve(self, slot: WorkerSlot) -> None:
         gone = False
-        set_blocking_hook(lambda: self._token.hand_on(slot))
+        set_blocking_hook(lambda: self._token.pass_on(slot))
         try:
-            gone = self._session.loop(slot, self._token)
+            gone = self._session.serve_requests(slot, self._token)
         except OSError as error:
             _log.error("a thread of the mount could not read requests, and ends: %s", error)
         finally:

@@ -23,7 +23,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 
-from jobfs.fuse.interrupt import ANSWER, HEADER_END, CurrentSlot, Opcode, Request, WorkerSlot
+from jobfs.fuse.requests import HEADER_END, REPLY_HEADER, CurrentSlot, Opcode, Request, WorkerSlot
 from jobfs.fuse.sizes import KernelSizes
 from jobfs.vfs import CHANGES
 
@@ -32,7 +32,7 @@ _ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
 #: The maximum number of threads whose last ESTALE is remembered.
 _MAX_STALE_REPLIES = 1000
 #: Requests whose replies pass through `ReplyFilter`.
-ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP, Opcode.SETATTR, Opcode.CREATE}
+COMPLETED_OPCODES = _ABOUT_A_NODE | {Opcode.LOOKUP, Opcode.SETATTR, Opcode.CREATE}
 #: `FUSE_NOTIFY_INVAL_INODE`, in the place of a reply's error; and its body: node, offset (-1: attributes only), length.
 _INVALIDATE_INODE, _EXPIRED = 2, struct.Struct("=Qqq")
 #: FOPEN_NOFLUSH, since Linux 5.16; an older kernel ignores it and sends FLUSH.
@@ -65,7 +65,7 @@ SIZE = {Opcode.GETATTR: 24, Opcode.SETATTR: 24, Opcode.LOOKUP: 48, Opcode.CREATE
 #: since Linux 4.20).
 _LISTINGS, _MAX_PAGES = 1 << 13 | 1 << 14, 1 << 22
 #: Where the flags are: in `fuse_init_in` after the request's header, and in `fuse_init_out` after the reply's header.
-_IN_REQUEST, _IN_ANSWER = struct.Struct("=52xI"), struct.Struct("=28xI")
+_IN_INIT_REQUEST, _IN_INIT_REPLY = struct.Struct("=52xI"), struct.Struct("=28xI")
 #: The longest write in bytes where the kernel offers _MAX_PAGES, and the buffer that holds such a request with its headers.
 MAX_WRITE = 1 << 20
 REQUEST_SIZE = MAX_WRITE + 4096
@@ -105,14 +105,14 @@ class ReplyFilter:
     def _send(self, channel: int, vector: int, count: int) -> int:
         slot = self._current.slot
         request, node = slot.request, slot.request.node
-        if count > 1 and request.detaching:
-            slot.answer = ctypes.string_at(_body(vector), _NUMBER.size)
+        if count > 1 and request.must_detach_node:
+            slot.captured_reply = ctypes.string_at(_body_address(vector), _NUMBER.size)
             return 0
         if count > 1:
-            node = self._complete_reply(slot, request, _body(vector))
+            node = self._complete_reply(slot, request, _body_address(vector))
         elif request.opcode in _ABOUT_A_NODE:
             error = ctypes.c_int32.from_address(ctypes.c_size_t.from_address(vector).value + _ERROR)
-            if self._is_repeated(slot, request, error):
+            if self._replace_error_or_repeat(slot, request, error):
                 return 0
         if _writev(self._device, vector, count) < 0:
             # The program got EINTR, which libfuse must know; or the mount has ended.
@@ -121,59 +121,59 @@ class ReplyFilter:
             return -error_number
         return 0
 
-    def _is_repeated(self, slot: WorkerSlot, request: Request, error: ctypes.c_int32) -> bool:
+    def _replace_error_or_repeat(self, slot: WorkerSlot, request: Request, error: ctypes.c_int32) -> bool:
         """Replace an error that must make the kernel look up again; return whether to repeat a getattr with a handle instead."""
         opcode, node = request.opcode, request.node
         if opcode == Opcode.OPEN and error.value == -errno.ESTALE:
             self.expire_attributes(node)  # an open by `/proc/self/fd` looks up no name
-            self._reply_stale(slot.thread, node, error)
+            self._set_stale_once(slot.thread, node, error)
         # EBADF: the handle with which a getattr was repeated has been closed since.
         if error.value not in (-errno.ENOENT, -errno.EBADF):
             return False
         if opcode == Opcode.GETATTR and (not slot.flags.value or error.value == -errno.EBADF):
-            request.handle = next((number for number, at in [*self._nodes.items()] if at == node), 0)
-        if not request.handle:
-            self._reply_stale(slot.thread, node, error)
-        return bool(request.handle)
+            request.retry_handle = next((number for number, at in [*self._nodes.items()] if at == node), 0)
+        if not request.retry_handle:
+            self._set_stale_once(slot.thread, node, error)
+        return bool(request.retry_handle)
 
     def expire_attributes(self, node: int) -> None:
         """Make the kernel ask for the attributes of a node before it uses them again. Never blocks."""
         body = _EXPIRED.pack(node, -1, 0)
-        message = ANSWER.pack(ANSWER.size + len(body), _INVALIDATE_INODE, 0) + body
+        message = REPLY_HEADER.pack(REPLY_HEADER.size + len(body), _INVALIDATE_INODE, 0) + body
         write(self._device, message, len(message))
 
-    def _reply_stale(self, thread: int, node: int, error: ctypes.c_int32) -> None:
+    def _set_stale_once(self, thread: int, node: int, error: ctypes.c_int32) -> None:
         if self._stale_replies.pop(thread, None) != node:
             error.value = -errno.ESTALE
             if len(self._stale_replies) > _MAX_STALE_REPLIES:
                 self._stale_replies.clear()
             self._stale_replies[thread] = node
 
-    def _complete_reply(self, slot: WorkerSlot, request: Request, answer: int) -> int:
+    def _complete_reply(self, slot: WorkerSlot, request: Request, reply: int) -> int:
         """Complete a reply, and note the size that the kernel learns from it; return the node that the reply is about."""
         opcode, node, number = request.opcode, request.node, ctypes.c_uint64.from_address
         if opcode == Opcode.OPEN:
-            self._complete_open(slot, request, answer)
+            self._complete_open(slot, request, reply)
             return node
-        node = number(answer).value if opcode in (Opcode.LOOKUP, Opcode.CREATE) else node
-        self._sizes.note_sent(node, number(answer + SIZE[Opcode(opcode)]).value, request.began)
+        node = number(reply).value if opcode in (Opcode.LOOKUP, Opcode.CREATE) else node
+        self._sizes.note_sent(node, number(reply + SIZE[Opcode(opcode)]).value, request.began)
         if opcode == Opcode.CREATE:
-            self._nodes[number(answer + _FOUND).value] = node
-        elif request.uncached_attr:
+            self._nodes[number(reply + _FOUND).value] = node
+        elif request.is_attr_uncached:
             seconds, nanoseconds = _VALID[Opcode(opcode)]
-            ctypes.memset(answer + seconds, 0, 8)
-            ctypes.memset(answer + nanoseconds, 0, 4)
+            ctypes.memset(reply + seconds, 0, 8)
+            ctypes.memset(reply + nanoseconds, 0, 4)
         elif request.attr_cache is not None and opcode == Opcode.GETATTR:
-            request.attr_cache[node] = ctypes.string_at(answer, _ATTR)
+            request.attr_cache[node] = ctypes.string_at(reply, _ATTR)
         return node
 
-    def _complete_open(self, slot: WorkerSlot, request: Request, answer: int) -> None:
-        self._nodes[ctypes.c_uint64.from_address(answer).value] = request.node
+    def _complete_open(self, slot: WorkerSlot, request: Request, reply: int) -> None:
+        self._nodes[ctypes.c_uint64.from_address(reply).value] = request.node
         if self._stale_replies:
             self._stale_replies.pop(slot.thread, None)  # it has looked up again
         flags = slot.flags.value
         if not flags & CHANGES:
-            ctypes.c_uint32.from_address(answer + _OPEN_FLAGS).value |= _NO_FLUSH
+            ctypes.c_uint32.from_address(reply + _OPEN_FLAGS).value |= _NO_FLUSH
         if flags & os.O_TRUNC:
             self._sizes.note_sent(request.node, 0, request.began)
 
@@ -183,7 +183,7 @@ def size_in_reply(attributes: bytes) -> int:
     return int(_NUMBER.unpack_from(attributes, SIZE[Opcode.GETATTR])[0])
 
 
-def _body(vector: int) -> int:
+def _body_address(vector: int) -> int:
     """Return the address of a reply's second piece, which follows its header."""
     return ctypes.c_size_t.from_address(vector + _PIECE).value
 
@@ -207,24 +207,24 @@ class ReadDirPlus:
         self.operations = ChannelOperations(send=_send_prototype(self._capture_reply))
         self._device, self._process, self._current, self._sizes = device, process, current, sizes
 
-    def negotiate(self, slot: WorkerSlot, length: int) -> None:
+    def reply_to_init(self, slot: WorkerSlot, length: int) -> None:
         """Reply to INIT, the kernel's first request: as libfuse does, with the features added that libfuse does not know."""
         request = ctypes.string_at(slot.address, length)
-        answer = self.ask_libfuse(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :])
-        if len(answer) >= _IN_ANSWER.size:
-            (offered,) = _IN_REQUEST.unpack_from(request)
-            answer = _extend_init(answer, offered)
-        write(self._device, answer, len(answer))
+        reply = self.ask_libfuse(Opcode.INIT, request[_LENGTH_AND_OPCODE.size :])
+        if len(reply) >= _IN_INIT_REPLY.size:
+            (offered,) = _IN_INIT_REQUEST.unpack_from(request)
+            reply = _extend_init_reply(reply, offered)
+        write(self._device, reply, len(reply))
 
     def detach_node(self, slot: WorkerSlot, length: int) -> None:
         """Remove the node that a LOOKUP has found from its path, so that no later LOOKUP finds it.
 
         The kernel has not received that LOOKUP's reply.
         """
-        request, found = ctypes.string_at(slot.address, length), slot.answer
+        request, found = ctypes.string_at(slot.address, length), slot.captured_reply
         self.ask_libfuse(Opcode.UNLINK, request[_LENGTH_AND_OPCODE.size :])
         self._forget(request, found)
-        slot.request.detaching = False
+        slot.request.must_detach_node = False
 
     def _forget(self, request: bytes, node: bytes) -> None:
         """Make libfuse forget a LOOKUP of a node whose reply the kernel has not received."""
@@ -235,20 +235,20 @@ class ReadDirPlus:
         """Reply to READDIRPLUS with as many entries as there is room for."""
         request = ctypes.string_at(slot.address, length)
         listing = self.ask_libfuse(Opcode.READDIR, request[_LENGTH_AND_OPCODE.size :])
-        if slot.answered == slot.sequence:
+        if slot.interrupted_sequence == slot.sequence:
             return  # EINTR was sent; the kernel may forget the directory at any moment, so libfuse must not look in it
-        _, error, unique = ANSWER.unpack_from(listing)
+        _, error, unique = REPLY_HEADER.unpack_from(listing)
         (room,) = _ROOM.unpack_from(request)
-        parts = self._plus_entries(request, listing, room)
-        answer = b"".join((ANSWER.pack(ANSWER.size + sum(map(len, parts)), error, unique), *parts))
-        if write(self._device, answer, len(answer)) < 0:
+        parts = self._make_plus_entries(request, listing, room)
+        reply = b"".join((REPLY_HEADER.pack(REPLY_HEADER.size + sum(map(len, parts)), error, unique), *parts))
+        if write(self._device, reply, len(reply)) < 0:
             # The program got EINTR: the kernel has received none of these nodes.
             for found in parts[::2]:
                 if any(node := found[: _NUMBER.size]):
                     self._sizes.forget(*_NUMBER.unpack(node))
                     self._forget(request, node)
 
-    def _plus_entries(self, request: bytes, listing: bytes, room: int) -> list[bytes]:
+    def _make_plus_entries(self, request: bytes, listing: bytes, room: int) -> list[bytes]:
         """Return what is known of each listed name, followed by its listing entry, while there is room."""
         parts: list[bytes] = []
         for name, entry in _parse_entries(listing):
@@ -267,7 +267,7 @@ class ReadDirPlus:
         if name in (b".", b".."):
             return _WITHOUT
         header = request[_LENGTH_AND_OPCODE.size : HEADER_END]
-        found = self.ask_libfuse(Opcode.LOOKUP, header + name + b"\0")[ANSWER.size :]
+        found = self.ask_libfuse(Opcode.LOOKUP, header + name + b"\0")[REPLY_HEADER.size :]
         if not found:
             return _WITHOUT
         (node,), (size,) = _NUMBER.unpack_from(found), _NUMBER.unpack_from(found, SIZE[Opcode.LOOKUP])
@@ -282,33 +282,33 @@ class ReadDirPlus:
         message = _LENGTH_AND_OPCODE.pack(_LENGTH_AND_OPCODE.size + len(rest), opcode) + rest
         request = ctypes.create_string_buffer(message, len(message))
         self._process(ctypes.addressof(request), len(message))
-        return self._current.slot.answer
+        return self._current.slot.captured_reply
 
     def _capture_reply(self, channel: int, vector: int | None, count: int) -> int:
         # FORGET has no reply.
         pieces = _iovec_pieces(vector, count) if vector else []
-        self._current.slot.answer = b"".join(ctypes.string_at(*piece) for piece in pieces)
+        self._current.slot.captured_reply = b"".join(ctypes.string_at(*piece) for piece in pieces)
         return 0
 
 
-def _extend_init(answer: bytes, offered: int) -> bytes:
+def _extend_init_reply(reply: bytes, offered: int) -> bytes:
     """Add what the kernel offers and libfuse lacks to libfuse's reply to INIT; `offered`: the kernel's flags.
 
     A kernel with a lower limit of pages (`fs.fuse.max_pages_limit`) sends shorter requests by itself.
     """
-    (accepted,) = _IN_ANSWER.unpack_from(answer)
-    longer = bytearray(answer)
+    (accepted,) = _IN_INIT_REPLY.unpack_from(reply)
+    longer = bytearray(reply)
     if offered & _MAX_PAGES:
         longer = longer.ljust(_WITH_PAGES, b"\0")
         struct.pack_into("=I", longer, 0, len(longer))
         struct.pack_into("=I4xH", longer, _MAX_WRITE_AT, MAX_WRITE, MAX_WRITE // mmap.PAGESIZE)
-    struct.pack_into("=I", longer, _IN_ANSWER.size - 4, accepted | offered & (_LISTINGS | _MAX_PAGES))
+    struct.pack_into("=I", longer, _IN_INIT_REPLY.size - 4, accepted | offered & (_LISTINGS | _MAX_PAGES))
     return bytes(longer)
 
 
 def _parse_entries(listing: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield each name in a reply to READDIR, with its whole entry."""
-    start = ANSWER.size
+    start = REPLY_HEADER.size
     while start < len(listing):
         _, _, length, _ = _ENTRY.unpack_from(listing, start)
         name = start + _ENTRY.size

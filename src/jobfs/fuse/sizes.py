@@ -20,7 +20,7 @@ class KernelSizes:
 
     def __init__(self, most: int = _MOST) -> None:
         #: A logical clock that counts changes. Its value when a request is read is passed to `note_sent`.
-        self.now = 0
+        self.logical_clock = 0
         self._most = most
         self._lock = threading.Lock()
         #: By node: the size, None if unknown, and the clock when it was last sent or changed.
@@ -35,9 +35,11 @@ class KernelSizes:
         return self._sizes.get(node, (size, 0))[0] != size
 
     def note_sent(self, node: int, size: int, began: int) -> None:
-        """Note that a reply with the size of a node is about to be sent; its request was read when `now` was `began`."""
+        """Note that a reply with the size of a node is about to be sent; its request was read when `logical_clock` was
+        `began`.
+        """
         with self._lock:  # inlined: this is the busiest method of a mount
-            self.now = now = self.now + 1
+            self.logical_clock = now = self.logical_clock + 1
             last = self._sizes.get(node)
             overlaps = last is not None and last[1] > began and last[0] != size
             self._sizes[node] = None if overlaps else size, now
@@ -63,7 +65,7 @@ class KernelSizes:
 
     def _set(self, node: int, size: int | None) -> None:
         """Set a size. Call with the lock held."""
-        self.now = now = self.now + 1
+        self.logical_clock = now = self.logical_clock + 1
         self._sizes[node] = size, now
         if len(self._sizes) > self._most:
             self._sizes.popitem(last=False)

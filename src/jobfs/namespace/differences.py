@@ -34,7 +34,9 @@ class Difference(NamedTuple):
     previous: Item | None = None
 
 
-def compare(before: Mapping[str, Item | None], shown_at: Callable[[str], Item | None]) -> list[Difference]:
+def list_differences(
+    before: Mapping[str, Item | None], shown_at: Callable[[str], Item | None]
+) -> list[Difference]:
     """Return the changes from what was shown `before` to what `shown_at` shows now, in an order that a disk allows.
 
     Deletions come first, the deepest first; then creations, each directory before its contents; then renames; then new
@@ -69,15 +71,15 @@ def _find_renames(
     return renamed
 
 
-def _compare_at_path(path: str, was: Item | None, now: Item | None) -> Iterator[Difference]:
+def _compare_at_path(path: str, before: Item | None, now: Item | None) -> Iterator[Difference]:
     """Yield the differences at a path that no rename explains."""
-    if not looks_different(was, now):
+    if not looks_different(before, now):
         return
-    if was is not None and now is not None and was.is_dir is now.is_dir:
-        yield Difference(DifferenceKind.CHANGED, path, now, previous=was)
+    if before is not None and now is not None and before.is_dir is now.is_dir:
+        yield Difference(DifferenceKind.CHANGED, path, now, previous=before)
         return
-    if was is not None:
-        yield Difference(DifferenceKind.DELETED, path, was)
+    if before is not None:
+        yield Difference(DifferenceKind.DELETED, path, before)
     if now is not None:
         yield Difference(DifferenceKind.CREATED, path, now)
 

@@ -41,13 +41,13 @@ class ListingPass:
 
     def __init__(self, first: Page) -> None:
         #: How many items the server really gives in a page, and how far each page begins after the one before.
-        self.size = _raw_count(first)
+        self.size = _count_raw_items(first)
         self.step = max(1, self.size - 1)
         self.pages: list[Page] = []
         self.items: dict[str, Item] = {}
         self.unknown: set[str] = set()
         #: Ids of the items that this mount changed while the list was read: they do not count as moved.
-        self.ours: Set[str] = frozenset()
+        self.own_ids: Set[str] = frozenset()
         self._end, self._most = first.total, 2 * first.total + _ROOM
         self._next = 1
         self._barren = 0
@@ -76,8 +76,10 @@ class ListingPass:
         if new and (deadline := current_deadline()) is not None:
             deadline.extend(now - self._kept)  # that is progress
         self._kept = now
-        full = new and _raw_count(page) >= self.size
-        self._end = max(self._end, page.total, len(self.pages) * self.step + _raw_count(page) if full else 0)
+        full = new and _count_raw_items(page) >= self.size
+        self._end = max(
+            self._end, page.total, len(self.pages) * self.step + _count_raw_items(page) if full else 0
+        )
         self.pages.append(page)
 
     def _add_items(self, page: Page) -> bool:
@@ -94,13 +96,15 @@ class ListingPass:
         self.unknown.update(page.unknown)
         return new
 
-    def close_gaps(self, own_ids: Set[str], read: Callable[[list[int]], Iterable[Page]]) -> None:
+    def fill_gaps_of_own_changes(
+        self, own_ids: Set[str], read: Callable[[list[int]], Iterable[Page]]
+    ) -> None:
         """Add a page across each gap between two pages that changes by this mount (`own_ids`) have moved apart.
 
         `read` returns the pages that begin at the given positions. Deletions move a list most, so most of such a page lies
         before the gap.
         """
-        self.ours = own_ids
+        self.own_ids = own_ids
         gaps = self._gap_pages() if own_ids else []
         gap_pages = read([gap * self.step - self.size * 3 // 4 for gap in gaps])
         for gap, page in reversed([*zip(gaps, gap_pages, strict=True)]):
@@ -113,12 +117,12 @@ class ListingPass:
         return len(self.items) + len(self.unknown)
 
     @property
-    def has_moved(self) -> bool:
+    def is_unstable(self) -> bool:
         """Whether others than this mount seem to have moved the list while it was read, or its total is wrong."""
         if self._gap_pages():
             return True
         # Our own changes alter the totals, too. Then the overlap of the pages alone proves that nothing is missing.
-        return not self.ours and any(page.total != self.item_count for page in self.pages)
+        return not self.own_ids and any(page.total != self.item_count for page in self.pages)
 
     def matches(self, other: ListingPass | None) -> bool:
         """Return whether `other` is a pass with the same items, and as many as fit into the pages.
@@ -126,7 +130,7 @@ class ListingPass:
         If so, the total is wrong. The second condition is needed because items that change places may be missing from both
         passes.
         """
-        filled = [_raw_count(page) for page in self.pages if _raw_count(page)]
+        filled = [_count_raw_items(page) for page in self.pages if _count_raw_items(page)]
         whole = sum(filled) - max(0, len(filled) - 1) == self.item_count
         return (
             whole
@@ -141,40 +145,40 @@ class ListingPass:
 
     def _overlaps(self, page: Page, following: Page) -> bool:
         """Return whether `page` ends with the items that `following` begins with, apart from items of ours."""
-        if self.ours and not _raw_count(following):
-            return _raw_count(page) < self.size  # the list had become shorter
+        if self.own_ids and not _count_raw_items(following):
+            return _count_raw_items(page) < self.size  # the list had become shorter
         ids, following_ids = (
-            [item.id for item in p.items if item.id not in self.ours] for p in (page, following)
+            [item.id for item in p.items if item.id not in self.own_ids] for p in (page, following)
         )
         shared = len(ids) - ids.index(following_ids[0]) if following_ids and following_ids[0] in ids else 0
         return shared > 0 and ids[-shared:] == following_ids[:shared]
 
 
-def _raw_count(page: Page) -> int:
+def _count_raw_items(page: Page) -> int:
     """Return how many items the server put into a page, those of unknown types included."""
     return len(page.items) + len(page.unknown)
 
 
-def _are_many_lost(this: ListingPass, lost: Collection[str]) -> bool:
+def _are_too_many_lost(listing: ListingPass, lost: Collection[str]) -> bool:
     """Return whether `lost` has too many items to request by id while another pass may show them."""
-    return len(lost) > max(_FEW, len(this.pages))
+    return len(lost) > max(_FEW, len(listing.pages))
 
 
-def _should_ask_by_id(number: int, this: ListingPass, lost: Collection[str], *, steady: bool) -> bool:
+def _should_ask_by_id(number: int, listing: ListingPass, lost: Collection[str], *, steady: bool) -> bool:
     """Return whether to request the `lost` items by id after pass `number`, instead of reading another pass."""
-    enough = not _are_many_lost(this, lost) if steady else number >= _PASSES
+    enough = not _are_too_many_lost(listing, lost) if steady else number >= _PASSES
     return enough or number == _MOST
 
 
-def _find_lost(this: ListingPass, expected: Collection[str], *, agreed: bool) -> set[str]:
+def _find_lost(listing: ListingPass, expected: Collection[str], *, agreed: bool) -> set[str]:
     """Return the ids of `expected` items that a pass lacks, unless the pass proves that they are gone.
 
     A list that did not move is proof if it is one page, or if many items are gone and the pass `agreed` with the one before.
     """
-    lost = {*expected} - this.items.keys() - this.unknown - this.ours
-    if this.has_moved:
+    lost = {*expected} - listing.items.keys() - listing.unknown - listing.own_ids
+    if listing.is_unstable:
         return lost
-    is_proof = len(this.pages) == 1 or (agreed and _are_many_lost(this, lost))
+    is_proof = len(listing.pages) == 1 or (agreed and _are_too_many_lost(listing, lost))
     return set() if is_proof else lost
 
 
@@ -203,15 +207,15 @@ class Lister:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _read_passes(
-        self, pool: ThreadPoolExecutor, known: Collection[str], ours: Callable[[], Set[str]]
+        self, pool: ThreadPoolExecutor, known: Collection[str], own_ids: Callable[[], Set[str]]
     ) -> tuple[list[Item], int]:
         seen: set[str] = set()
         last: ListingPass | None = None
         for number in range(1, _MOST + 1):
-            this = self._read_pass(pool, ours)
+            this = self._read_pass(pool, own_ids)
             seen.update(this.items)
             agreed = this.matches(last)
-            steady = agreed or not this.has_moved
+            steady = agreed or not this.is_unstable
             expected = known if steady else {*known, *seen}
             lost = _find_lost(this, expected, agreed=agreed)
             if _should_ask_by_id(number, this, lost, steady=steady):
@@ -224,12 +228,12 @@ class Lister:
             log.info("the item list moved while it was read: %d items were requested by id", len(lost))
         return [*this.items.values(), *found], len(this.pages)
 
-    def _read_pass(self, pool: ThreadPoolExecutor, ours: Callable[[], Set[str]]) -> ListingPass:
+    def _read_pass(self, pool: ThreadPoolExecutor, own_ids: Callable[[], Set[str]]) -> ListingPass:
         """Read every page once. Raises ApiError, ContractError if the list grows far beyond its total.
 
         The first page shows the total, and how many items the server really gives in a page. The others are read in parallel,
         each overlapping the one before by one item. The pages that `_expected` items fill are read together with the first.
-        For each gap that changes by this mount (`ours`) have made, one more page is read.
+        For each gap that changes by this mount (`own_ids`) have made, one more page is read.
         """
         read_page, workers = bind_deadline(self._client.list_page), self._client.max_connections
         ask = partial(pool.submit, read_page)
@@ -247,7 +251,7 @@ class Lister:
             if not pending:
                 break
             this.add_page(pending.popleft().result())
-        this.close_gaps(ours(), partial(pool.map, partial(read_page, this.size)))
+        this.fill_gaps_of_own_changes(own_ids(), partial(pool.map, partial(read_page, this.size)))
         return this
 
     def _get_or_none(self, item_id: str) -> Item | None:

@@ -18,13 +18,13 @@ from typing import NamedTuple
 from cachetools import FIFOCache, TTLCache
 
 from jobfs import names
-from jobfs.namespace.differences import Difference, compare
+from jobfs.namespace.differences import Difference, list_differences
 from jobfs.namespace.tree import ItemTree, hiding_parent, looks_different
 from jobfs.nodes import Item, clamp_ns
 
 
 class OwnChange(NamedTuple):
-    """The items `ids` at `paths` were changed by us, or shown by a find; `whole`: with everything below these paths.
+    """The items `ids` at `paths` were changed by us, or shown by a find; `with_descendants`: with everything below these paths.
 
     The change is newer than a reply whose request has a ticket below `ticket`. `deleted`: the items are gone, not moved.
     """
@@ -32,14 +32,14 @@ class OwnChange(NamedTuple):
     ticket: int
     ids: Set[str]
     paths: Set[str]
-    whole: bool = False
+    with_descendants: bool = False
     deleted: bool = False
 
     def invalidates(self, path: str, ids: Collection[str]) -> bool:
         """Return whether an older reply about `path`, which names `ids`, can't be believed."""
         if path in self.paths or not self.ids.isdisjoint(ids):
             return True
-        return self.whole and any(names.is_below(path, at) for at in self.paths)
+        return self.with_descendants and any(names.is_below(path, at) for at in self.paths)
 
 
 def carry_into_listing(change: OwnChange, old: ItemTree, new: ItemTree) -> set[str]:
@@ -48,9 +48,9 @@ def carry_into_listing(change: OwnChange, old: ItemTree, new: ItemTree) -> set[s
     Returns the paths that must be requested again: where the two trees disagree, and neither can be believed.
     """
     places = {*change.paths, *(item.path for item in filter(None, map(new.get, change.ids)))}
-    if change.whole and change.deleted:
+    if change.with_descendants and change.deleted:
         _drop_hidden_strangers(places, old, new)
-    others = _ids_moved_here(_items_at(places, new, below=change.whole), old) - change.ids
+    others = _ids_moved_here(_items_at(places, new, below=change.with_descendants), old) - change.ids
     unknown = _ids_not_in(change.ids, old)
     doubts = places if others or (unknown and not change.deleted) else set()
     # An item that `old` shows elsewhere may have existed throughout: it must not be lost.
@@ -148,7 +148,7 @@ class MetadataCache:
         if self._is_outdated(ticket, path, ids):
             return
         self._doubt_arrived_directories(ticket, path, items)
-        before = self._shown_near(path, items)
+        before = self._shown_at_affected_paths(path, items)
         self.tree.replace_at(path, items)
         self._note_differences(before)
         if (before[path] is None) is not (self.tree.shown_at(path) is None):
@@ -157,7 +157,7 @@ class MetadataCache:
         if any(item.is_dir for item in items) or not self.tree.has_descendants(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())
 
-    def _shown_near(self, path: str, items: Collection[Item]) -> dict[str, Item | None]:
+    def _shown_at_affected_paths(self, path: str, items: Collection[Item]) -> dict[str, Item | None]:
         """Return what is shown at each path where `items` at `path` may change it.
 
         An item leaves the path where it was known, and implicit directories appear and vanish with their contents.
@@ -197,7 +197,7 @@ class MetadataCache:
             self._pending_differences = changed | self._pending_differences
         self.snapshot_count += 1
         self.snapshot = Stamp(began, ticket, began)
-        self.implicit_seen = self.implicit_seen or tree.has_implicit()
+        self.implicit_seen = self.implicit_seen or tree.has_implicit_directory()
 
     def _note_changed_names(self, old: ItemTree, changed: Mapping[str, Item | None]) -> None:
         """Note in which directories names have appeared or vanished; `changed`: paths with what `old` shows there."""
@@ -212,7 +212,7 @@ class MetadataCache:
     def take_differences(self) -> list[Difference]:
         """Return what others have changed since the last call, as far as a listing or a find has shown it."""
         pending, self._pending_differences = self._pending_differences, {}
-        return compare(pending, self.tree.shown_at)
+        return list_differences(pending, self.tree.shown_at)
 
     # when the names in a directory change
 
@@ -238,11 +238,11 @@ class MetadataCache:
 
     # our own changes
 
-    def record_own_change(self, item: Item, old_path: str = "", *, is_second_version: bool = False) -> None:
+    def record_own_change(self, item: Item, old_path: str = "", *, is_reported: bool = False) -> None:
         """Record our own change: `item` is now at its path, with everything that was below it.
 
         `old_path`: the path that we moved the item from. A listing may show the item at its new path, without everything
-        below it, before the reply to our request comes. `is_second_version`: the item is a second version that is kept beside
+        below it, before the reply to our request comes. `is_reported`: the item is a second version that is kept beside
         its file; unlike our other changes, it is reported by `take_differences`.
         """
         known = self.tree.get(item.id)
@@ -251,7 +251,7 @@ class MetadataCache:
         beside = any(other.id != item.id for other in self.tree.candidates(item.path))
         self.tree.put_moved(item, old)
         self._record_change(OwnChange(0, {item.id}, {item.path, old}, whole))
-        if is_second_version:
+        if is_reported:
             self._pending_differences[item.path] = None
         if whole:
             self._carry_doubts(old, item.path)
@@ -280,7 +280,9 @@ class MetadataCache:
         elif known.is_dir:
             for other in self.tree.descendants(path):
                 self.tree.remove(other.id)
-        self._record_change(OwnChange(0, {known.id}, {path, item.path}, whole=known.is_dir, deleted=True))
+        self._record_change(
+            OwnChange(0, {known.id}, {path, item.path}, with_descendants=known.is_dir, deleted=True)
+        )
 
     def invalidate(self, path: str) -> None:
         """Stop trusting what was learned before now of `path` and of what is below it."""
@@ -292,7 +294,7 @@ class MetadataCache:
         Empty if a directory was renamed: its items may be anywhere in the list, and need not be known.
         """
         since = [change for number, change in self._changes if number == change.ticket > ticket]
-        if any(change.whole and not change.deleted for change in since):
+        if any(change.with_descendants and not change.deleted for change in since):
             return set()
         return {item_id for change in since for item_id in change.ids}
 
@@ -307,7 +309,7 @@ class MetadataCache:
         stamp = self._stamps.get(path)
         return stamp is not None and stamp.began >= not_before and stamp.ticket >= needed
 
-    def is_listed_since(self, directory: str, not_before: float) -> bool:
+    def is_directory_listed_since(self, directory: str, not_before: float) -> bool:
         """Return whether a directory's children come from a listing that began at `not_before` or later.
 
         Single children may be in doubt even so.
@@ -331,7 +333,7 @@ class MetadataCache:
         """Return when `path` was last confirmed to be as it is known, in seconds of the clock."""
         return max(stamp.confirmed for stamp in self._stamps_for(path))
 
-    def seen_at(self, item: Item) -> float:
+    def last_seen_at(self, item: Item) -> float:
         """Return when this version of an item was last known to be at its path, in seconds of the clock.
 
         Returns NEVER if that is in doubt, or if another version is known.
@@ -358,7 +360,7 @@ class MetadataCache:
         """Drop what we have changed ourselves from the differences to report."""
         for path in change.paths:
             self._pending_differences.pop(path, None)
-        if change.whole:
+        if change.with_descendants:
             below = (
                 path
                 for path in self._pending_differences

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from jobfs.api.client import Client
-from jobfs.api.deadline import UNBOUNDED, Deadline, current_deadline, use_deadline, wait_result
+from jobfs.api.deadline import UNBOUNDED, Deadline, current_deadline, use_deadline, wait_for_result
 from jobfs.errors import (
     ApiError,
     ContractError,
@@ -225,7 +225,7 @@ class Namespace:
         with self._lock:
             shown = self._cache.tree.shown_at(path)
             fresh = self._cache.is_fresh(path, self._clock() - self._max_age)
-            return shown if fresh or self._is_fresh_enough(path, shown) else None
+            return shown if fresh or self._may_skip_due_listing(path, shown) else None
 
     def peek(self, path: str) -> Item | None:
         """Return what was last shown at `path`, however long ago."""
@@ -276,14 +276,14 @@ class Namespace:
     def last_seen_at(self, item: Item) -> float:
         """Return when this version was last known to be at the item's path, by the clock; -inf if in doubt or replaced."""
         with self._lock:
-            return self._cache.seen_at(item)
+            return self._cache.last_seen_at(item)
 
-    def is_listed_since(self, moment: float) -> bool:
+    def has_listing_since(self, moment: float) -> bool:
         """Return whether the snapshot's listing began after `moment`, in seconds of the clock."""
         return self._cache.snapshot.began > moment
 
     @property
-    def max_age_of_empty(self) -> float:
+    def max_age_to_prove_empty(self) -> float:
         """How old a snapshot that shows a directory empty may be, in seconds since its listing began (save/protocol.md R12)."""
         return self._usual + max(_RECENT, self._usual)
 
@@ -321,7 +321,7 @@ class Namespace:
                 listing_seconds=self._durations[-1] if self._durations else 0.0,
                 # If an item came to a taken path, the earlier one is most likely gone: report only fresh paths.
                 shadowed=[found for found in known.tree.shadowed_paths() if known.is_fresh(found[0])],
-                hostile=known.tree.refused_paths(),
+                hostile=known.tree.never_shown_paths(),
                 error=None if error is None else str(error),
             )
 
@@ -332,13 +332,13 @@ class Namespace:
 
     # our own changes
 
-    def record_own_change(self, item: Item, old_path: str = "", *, is_second_version: bool = False) -> None:
+    def record_own_change(self, item: Item, old_path: str = "", *, is_reported: bool = False) -> None:
         """Record the reply to our own create or update: `item` is now at its path.
 
-        Everything that was below `old_path` is now below that path. `is_second_version`: see MetadataCache.record_own_change.
+        Everything that was below `old_path` is now below that path. `is_reported`: see MetadataCache.record_own_change.
         """
         with self._lock:
-            self._cache.record_own_change(item, old_path, is_second_version=is_second_version)
+            self._cache.record_own_change(item, old_path, is_reported=is_reported)
             self._breaker.note_success(self._clock())
 
     def record_deleted(self, item: Item) -> None:
@@ -358,9 +358,9 @@ class Namespace:
     ) -> PendingRequest | None:
         """Return the find or listing that will answer for `path`; None if what is known may be served."""
         shown = self._cache.tree.shown_at(path)
-        if max_age is None and self._is_fresh_enough(path, shown):
+        if max_age is None and self._may_skip_due_listing(path, shown):
             return None
-        if self._listing_pays(shown, max_age):
+        if self._needs_listing(shown, max_age):
             return self._join_or_begin(None, own_deadline, must_ask=max_age is not None)
         return self._join_or_begin(path, own_deadline, not_before, must_ask=max_age is not None)
 
@@ -368,16 +368,16 @@ class Namespace:
         """Return how old a snapshot may be before another one is read, in seconds."""
         return max(self._max_age, _SHARE * self._usual)
 
-    def _is_find_storm(self) -> bool:
+    def _are_finds_too_frequent(self) -> bool:
         """Return whether another find would be too many within a second."""
         return len(self._finds) == _HANDFUL and self._finds[0] > self._clock() - _SECOND
 
-    def _is_fresh_enough(self, path: str, shown: Item | None) -> bool:
+    def _may_skip_due_listing(self, path: str, shown: Item | None) -> bool:
         """Return whether a listing would be due, but the last one is within the effective TTL, and `path` in no doubt."""
-        due = self._is_find_storm() or (shown is not None and shown.is_implicit)
+        due = self._are_finds_too_frequent() or (shown is not None and shown.is_implicit)
         return due and self._cache.is_fresh(path, self._clock() - self._effective_ttl())
 
-    def _listing_pays(self, shown: Item | None, max_age: float | None) -> bool:
+    def _needs_listing(self, shown: Item | None, max_age: float | None) -> bool:
         """Return whether a listing, not a find, must answer for a path (vfs/semantics.md 1, Cost control).
 
         `shown`: what the path showed last. Only a listing sees implicit directories, and names that are being saved.
@@ -391,10 +391,12 @@ class Namespace:
         age = self._clock() - self._cache.snapshot.began
         if max_age is not None:
             # A slow listing would be too old as soon as it ends.
-            return self._is_find_storm() and age > max_age > _SHARE * self._durations[-1]
-        return (self._find_may_miss(shown) or self._is_find_storm()) and age > self._effective_ttl()
+            return self._are_finds_too_frequent() and age > max_age > _SHARE * self._durations[-1]
+        return (
+            self._prefers_listing(shown) or self._are_finds_too_frequent()
+        ) and age > self._effective_ttl()
 
-    def _find_may_miss(self, shown: Item | None) -> bool:
+    def _prefers_listing(self, shown: Item | None) -> bool:
         """Return whether a listing is better than a find for an unknown name (vfs/semantics.md 1.8).
 
         The name may be an implicit directory's, which `find` does not see; or one page holds all, so both cost the same.
@@ -434,7 +436,7 @@ class Namespace:
             return ask()
         with self._lock:
             serves = self.is_unreachable and stale()
-        if serves and not self._client.has_recovered():
+        if serves and not self._client.probe_recovery():
             return None
         try:
             ask()
@@ -472,7 +474,7 @@ class Namespace:
             with self._lock:
                 doubtful = self._cache.doubtful_children(path)
                 few = len(doubtful) <= max(_FEW, self._pages)
-                if few and self._cache.is_listed_since(path, not_before):
+                if few and self._cache.is_directory_listed_since(path, not_before):
                     break
                 request = self._join_or_begin(None, deadline, must_ask=max_age is not None)
             self._await_request(request, deadline)
@@ -492,17 +494,17 @@ class Namespace:
         """
         with use_deadline(own_deadline):
             if request.deadline is own_deadline:
-                self._perform(request)
+                self._perform_request(request)
                 return
             with request.deadline.attach_waiter(own_deadline):
-                error = wait_result(request.outcome, "the request of another call")
+                error = wait_for_result(request.outcome, "the request of another call")
             its_own = isinstance(error, NOT_ASKED) or (
                 isinstance(error, UnavailableError) and request.caller_timed_out
             )
             if error is not None and not (its_own and own_deadline.remaining() > 0):
                 raise copy_error(error)
 
-    def _perform(self, request: PendingRequest) -> None:
+    def _perform_request(self, request: PendingRequest) -> None:
         """Make the request, for all calls that wait for it. Raises its error."""
         error: ApiError | None = UnavailableError("the request was aborted")
         try:
@@ -519,12 +521,12 @@ class Namespace:
             error = exc if concerns_name else UnavailableError(str(exc), status=exc.status)
         finally:
             with self._lock:
-                self._finish(request, error)
+                self._finish_request(request, error)
             request.outcome.set_result(error)
         if error is not None:
             raise error
 
-    def _finish(self, request: PendingRequest, error: ApiError | None) -> None:
+    def _finish_request(self, request: PendingRequest, error: ApiError | None) -> None:
         """Remove a request that has ended; record whether the server can't be asked, or only its listing fails."""
         if self._pending.get(request.path) is request:
             del self._pending[request.path]

@@ -34,7 +34,7 @@ def pick_shown(items: Iterable[Item]) -> Item | None:
     return max(items, key=sort_key, default=None)
 
 
-def refusal_reason(path: str) -> str | None:
+def never_shown_reason(path: str) -> str | None:
     """Return why a path that is not hidden is never shown, or None (vfs/semantics.md 1, Hostile paths)."""
     reason = names.hostile_reason(path)
     if reason is None and (path == names.CONTROL_DIR or path.startswith(_CONTROL_PREFIX)):
@@ -56,16 +56,16 @@ def hiding_parent(path: str) -> str | None:
 
 def is_never_shown(path: str) -> bool:
     """Return whether no item at `path` is ever shown, whatever the server has."""
-    return refusal_reason(path) is not None or hiding_parent(path) is not None
+    return never_shown_reason(path) is not None or hiding_parent(path) is not None
 
 
-def looks_different(was: Item | None, now: Item | None) -> bool:
+def looks_different(before: Item | None, now: Item | None) -> bool:
     """Return whether a program would see a difference; between two directories, whether they are different items."""
-    if was is None or now is None:
-        return was is not now
-    if was.is_dir or now.is_dir:
-        return was.is_dir is not now.is_dir or was.id != now.id
-    return was.id != now.id or was.updated_at != now.updated_at or was.size != now.size
+    if before is None or now is None:
+        return before is not now
+    if before.is_dir or now.is_dir:
+        return before.is_dir is not now.is_dir or before.id != now.id
+    return before.id != now.id or before.updated_at != now.updated_at or before.size != now.size
 
 
 ROOT = implicit_directory("")
@@ -83,7 +83,7 @@ class ItemTree:
         self._children: dict[str, set[str]] = {}
         self._hidden: dict[str, str] = {}
         self._hidden_below: dict[str, set[str]] = {}
-        self._refused: dict[str, str] = {}
+        self._never_shown: dict[str, str] = {}
 
     @classmethod
     def from_items(cls, items: Iterable[Item]) -> ItemTree:
@@ -133,7 +133,7 @@ class ItemTree:
     def descendants(self, path: str) -> list[Item]:
         """Return every item strictly below `path`: shown, shadowed, hidden and refused; no implicit directories."""
         found = list(self._walk_descendants(path))
-        apart = [*self._refused]
+        apart = [*self._never_shown]
         if path and hiding_parent(path) is not None:
             apart += self._hidden
         found += [item for item in map(self._by_id.__getitem__, apart) if names.is_below(item.path, path)]
@@ -143,9 +143,9 @@ class ItemTree:
         """Return the items with a hidden name, and the items below one."""
         return [self._by_id[item_id] for item_id in self._hidden]
 
-    def refused_paths(self) -> list[tuple[str, str]]:
+    def never_shown_paths(self) -> list[tuple[str, str]]:
         """Return path and reason of every item whose path is never shown."""
-        return [(self._by_id[item_id].path, reason) for item_id, reason in self._refused.items()]
+        return [(self._by_id[item_id].path, reason) for item_id, reason in self._never_shown.items()]
 
     def shadowed_paths(self) -> list[tuple[str, str]]:
         """Return path and reason of every item that is not shown because another item at its path is."""
@@ -179,7 +179,7 @@ class ItemTree:
         found |= self._hidden_below.keys() ^ before._hidden_below.keys()
         return found - {""}
 
-    def has_implicit(self) -> bool:
+    def has_implicit_directory(self) -> bool:
         """Return whether some directory has no item that stands for it."""
         directories = (path for path in (*self._children, *self._hidden_below) if path)
         return any(self._directory_item(path).is_implicit for path in directories)
@@ -195,9 +195,9 @@ class ItemTree:
             self.remove(item.id)
         self._by_id[item.id] = item
         path = item.path
-        reason = refusal_reason(path)
+        reason = never_shown_reason(path)
         if reason is not None:
-            self._refused[item.id] = reason
+            self._never_shown[item.id] = reason
             return
         base = hiding_parent(path)
         if base is not None:
@@ -211,7 +211,7 @@ class ItemTree:
     def remove(self, item_id: str) -> None:
         """Remove an item; what it shadowed is shown again, and what lies below it stays."""
         item = self._by_id.pop(item_id, None)
-        if item is None or self._refused.pop(item_id, None) is not None:
+        if item is None or self._never_shown.pop(item_id, None) is not None:
             return
         base = self._hidden.pop(item_id, None)
         if base is None:

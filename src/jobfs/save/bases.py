@@ -28,7 +28,7 @@ class BaseKeeper:
     def __init__(self, state: State, content: ContentStore, namespace: Namespace) -> None:
         self._state, self._content, self._namespace = state, content, namespace
 
-    def keep_replaced_save(self, change: Change) -> None:
+    def keep_last_save_as_base(self, change: Change) -> None:
         """Keep the last save of a Change's target as the merge base of its asides, if no other copy has the bytes of its base.
 
         The cache lacks these bytes where `updatedAt` has whole seconds. Call this before the last save is replaced.
@@ -36,23 +36,23 @@ class BaseKeeper:
         kept, base = self._state.saves.find(change.target), change.base
         if kept is None or not base.sha256 or kept.sha256 != base.sha256:
             return
-        if not change.asides or self._cached_item(base) is not None:
+        if not change.asides or self._item_if_cached(base) is not None:
             return
         for aside in change.asides:
             self._store_copy(aside, self._state.saves.file_path(kept), base)
 
-    def keep_save(self, change: Change, copy: Copy | None) -> None:
+    def keep_as_last_save(self, change: Change, copy: Copy | None) -> None:
         """Keep what a Change has saved as the last save of its target, unless it is empty (vfs/semantics.md 4.52).
 
         After a shell has emptied a file by mistake, the save before that is the one to restore (4.55).
         """
-        self.keep_replaced_save(change)
+        self.keep_last_save_as_base(change)
         if change.size:
             self._state.saves.commit(change.target, copy)
 
-    def keep_base(self, aside: Aside, base: Base) -> None:
+    def keep_base_of_aside(self, aside: Aside, base: Base) -> None:
         """Keep the base of a save as the merge base of an aside, if the cache has its bytes."""
-        item = self._cached_item(base)
+        item = self._item_if_cached(base)
         if item is None or self._state.bases.find(names.basename(aside.path)) is not None:
             return
         with contextlib.suppress(JobfsError), self._content.open(item) as content:
@@ -63,7 +63,7 @@ class BaseKeeper:
         with contextlib.suppress(OSError):
             bases.commit(name, bases.prepare(name, source, source.stat().st_size, base.sha256))
 
-    def _cached_item(self, base: Base) -> Item | None:
+    def _item_if_cached(self, base: Base) -> Item | None:
         """Return an item of the base's version if all of its content is in the cache, else None."""
         # The base of a version that was saved here has a size, even where the server's items have none.
         for size in dict.fromkeys((base.size, None)):
@@ -77,7 +77,7 @@ class BaseKeeper:
         if names.parse_second_version(path) is not None:
             self._state.bases.rename(names.basename(hidden), path)
 
-    def drop_settled(self, aside: Aside) -> None:
+    def drop_base_of_settled(self, aside: Aside) -> None:
         """Drop the base of an aside that is decided; a base that was renamed with its conflict copy stays."""
         self._state.bases.drop(names.basename(aside.path))
 

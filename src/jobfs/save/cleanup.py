@@ -45,10 +45,10 @@ class Cleanup:
 
     def __init__(self, context: Context, uploader: Uploader, bases: BaseKeeper) -> None:
         self._context = context
-        self._bases = bases
+        self._base_keeper = bases
         self._client = context.client
         self._state = context.state
-        self._upload = uploader
+        self._uploader = uploader
         #: When the next listing for removed directories may be read, in monotonic seconds; inf while one is being read.
         self._list_at = 0.0
 
@@ -57,13 +57,13 @@ class Cleanup:
 
         Raises ApiError, FsError.
         """
-        if change.verb is Verb.REMOVE and not self._has_listing_since(change.finished_at):
+        if change.verb is Verb.REMOVE and not self._ensure_listing_since(change.finished_at):
             return time.monotonic() + _AGAIN
         # `placed` must be on the disk before local bytes are freed and before the first delete (R3).
         self._state.store.sync()
         if change.needs_undo:
-            self._undo_unlinked_save(change)
-        self._decide_asides(change, back=change.restores_asides)
+            self._undo_cancelled_change(change)
+        self._decide_asides(change, restore=change.restores_asides)
         if change.asides:
             later = min(aside.unsure_until for aside in change.asides)
             return max(later, time.monotonic() + _AGAIN)
@@ -72,65 +72,71 @@ class Cleanup:
         self._state.end_change(change)
         return 0.0
 
-    def _decide_asides(self, change: Change, *, back: bool) -> None:
+    def _decide_asides(self, change: Change, *, restore: bool) -> None:
         """Decide about the asides of a Change, the newest first, and drop each one that is settled. Raises ApiError, FsError.
 
-        `back`: an aside that is kept goes back to the target, if that is free.
+        `restore`: an aside that is kept goes back to the target, if that is free.
         """
         for aside in reversed(change.asides):
-            if self.decide_aside(aside, change, back=back):
-                self._bases.drop_settled(aside)
+            if self.decide_aside(aside, change, restore=restore):
+                self._base_keeper.drop_base_of_settled(aside)
                 with self._state.lock:
                     self._state.apply_in_memory(
                         change, asides=[other for other in change.asides if other is not aside]
                     )
                     if change.asides:
                         self._state.write(edit(change))
-            elif back:
+            elif restore:
                 return  # the newest aside gets the name (R11): the older ones wait for it
 
-    def decide_aside(self, aside: Aside, change: Change, *, back: bool) -> bool:
-        """Delete an aside, keep it as a second version, or give it `back` to the target (R1, R7).
+    def decide_aside(self, aside: Aside, change: Change, *, restore: bool) -> bool:
+        """Delete an aside, keep it as a second version, or with `restore` move it back to the target (R1, R7).
 
         Return True once the aside is settled, False if this must be called again. Raises ApiError, FsError.
         """
         if aside.unsure_until > time.monotonic():
             return False
         # Before the look: the job may write to the item during the download.
-        fetch_for_handles(self._context, aside.id)
+        fetch_bytes_for_handles(self._context, aside.id)
         judged = _is_decided_by_bytes(aside, change)
         try:
             # Hashed before the look, which shows that the bytes are of this version (R1) and that the name is still ours (R7).
             digest = self._matching_digest(aside, change) if judged else ""
-            look = self._observe(aside.id)
+            observation = self._observe(aside.id)
         except NotFoundError:
             return True
-        item = look.item
+        item = observation.item
         if not aside.is_hidden_name_of(item):
             # The job has renamed it, so it is the job's now; or this mount has, and was killed before it recorded that.
-            self._bases.rename_base(aside.path, item.path)
+            self._base_keeper.rename_base(aside.path, item.path)
             return True
         if judged and (item.updated_at, item.size) != (aside.updated_at, aside.size):
             aside.mark_moved(item)
             return False  # the job has written to it: its bytes must be read again
         ours = judged and bool(digest or change.base.proves_unchanged(item))
-        return self._delete_or_keep(aside, change, look, is_replaced_version=ours, back=back)
+        return self._delete_or_keep(aside, change, observation, is_replaced_version=ours, restore=restore)
 
     def _delete_or_keep(
-        self, aside: Aside, change: Change, look: Observation, *, is_replaced_version: bool, back: bool
+        self,
+        aside: Aside,
+        change: Change,
+        observation: Observation,
+        *,
+        is_replaced_version: bool,
+        restore: bool,
     ) -> bool:
-        """Delete an aside that `is_replaced_version`: the job has not changed it. Otherwise keep it, or give it `back`.
+        """Delete an aside that `is_replaced_version`: the job has not changed it. Otherwise keep it, or `restore` it.
 
         Of a removed directory, only a listing decides. Return and raise as `decide_aside`.
         """
         if change.verb is Verb.REMOVE:
-            return self._delete_if_empty(aside, look, change)
+            return self._delete_if_empty(aside, observation, change)
         # An item that a late request may have moved here belongs to another path.
-        if is_replaced_version and not self._context.was_renamed_here(look.item.id, change.target):
-            return self._delete_if_unchanged(aside, look)
-        if not back:
-            self._bases.keep_base(aside, change.base)
-        return self.keep_second_version(aside, look, change.target, to_target=back)
+        if is_replaced_version and not self._context.may_be_late_move(observation.item.id, change.target):
+            return self._delete_if_unchanged(aside, observation)
+        if not restore:
+            self._base_keeper.keep_base_of_aside(aside, change.base)
+        return self.keep_second_version(aside, observation, change.target, to_target=restore)
 
     def _observe(self, item_id: str) -> Observation:
         """Get an item, for a decision about the version that it has now. Raises NotFoundError, ApiError."""
@@ -148,26 +154,26 @@ class Cleanup:
         digest = fetch_sha256(self._client, aside.id, aside.size)
         return digest if digest in known else ""
 
-    def _delete_if_unchanged(self, aside: Aside, look: Observation) -> bool:
+    def _delete_if_unchanged(self, aside: Aside, observation: Observation) -> bool:
         """Delete an aside that was just looked at; return False if it must be looked at again (R7). Raises ApiError."""
         try:
-            self._delete_observed(look)
+            self._delete_observed(observation)
         except (AnswerLostError, ItemChangedError):
             aside.unsure_until = self._context.unsure_until(aside.id)
             return False
         return True
 
-    def _delete_observed(self, look: Observation) -> None:
+    def _delete_observed(self, observation: Observation) -> None:
         with contextlib.suppress(NotFoundError):
-            self._context.delete_item(look)
-        forget_item(self._context, look.item)
+            self._context.delete_item(observation)
+        forget_item(self._context, observation.item)
 
-    def _has_listing_since(self, moment: float) -> bool:
+    def _ensure_listing_since(self, moment: float) -> bool:
         """Return whether a listing has begun after `moment` (monotonic seconds); read one if that is due. Raises ApiError."""
         namespace = self._context.namespace
         with self._state.lock:
-            if namespace.is_listed_since(moment) or time.monotonic() < self._list_at:
-                return namespace.is_listed_since(moment)
+            if namespace.has_listing_since(moment) or time.monotonic() < self._list_at:
+                return namespace.has_listing_since(moment)
             self._list_at = math.inf
         try:
             namespace.refresh()
@@ -175,32 +181,32 @@ class Cleanup:
             self._list_at = time.monotonic() + _LIST_EVERY
         return True
 
-    def _delete_if_empty(self, aside: Aside, look: Observation, change: Change) -> bool:
+    def _delete_if_empty(self, aside: Aside, observation: Observation, change: Change) -> bool:
         """Delete a removed directory if a listing read after its move shows it empty; otherwise give it its name back (R12)."""
-        known = self._context.namespace.peek_by_id(look.item.id)
+        known = self._context.namespace.peek_by_id(observation.item.id)
         if known is None or not aside.moved:
             # It was forgotten with a directory above it; or the answer to its move was lost, and the job may have reached it
             # until now. Either way another listing must show whether it is empty.
-            aside.mark_moved(look.item)
+            aside.mark_moved(observation.item)
             change.finished_at = time.monotonic()
             return False
         inside = self._items_below(known.path)
-        if not all(map(self._will_disappear, inside)):
-            return self.keep_second_version(aside, look, change.target, to_target=True)
+        if not all(map(self._confirm_disappears, inside)):
+            return self.keep_second_version(aside, observation, change.target, to_target=True)
         # Asides and staged items in it must be settled first. Removed directories in it are deleted with it.
         roles = {
             parts.role for item in inside if (parts := names.parse_hidden_name(names.basename(item.path)))
         }
-        return roles <= {names.Role.REMOVED} and self._delete_if_unchanged(aside, look)
+        return roles <= {names.Role.REMOVED} and self._delete_if_unchanged(aside, observation)
 
-    def has_children(self, directory: str) -> bool:
+    def has_lasting_children(self, directory: str) -> bool:
         """Return whether the last listing shows an item in a directory that will not disappear. Raises ApiError."""
-        return not all(map(self._will_disappear, self._items_below(directory)))
+        return not all(map(self._confirm_disappears, self._items_below(directory)))
 
     def _items_below(self, directory: str) -> list[Item]:
         return [item for item in self._context.namespace.subtree(directory) if item.path != directory]
 
-    def _will_disappear(self, item: Item) -> bool:
+    def _confirm_disappears(self, item: Item) -> bool:
         """Return whether a listed item does not keep its directory from being removed (R4, R12). Raises ApiError.
 
         So it is for a hidden item of this mount that a Change or cleanup will delete or rename, and for one that is gone.
@@ -221,7 +227,7 @@ class Cleanup:
     def keep_second_version(
         self,
         aside: Aside,
-        look: Observation,
+        observation: Observation,
         target: str,
         label: str = "conflict",
         *,
@@ -231,10 +237,10 @@ class Cleanup:
 
         Return and raise as `decide_aside`.
         """
-        item, where = look.item, _current_target(look.item, target)
+        item, where = observation.item, _current_target(observation.item, target)
         for path in _candidate_paths(target, where, label, to_target=to_target):
             try:
-                answer = self._context.update_item(look, path=path)
+                reply = self._context.update_item(observation, path=path)
             except PathExistsError:
                 continue
             except NoDirectoryError:
@@ -247,22 +253,22 @@ class Cleanup:
                 return False
             except AnswerLostError:
                 aside.unsure_until = self._context.unsure_until(aside.id)
-                answer = self._client.get(item.id)
-                if aside.is_hidden_name_of(answer):
+                reply = self._client.get(item.id)
+                if aside.is_hidden_name_of(reply):
                     return False
-            self._record_shown(item, answer, kept=answer.path not in (target, where))
-            log.warning("%s: another version of it is kept as %s", target, answer.path)
+            self._record_exposed(item, reply, is_second_version=reply.path not in (target, where))
+            log.warning("%s: another version of it is kept as %s", target, reply.path)
             return True
         return False
 
-    def _record_shown(self, item: Item, answer: Item, *, kept: bool) -> None:
-        """Show an item that had a hidden name under its new name; `answer` is the reply. `kept`: as a second version."""
-        self._context.note_rename(item.id, answer.path)
-        self._context.namespace.record_own_change(answer, item.path, is_second_version=kept)
-        self._bases.rename_base(item.path, answer.path)
-        self._context.note_names_changed(names.parent(answer.path))
+    def _record_exposed(self, item: Item, reply: Item, *, is_second_version: bool) -> None:
+        """Show an item that had a hidden name under its new name. `reply`: that of the move. `is_second_version`: it is kept."""
+        self._context.note_rename(item.id, reply.path)
+        self._context.namespace.record_own_change(reply, item.path, is_reported=is_second_version)
+        self._base_keeper.rename_base(item.path, reply.path)
+        self._context.touch_directory(names.parent(reply.path))
 
-    def undo_change(self, change: Change, reason: str, code: int) -> None:
+    def undo_refused_change(self, change: Change, reason: str, code: int) -> None:
         """Undo a Change that can't be placed: its asides go back, the newest first (R11), and no content is deleted.
 
         The File keeps its bytes, marked as refused for `reason` with errno `code`, unless it has newer ones. An aside that can't
@@ -278,40 +284,40 @@ class Cleanup:
         with contextlib.suppress(ApiError):
             self.clean_up(change)
 
-    def _undo_unlinked_save(self, change: Change) -> None:
+    def _undo_cancelled_change(self, change: Change) -> None:
         """Undo what a cancelled Change did on the server, such as the save of an unlinked file (R10).
 
         Raises ApiError, FsError.
         """
         if change.verb is Verb.PUT and change.base.id:
-            self._restore_asides(change)
+            self._decide_asides_of_unplaced(change)
         if change.verb in (Verb.PUT, Verb.MKDIR):
             self.remove_staged(change)
-        if change.direct and (own := self._upload.find_created_directly(change)) is not None:
+        if change.direct and (own := self._uploader.find_created_directly(change)) is not None:
             self._delete_observed(Observation(own, time.monotonic(), is_exact=True))
         if change.verb is Verb.PUT and change.base.id:
-            self._delete_base(change)
-        self._record_asides(change)
+            self._delete_unlinked_base(change)
+        self._record_displaced_deleted(change)
         self._context.keep_implicit_parent(change.target)
         # Now the next Change may have the name, unless asides must go back to it first: those of a directory or a rename.
         stage = change.stage if change.restores_asides else Stage.PLACED
         self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))
 
-    def _record_asides(self, change: Change) -> None:
+    def _record_displaced_deleted(self, change: Change) -> None:
         """Record in the namespace that the remaining asides are no longer at the target; the others are recorded already."""
         asides = {aside.id for aside in change.asides}
         for taken in change.displaced:
             if taken.id in asides:
                 self._context.namespace.record_deleted(taken)
 
-    def _delete_base(self, change: Change) -> None:
+    def _delete_unlinked_base(self, change: Change) -> None:
         """Delete the item at the target if it still is the version that was unlinked, the base. Raises ApiError, FsError."""
-        fetch_for_handles(self._context, change.base.id)
+        fetch_bytes_for_handles(self._context, change.base.id)
         found, answered = pick_shown(self._client.find(change.target)), time.monotonic()
-        if found is not None and is_base(self._context, found, change.base):
+        if found is not None and confirm_is_base(self._context, found, change.base):
             self._delete_observed(Observation(found, answered, is_exact=True))
 
-    def _restore_asides(self, change: Change) -> None:
+    def _decide_asides_of_unplaced(self, change: Change) -> None:
         """Judge the asides of a cancelled save whose item was not placed; foreign ones go back to the target (R10).
 
         The job may have written these after the unlink. If the target is taken, they are kept beside it. Raises ApiError,
@@ -321,13 +327,13 @@ class Cleanup:
             return
         with contextlib.suppress(NotFoundError, *REFUSALS):
             if change.is_staged_item(self._client.get(change.staged_id)):
-                self._decide_asides(change, back=True)
+                self._decide_asides(change, restore=True)
 
     def remove_staged(self, change: Change) -> None:
         """Delete the staged item of a Change (R10). Raises ApiError, FsError."""
-        fetch_for_handles(self._context, change.staged_id)
-        for look in self._find_staged(change):
-            self._delete_observed(look)
+        fetch_bytes_for_handles(self._context, change.staged_id)
+        for observation in self._find_staged(change):
+            self._delete_observed(observation)
 
     def _find_staged(self, change: Change) -> list[Observation]:
         """Look for the staged item of a Change, and return it if it may be deleted. Raises ApiError.
@@ -338,12 +344,12 @@ class Cleanup:
             found = self._client.find(change.hidden_path(self._context.mount)) if change.tid else []
             return [Observation(item, time.monotonic(), is_exact=True) for item in found]
         with contextlib.suppress(NotFoundError):
-            look = self._observe(change.staged_id)
+            observation = self._observe(change.staged_id)
             # A placed directory is never deleted: it may hold files of the job.
-            own = change.is_staged_item(look.item)
-            placed = look.item.path == change.target and change.sha256
-            if own or (placed and item_if_bytes_match(self._client, look.item, change.sha256)):
-                return [look]
+            own = change.is_staged_item(observation.item)
+            placed = observation.item.path == change.target and change.sha256
+            if own or (placed and item_if_bytes_match(self._client, observation.item, change.sha256)):
+                return [observation]
         return []
 
     # -- hidden items that no record explains (R4)
@@ -358,40 +364,42 @@ class Cleanup:
                 except REFUSALS as error:
                     log.info("%s can't be shown: %s", item.path, error)  # tried again after the next listing
 
-    def expose(self, item: Item, *, anyway: bool = False) -> str:
-        """Look at a hidden item again, and give it a visible name if no record explains it; `anyway`: even then.
+    def expose(self, item: Item, *, even_if_explained: bool = False) -> str:
+        """Look at a hidden item again, and give it a visible name if no record explains it; `even_if_explained`: even then.
 
         Return a sentence about what was done, "" if the item was not shown. Raises ApiError, FsError.
         """
         parts = names.parse_hidden_name(names.basename(item.path))
-        if parts is None or (not anyway and is_explained(self._context, item)):
+        if parts is None or (not even_if_explained and is_explained(self._context, item)):
             return ""
         try:
-            look = self._observe(item.id)
+            observation = self._observe(item.id)
         except NotFoundError:
             forget_item(self._context, item)
             return ""
-        if names.basename(look.item.path) != str(parts) or (
-            not anyway and is_explained(self._context, look.item)
+        if names.basename(observation.item.path) != str(parts) or (
+            not even_if_explained and is_explained(self._context, observation.item)
         ):
             return ""
-        return self._expose(look, parts)
+        return self._expose(observation, parts)
 
-    def _expose(self, look: Observation, parts: names.HiddenName) -> str:
+    def _expose(self, observation: Observation, parts: names.HiddenName) -> str:
         """Delete a staged item that a late create has left; give any other hidden item a visible name. As `expose`."""
-        item = look.item
+        item = observation.item
         staged = parts.role is names.Role.STAGED
         if staged and self._state.journal.has_tombstone(parts.transaction):
-            self._delete_observed(look)
+            self._delete_observed(observation)
             return ""
         label, target = "recovered" if staged else "conflict", names.join(names.parent(item.path), parts.name)
-        if self.keep_second_version(Aside(item.id, item.path), look, target, label, to_target=not staged):
+        if self.keep_second_version(
+            Aside(item.id, item.path), observation, target, label, to_target=not staged
+        ):
             return f"{target}: shown again, under this name or with .{label}- in it"
         return ""
 
     def forget_vanished(self) -> None:
         """Forget the attributes and merge bases of items that are not in the last listing. Raises FsError(EIO)."""
-        self._bases.forget_vanished()
+        self._base_keeper.forget_vanished()
         known = self._context.namespace.peek_by_id
         self._state.drop_files(
             *(f for f in self._state.index.all_files() if f.has_only_attributes and known(f.item_id) is None)
@@ -414,12 +422,12 @@ def _current_target(item: Item, target: str) -> str:
     return names.join(above, names.basename(target)) if above else target
 
 
-def _candidate_paths(target: str, where: str, label: str, *, to_target: bool) -> Iterator[str]:
+def _candidate_paths(target: str, current_target: str, label: str, *, to_target: bool) -> Iterator[str]:
     """Yield the paths to try for a second version; `to_target`: before them, the target's own path, old and current."""
     if to_target:
-        yield from dict.fromkeys((target, where))
+        yield from dict.fromkeys((target, current_target))
     for attempt in range(_NAMES):
-        yield names.second_version_path(where, label, attempt=attempt)
+        yield names.second_version_path(current_target, label, attempt=attempt)
 
 
 def is_explained(context: Context, item: Item) -> bool:
@@ -433,7 +441,7 @@ def is_explained(context: Context, item: Item) -> bool:
         )
 
 
-def fetch_for_handles(context: Context, item_id: str) -> None:
+def fetch_bytes_for_handles(context: Context, item_id: str) -> None:
     """Fetch an item's bytes for its open handles, before a look that may end in its deletion. Raises ApiError, FsError."""
     for file in list(context.state.opened.values()):
         for handle in list(file.handles):
@@ -444,7 +452,7 @@ def fetch_for_handles(context: Context, item_id: str) -> None:
                     content.fetch_file()
 
 
-def is_base(context: Context, item: Item, base: Base) -> bool:
+def confirm_is_base(context: Context, item: Item, base: Base) -> bool:
     """Return whether an item still is the version `base`: by its timestamp, or by its bytes where only their hash proves it.
 
     Raises ApiError.

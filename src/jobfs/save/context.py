@@ -19,7 +19,7 @@ from cachetools import LRUCache
 
 from jobfs import names
 from jobfs.api.client import Client
-from jobfs.api.deadline import bind_deadline, steady_time, wait_result
+from jobfs.api.deadline import bind_deadline, steady_time, wait_for_result
 from jobfs.api.wire import HeldConnection
 from jobfs.content import ContentStore
 from jobfs.errors import (
@@ -100,7 +100,7 @@ class Context:
     cache_limit: int
     server: KnownServer
     #: Until when unanswered requests may still create hidden items (monotonic seconds): a later listing shows them all (R4).
-    look_again: float = 0.0
+    relist_after: float = 0.0
     #: By item id, the path that this mount gave an item while an earlier request on the item might still be carried out.
     _contested: LRUCache[str, str] = field(default_factory=lambda: LRUCache(_REMEMBERED))
     #: By item id, until when an unanswered request on the item may still be carried out (monotonic seconds).
@@ -110,34 +110,36 @@ class Context:
 
     @contextlib.contextmanager
     def hold_connection(
-        self, look: Observation, held: HeldConnection | None = None
+        self, observation: Observation, held: HeldConnection | None = None
     ) -> Iterator[tuple[HeldConnection, Item]]:
-        """Hold a connection, or use `held`, for a request that `look` justifies; yield the item as it was last seen.
+        """Hold a connection, or use `held`, for a request that `observation` justifies; yield the item as it was last seen.
 
         An observation that is too old once the connection is there is repeated on that connection. Raises ItemChangedError if
         the item has changed since, NotFoundError if it is gone, ApiError.
         """
         with (
-            self.client.hold_connection(look.item.path)
+            self.client.hold_connection(observation.item.path)
             if held is None
             else contextlib.nullcontext(held) as connection
         ):
-            item = self.renew_if_old(look, connection).item
+            item = self.renew_if_old(observation, connection).item
             with self.mark_unsure_if_lost(item.id):
                 yield connection, item
 
-    def renew_if_old(self, look: Observation, connection: HeldConnection) -> Observation:
-        """Return `look`, or a new observation made on `connection` if `look` is too old (R8). Raises as `hold_connection`."""
-        item = look.item
-        if time.monotonic() - look.observed_at <= max(
-            _FRESH, self.client.health.latency or 0.0, look.valid_for
+    def renew_if_old(self, observation: Observation, connection: HeldConnection) -> Observation:
+        """Return `observation`, or a new observation made on `connection` if `observation` is too old (R8). Raises as
+        `hold_connection`.
+        """
+        item = observation.item
+        if time.monotonic() - observation.observed_at <= max(
+            _FRESH, self.client.health.latency or 0.0, observation.valid_for
         ):
-            return look
+            return observation
         again = self.client.get(item.id, connection=connection)
-        if again.path != item.path or (look.is_exact and again.version != item.version):
+        if again.path != item.path or (observation.is_exact and again.version != item.version):
             self.namespace.invalidate(item.path)
             raise ItemChangedError(f"{item.path} was changed on the server since it was looked at")
-        return look._replace(item=again, observed_at=time.monotonic())
+        return observation._replace(item=again, observed_at=time.monotonic())
 
     @contextlib.contextmanager
     def mark_unsure_if_lost(self, item_id: str) -> Iterator[None]:
@@ -151,42 +153,51 @@ class Context:
             self.mark_unanswered(item_id)
             raise
 
-    def update_item(self, look: Observation, *, held: HeldConnection | None = None, **wanted: Any) -> Item:
+    def update_item(
+        self, observation: Observation, *, held: HeldConnection | None = None, **wanted: Any
+    ) -> Item:
         """Change an observed item with one request, and return the reply. `held` and errors as for `hold_connection`.
 
         Downloads that are running take the new `updatedAt` for the same version. This could hide a write of the job from before
         the request, so an item that a program has named and that is being downloaded is always observed again first.
         """
-        return self.update_and_compare(look, held=held, **wanted)[1]
+        return self.update_item_and_compare(observation, held=held, **wanted)[1]
 
-    def update_and_compare(
-        self, look: Observation, *, held: HeldConnection | None = None, explain: bool = True, **wanted: Any
+    def update_item_and_compare(
+        self,
+        observation: Observation,
+        *,
+        held: HeldConnection | None = None,
+        explain: bool = True,
+        **wanted: Any,
     ) -> tuple[Item, Item]:
-        """Change an item as `update_item` does; return the item just before the change, and the reply (for `carry_over`)."""
+        """Change an item as `update_item` does; return the item just before the change, and the reply (for
+        `carry_notes_over`).
+        """
         only_moves = {name for name, value in wanted.items() if value is not None} == {"path"}
         # Where moves keep `updatedAt`, the reply shows whether the job has written since the observation.
         reply_shows = only_moves and bool(self.server.facts.moves_keep_updated_at)
-        with self.content.exclude_verification(look.item) as readers:
-            if readers and look.valid_for:
-                look = look._replace(observed_at=-math.inf)
-            elif self._may_be_misjudged(look.item, reply_shows=reply_shows):
-                look = look._replace(valid_for=0.0)
-            with self.hold_connection(look, held) as (connection, item):
-                answer = self.client.update(
+        with self.content.exclude_verification(observation.item) as readers:
+            if readers and observation.valid_for:
+                observation = observation._replace(observed_at=-math.inf)
+            elif self._may_hide_job_write(observation.item, reply_shows=reply_shows):
+                observation = observation._replace(valid_for=0.0)
+            with self.hold_connection(observation, held) as (connection, item):
+                reply = self.client.update(
                     item.id, kind=item.kind, connection=connection, explain=explain, **wanted
                 )
-            readers.carry_over_version(item, answer)
+            readers.accept_as_same_version(item, reply)
         if reply_shows:
-            item = dataclasses.replace(item, updated_at=answer.updated_at, size=answer.size)
-        return item, answer
+            item = dataclasses.replace(item, updated_at=reply.updated_at, size=reply.size)
+        return item, reply
 
-    def _may_be_misjudged(self, item: Item, *, reply_shows: bool) -> bool:
+    def _may_hide_job_write(self, item: Item, *, reply_shows: bool) -> bool:
         """Return whether notes of the observed version could be carried over to one that the job has written since."""
-        return not (reply_shows or item.is_dir) and self.state.read_log.is_known(item)
+        return not (reply_shows or item.is_dir) and self.state.read_log.has_note_of(item)
 
-    def delete_item(self, look: Observation) -> None:
+    def delete_item(self, observation: Observation) -> None:
         """Delete an observed item with one request. Raises as `hold_connection`."""
-        with self.hold_connection(look) as (connection, item):
+        with self.hold_connection(observation) as (connection, item):
             self.client.delete(item.id, connection=connection)
 
     def observe_by_name(self, item: Item, valid_for: float | None = None) -> Observation:
@@ -216,7 +227,7 @@ class Context:
                 if names.parse_hidden_name(names.basename(item.path)) is None:
                     self.note_rename(item.id, item.path)
 
-    def carry_over(self, before: Item, after: Item) -> None:
+    def carry_notes_over(self, before: Item, after: Item) -> None:
         """Let notes and attributes of an item's version `before` our own request hold for the version `after` it."""
         self.state.read_log.carry_notes(before, after)
         with self.state.lock:
@@ -228,21 +239,23 @@ class Context:
             ):
                 self.state.write(edit(file, version=after.updated_at))
 
-    def was_renamed_here(self, item_id: str, path: str) -> bool:
+    def may_be_late_move(self, item_id: str, path: str) -> bool:
         """Return whether a late request may have moved the item to `path`: this mount has given it another path since."""
         with self.state.lock:
             return self._contested.get(item_id, path) != path
 
-    def refuse_other_form(self, item: Item, asked: str, back: str) -> None:
-        """Move an item `back` and raise BadRequestError if the server has stored `asked` in another form, as another path (R6).
+    def undo_other_form(self, item: Item, asked_path: str, old_path: str) -> None:
+        """Move an item back to `old_path` and raise BadRequestError if the server has stored it in another form of `asked_path`.
+
+        See save/protocol.md R6.
 
         Raises ApiError if the item can't be moved back.
         """
-        if reason := names.describe_other_form(asked, item.path):
-            self.update_item(Observation(item, time.monotonic()), path=back)
+        if reason := names.describe_other_form(asked_path, item.path):
+            self.update_item(Observation(item, time.monotonic()), path=old_path)
             raise BadRequestError(reason)
 
-    def with_room(self, attempt: Callable[[], T], needs: Callable[[], int] = lambda: 0) -> T:
+    def retry_with_room(self, attempt: Callable[[], T], needs: Callable[[], int] = lambda: 0) -> T:
         """Call `attempt` until the disk has room for it, and return its result.
 
         Each time the disk is full, free the bytes that the attempt `needs`, doubled at every further turn. Call this with no lock
@@ -289,7 +302,7 @@ class Context:
         """Return until when an unanswered request on the item may be carried out (monotonic seconds); 0.0 if there is none."""
         return self._unsure.get(item_id, 0.0)
 
-    def note_names_changed(self, path: str) -> None:
+    def touch_directory(self, path: str) -> None:
         """Set the times of a directory to now: this mount has created, renamed or removed an entry."""
         file = self.state.index.file_at(path)
         if file is not None:
@@ -302,7 +315,7 @@ class Context:
         """Keep showing the implicit directory above `path`, whose last child this mount has just removed."""
         above = names.parent(path)
         if above and self.state.index.file_at(above) is None and self.namespace.peek(above) is None:
-            file, now = self.state.file_for_item(implicit_directory(above)), time.time_ns()
+            file, now = self.state.get_or_add_file(implicit_directory(above)), time.time_ns()
             self.state.apply_in_memory(file, item=None, atime_ns=now, mtime_ns=now, ctime_ns=now)
             self.keep_implicit_parent(above)
 
@@ -314,12 +327,12 @@ class Context:
         """
         if item is None or item.is_implicit:
             return Base()
-        if (read := self.base_last_read(item, process)) is not None:
+        if (read := self.base_by_last_read(item, process)) is not None:
             return read
         racy = self.is_racy(item) if racy is None else racy
         return Base.from_item(item, sha256=self._known_hash(item), racy=racy)
 
-    def base_last_read(self, item: Item, process: Process | None) -> Base | None:
+    def base_by_last_read(self, item: Item, process: Process | None) -> Base | None:
         """Return the base that follows from what `process` has read last; None if its save replaces the version of `item`."""
         read = self.state.read_log.version_read_by(process, item)
         return (
@@ -340,33 +353,33 @@ class Context:
         with self.content.open(item) as content:
             return content.compute_sha256() or ""
 
-    def needs_base_bytes(self, base: Base, there: Item) -> bool:
+    def needs_base_hash(self, base: Base, current_item: Item) -> bool:
         """Return whether only its bytes will identify the base once it is set aside, and their hash is not known yet (R1)."""
-        if base.sha256 or there.is_dir or not base.matches_version(there):
+        if base.sha256 or current_item.is_dir or not base.matches_version(current_item):
             return False
-        if base.racy and not has_subsecond(there.updated_ns):
+        if base.racy and not has_subsecond(current_item.updated_ns):
             return False  # the job may have written other bytes in that second
         if not base.racy and self.server.facts.moves_keep_updated_at:
             return False  # its timestamp identifies it
-        return (there.size or 0) <= self.cache_limit
+        return (current_item.size or 0) <= self.cache_limit
 
-    def learn_from_move(self, before: Item, after: Item) -> None:
+    def learn_moves_keep_updated_at(self, before: Item, after: Item) -> None:
         """Note that this server's moves keep `updatedAt`, if this move of an item that is not racy shows it (R1)."""
         if before.updated_at == after.updated_at != "" and not self.is_racy(before):
             self.server.learn(moves_keep_updated_at=True)
 
-    def fetch_base_before_aside(self, change: Change, there: Item) -> None:
+    def learn_base_hash_before_aside(self, change: Change, current_item: Item) -> None:
         """Download and hash the base before it is set aside, if only its bytes will identify it (R1). Raises UnavailableError."""
-        if self.needs_base_bytes(change.base, there):
+        if self.needs_base_hash(change.base, current_item):
             # In another thread: a body that hangs would hold this thread beyond the deadline of its call.
-            reading = self.body_pool.submit(bind_deadline(self.fetch_base_bytes), change, there)
-            wait_result(reading, f"reading {change.target}")
+            reading = self.body_pool.submit(bind_deadline(self.learn_base_hash), change, current_item)
+            wait_for_result(reading, f"reading {change.target}")
 
-    def fetch_base_bytes(self, change: Change, there: Item) -> None:
+    def learn_base_hash(self, change: Change, current_item: Item) -> None:
         """Download the base, and note its hash if the item still is that version. Raises UnavailableError."""
         try:
-            digest = fetch_sha256(self.client, there.id, there.size)
-            if change.base.matches_version(self.client.get(there.id)):
+            digest = fetch_sha256(self.client, current_item.id, current_item.size)
+            if change.base.matches_version(self.client.get(current_item.id)):
                 change.base = replace(change.base, sha256=digest)
         except UnavailableError:
             raise  # this proves nothing about the item: the save is tried again

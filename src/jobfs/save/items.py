@@ -26,7 +26,7 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.nodes import Item
-from jobfs.save.cleanup import Cleanup, fetch_for_handles, forget_item, is_base
+from jobfs.save.cleanup import Cleanup, confirm_is_base, fetch_bytes_for_handles, forget_item
 from jobfs.save.context import Context, Observation
 from jobfs.save.replace import Replacer
 from jobfs.state import Change, State, edit
@@ -49,7 +49,7 @@ class ItemRequests:
         self._client = context.client
         self._state = context.state
         self._namespace = context.namespace
-        self._replace = replacer
+        self._replacer = replacer
         self._cleanup = cleanup
 
     def update_item(self, item: Item, **wanted: Any) -> Item:
@@ -57,35 +57,35 @@ class ItemRequests:
 
         Raises PathExistsError if the path is taken, ApiError.
         """
-        look = self._context.observe_by_name(item)
+        observation = self._context.observe_by_name(item)
         failed = UnavailableError(f"the directory of {wanted.get('path')} keeps being removed")
         for attempt in range(_LOOKS):
             try:
-                before, answer = self._context.update_and_compare(look, **wanted)
+                before, reply = self._context.update_item_and_compare(observation, **wanted)
             except AnswerLostError as error:
                 failed = error
             except NoDirectoryError:
-                self._replace.make_missing_directory(names.parent(wanted["path"]))
+                self._replacer.make_missing_directory(names.parent(wanted["path"]))
                 continue
             except UnavailableError as error:
                 failed = error
                 self._sleep_before_retry(error, attempt)
             else:
-                self._context.carry_over(before, answer)
-                return self._record_update(answer, item.path, **wanted)
-            answer = self._client.get(item.id)
-            look = look._replace(item=answer, observed_at=time.monotonic())
-            if all(value in (None, getattr(answer, name)) for name, value in wanted.items()):
-                return self._record_update(answer, item.path, **wanted)
-            self._context.refuse_other_form(answer, wanted.get("path", answer.path), item.path)
-            if answer.path != item.path:
+                self._context.carry_notes_over(before, reply)
+                return self._record_update(reply, item.path, **wanted)
+            reply = self._client.get(item.id)
+            observation = observation._replace(item=reply, observed_at=time.monotonic())
+            if all(value in (None, getattr(reply, name)) for name, value in wanted.items()):
+                return self._record_update(reply, item.path, **wanted)
+            self._context.undo_other_form(reply, wanted.get("path", reply.path), item.path)
+            if reply.path != item.path:
                 raise NotFoundError(f"{item.path} was renamed by the job")
         raise failed
 
-    def _record_update(self, item: Item, was: str, path: str = "", **_: object) -> Item:
+    def _record_update(self, item: Item, old_path: str, path: str = "", **_: object) -> Item:
         if path:
             self._context.note_rename(item.id, item.path)
-        self._namespace.record_own_change(item, was)
+        self._namespace.record_own_change(item, old_path)
         return item
 
     def _sleep_before_retry(self, error: UnavailableError, attempt: int) -> None:
@@ -104,17 +104,17 @@ class ItemRequests:
         Raises FsError(ENOTEMPTY), ApiError.
         """
         namespace, state = self._namespace, self._state
-        if namespace.children(item.path, max_age=namespace.max_age_of_empty) or self._cleanup.has_children(
-            item.path
-        ):
+        if namespace.children(
+            item.path, max_age=namespace.max_age_to_prove_empty
+        ) or self._cleanup.has_lasting_children(item.path):
             raise FsError(errno.ENOTEMPTY)
-        with state.run_here(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
+        with state.plan_for_caller(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
             try:
                 # At the top of the workspace if the directory holds hidden names: nested hidden names make too long a path.
                 asides = (aside for other in [*state.changes.values()] for aside in other.asides)
                 deep = any(names.is_below(aside.path, item.path) for aside in asides)
                 near = names.basename(item.path) if deep else item.path
-                aside = self._replace.plan_aside(change, item, names.Role.REMOVED, near)
+                aside = self._replacer.plan_aside(change, item, names.Role.REMOVED, near)
                 self._move_to_hidden_name(change, item, aside)
             except BaseException:
                 if change.stage is Stage.STAGED:
@@ -151,32 +151,32 @@ class ItemRequests:
                 return None
             return self._context.observe_by_name(found, 0.0)
 
-        fetch_for_handles(self._context, item.id)
+        fetch_bytes_for_handles(self._context, item.id)
         self._delete_observed(self._context.observe_by_name(item, 0.0), observe_again)
 
     def delete_version(self, path: str, base: Base) -> None:
         """Delete the item at `path` if it still is the version `base` (R7). Raises ApiError, FsError."""
         if not base.id:
             return
-        fetch_for_handles(self._context, base.id)
-        look = self._observe_version(path, base)
-        if look is not None:
-            self._delete_observed(look, lambda item, lost: self._observe_version(path, base))
+        fetch_bytes_for_handles(self._context, base.id)
+        observation = self._observe_version(path, base)
+        if observation is not None:
+            self._delete_observed(observation, lambda item, lost: self._observe_version(path, base))
         else:
             self._namespace.invalidate(path)
 
     def _delete_observed(
-        self, look: Observation, look_again: Callable[[Item, bool], Observation | None]
+        self, observation: Observation, observe_again: Callable[[Item, bool], Observation | None]
     ) -> None:
         """Delete an observed item, with another observation before each further attempt. Raises ApiError.
 
-        `look_again` gets the item and whether an answer was lost; it returns the item to delete now, None if nothing is left.
+        `observe_again` gets the item and whether an answer was lost; it returns the item to delete now, None if nothing is left.
         """
         lost = False
         for attempt in range(_LOOKS):
-            item = look.item
+            item = observation.item
             try:
-                self._context.delete_item(look)
+                self._context.delete_item(observation)
                 return forget_item(self._context, item)
             except AnswerLostError:
                 lost = True
@@ -184,25 +184,25 @@ class ItemRequests:
                 forget_item(self._context, item)
             except UnavailableError as error:
                 self._sleep_before_retry(error, attempt)
-            again = look_again(item, lost)
+            again = observe_again(item, lost)
             if again is None:
                 return self._namespace.invalidate(item.path)
-            look = again
-        raise UnavailableError(f"{look.item.path} could not be deleted: try again later")
+            observation = again
+        raise UnavailableError(f"{observation.item.path} could not be deleted: try again later")
 
     def _observe_version(self, path: str, base: Base) -> Observation | None:
         with contextlib.suppress(NotFoundError):
             item = self._client.get(base.id)
-            look = Observation(item, time.monotonic(), is_exact=True)
+            observation = Observation(item, time.monotonic(), is_exact=True)
             if item.path == path:
-                if is_base(self._context, item, base):
-                    return look
+                if confirm_is_base(self._context, item, base):
+                    return observation
                 log.warning(
                     "%s: not deleted: the job has written to it since this mount last showed it", path
                 )
         return None
 
-    def run_change(self, change: Change) -> None:
+    def run_removal(self, change: Change) -> None:
         """Carry out a removal: of an unlinked file that is still read here, or of the item of a file renamed to a scratch name.
 
         Raises ApiError, FsError.

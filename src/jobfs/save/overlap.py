@@ -73,10 +73,10 @@ class Stagger:
 class OverlapSender:
     """Decides whether the requests of a save in place overlap, and sends them. Any thread may call its methods."""
 
-    def __init__(self, context: Context, upload: Uploader) -> None:
+    def __init__(self, context: Context, uploader: Uploader) -> None:
         self._context = context
         self._client = context.client
-        self._upload = upload
+        self._uploader = uploader
         self._stagger = Stagger()
 
     def choose_stagger(self, change: Change, aside: Aside) -> float | None:
@@ -85,29 +85,30 @@ class OverlapSender:
         if not worth or not self._has_no_lost_request(change, aside):
             return None
         if not self._context.server.facts.moves_refused:
-            self._upload.count_replacement(change.target)
+            self._uploader.count_replacement_and_probe(change.target)
             return None
         return self._stagger.seconds(self._round_trip)
 
     def send_pair(
-        self, look: Observation, first: FirstRequest, second: SecondRequest, stagger: float
+        self, observation: Observation, first: FirstRequest, second: SecondRequest, stagger: float
     ) -> tuple[Outcome, Outcome | None]:
-        """Send `first`, which `look` justifies, and `stagger` seconds later `second` from another thread; return both outcomes.
+        """Send `first`, which `observation` justifies, and `stagger` seconds later `second` from another thread; return both
+        outcomes.
 
         The second outcome is None if `second` was not sent: `first` was answered earlier, or was not sent, or there are too few
         connections. Raises as `Client.hold_two_connections`; then nothing was sent.
         """
-        with self._client.hold_two_connections(look.item.path) as connections:
+        with self._client.hold_two_connections(observation.item.path) as connections:
             if connections is None:
-                return _run_request(partial(first, look, None)), None
+                return _run_request(partial(first, observation, None)), None
             try:
                 # Here and not in `first`: another look takes longer than the stagger.
-                look = self._context.renew_if_old(look, connections[0])
+                observation = self._context.renew_if_old(observation, connections[0])
             except ApiError as error:
                 return _failed_outcome(error), None
             connections[0].sent_event.clear()
             return self._send_on_held(
-                partial(first, look, connections[0]),
+                partial(first, observation, connections[0]),
                 connections[0].sent_event,
                 partial(second, connections[1]),
                 stagger,
@@ -126,7 +127,7 @@ class OverlapSender:
             return second()
 
         following = self._context.promote_pool.submit(deadline.bind_deadline(follow))
-        deadline.announce_blocking()
+        deadline.call_blocking_hook()
         try:
             sent = _run_request(first)
         finally:

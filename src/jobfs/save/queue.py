@@ -33,7 +33,7 @@ log = logging.getLogger("jobfs.save")
 #: Seconds until a failed Change runs again: after the first failure, and at most.
 _BACKOFF, _MOST = 0.5, 8.0
 #: Seconds between checks whether background requests may be sent again.
-_LOOK = 0.25
+_POLL_INTERVAL = 0.25
 #: Most saves that have hidden items in the workspace at a time.
 MOST_HIDING = 32
 #: If more than `_CROWD` new Changes are due within `_EARLY` seconds, they start at once.
@@ -49,21 +49,21 @@ class ChangeQueue:
         """`delay`: seconds from the close of a file to its upload."""
         self._context = context
         self._state = context.state
-        self._replace = replacer
+        self._replacer = replacer
         self._items = items
         self.delay = delay
         self._reservations = context.state.reservations
         self._lock = context.state.lock
         #: Heaps of Changes by due time: Changes that need room to start, and all others.
-        self._new: list[tuple[float, int, Change]] = []
-        self._begun: list[tuple[float, int, Change]] = []
+        self._new_heap: list[tuple[float, int, Change]] = []
+        self._started_heap: list[tuple[float, int, Change]] = []
         #: Changes that were claimed and have not ended, by number: their hidden items count.
         self._running: dict[int, Change] = {}
         self._most = context.client.max_connections
         self._pool = ThreadPoolExecutor(self._most, "jobfs-save")
         #: How many threads of the pool have a Change.
         self._busy = 0
-        self._thread = Background("jobfs-queue", self._dispatch, retry=_LOOK)
+        self._thread = Background("jobfs-queue", self._dispatch, retry=_POLL_INTERVAL)
         self._health = context.client.health
 
     def start(self) -> None:
@@ -77,24 +77,24 @@ class ChangeQueue:
         self._thread.join()
         self._pool.shutdown()
 
-    def schedule(self, file: File, delay: float | None = None, by: float = 0.0) -> Change | None:
-        """Schedule the Change that sends a File in `delay` seconds, or at `by` (monotonic seconds) if that is earlier.
+    def schedule(self, file: File, delay: float | None = None, at_latest: float = 0.0) -> Change | None:
+        """Schedule the Change that sends a File in `delay` seconds, or at `at_latest` (monotonic seconds) if that is earlier.
 
         The default delay is the mount's, or `WHILE_OPEN` while a program has the file open for writing. A Change that is due
         earlier stays so. Return the Change, None if there is nothing to send.
         """
         with self._lock:
-            change = self.change_of(file)
+            change = self.find_or_plan_change(file)
             if change is None:
                 return None
-            due = min(self._due_after_close(file, delay), by or math.inf)
+            due = min(self._due_after_close(file, delay), at_latest or math.inf)
             if not change.started and not 0 < change.due <= due:
                 # Once it has started, newer bytes are scheduled when it ends.
                 self._push(change, due)
                 self._lock.notify_all()
             return change
 
-    def change_of(self, file: File) -> Change | None:
+    def find_or_plan_change(self, file: File) -> Change | None:
         """Return the Change that sends a File, None if there is nothing to send. A Change planned here is not due yet."""
         with self._lock:
             if file.refused or file.path is None or not file.is_unsent:
@@ -121,7 +121,7 @@ class ChangeQueue:
 
     def _push(self, change: Change, due: float) -> None:
         change.due = due
-        heap = self._new if _needs_room(change) else self._begun
+        heap = self._new_heap if _adds_hidden_items(change) else self._started_heap
         heapq.heappush(heap, (due, change.seq, change))
 
     def _dispatch(self) -> float:
@@ -154,14 +154,19 @@ class ChangeQueue:
             while not self._thread.stopping.is_set():
                 now = time.monotonic()
                 self._requeue_ready(now)
-                change = self._choose_next(now)
+                change = self._pop_next(now)
                 if change is not None:
                     self._busy += 1
                     self._claim(change, deadline.Deadline(self._context.timeout, foreground=False))
                     return change
                 # Wait a moment only, if a due Change was held back, or to ask whether the server has recovered.
-                due = min((heap[0][0] - now for heap in (self._begun, self._new) if heap), default=WHILE_OPEN)
-                self._lock.wait(_LOOK if self._health.is_in_outage or due <= 0 else due + 0.001)
+                due = min(
+                    (heap[0][0] - now for heap in (self._started_heap, self._new_heap) if heap),
+                    default=WHILE_OPEN,
+                )
+                self._lock.wait(
+                    _POLL_INTERVAL if self._health.is_limited_to_probes or due <= 0 else due + 0.001
+                )
         return None
 
     def _requeue_ready(self, now: float) -> None:
@@ -171,15 +176,17 @@ class ChangeQueue:
                 self._push(change, now if change.is_finished else max(now, change.due))
         self._state.changes.ready.clear()
 
-    def _choose_next(self, now: float) -> Change | None:
+    def _pop_next(self, now: float) -> Change | None:
         """Take the next Change to run from its heap; None if none is due, all threads are busy, or the server needs a pause."""
         if self._busy >= self._most or self._health.background_delay(changing=True) > 0:
             return None
-        change = self._first_due(self._begun, now)
-        if change is None and self._has_room():
+        change = self._pop_due(self._started_heap, now)
+        if change is None and self._may_add_hidden_items():
             soon = now + _EARLY
-            waiting = sum(entry[0] <= soon and self._is_current(entry) for entry in self._new[: 3 * _CROWD])
-            change = self._first_due(self._new, soon if waiting > _CROWD else now)
+            waiting = sum(
+                entry[0] <= soon and self._is_current(entry) for entry in self._new_heap[: 3 * _CROWD]
+            )
+            change = self._pop_due(self._new_heap, soon if waiting > _CROWD else now)
         return change
 
     def _is_current(self, entry: tuple[float, int, Change]) -> bool:
@@ -187,7 +194,7 @@ class ChangeQueue:
         due, seq, change = entry
         return due == change.due and not change.is_running and seq in self._state.changes
 
-    def _first_due(self, heap: list[tuple[float, int, Change]], until: float) -> Change | None:
+    def _pop_due(self, heap: list[tuple[float, int, Change]], until: float) -> Change | None:
         """Take from the heap the first Change that is due by `until` (monotonic seconds) and may run; None if there is none."""
         while heap and heap[0][0] <= until:
             entry = heapq.heappop(heap)
@@ -204,7 +211,7 @@ class ChangeQueue:
             held.waiting.append(change)
         return None
 
-    def _has_room(self) -> bool:
+    def _may_add_hidden_items(self) -> bool:
         """Return whether one more save may have hidden items in the workspace."""
         self._running = {seq: change for seq, change in self._running.items() if seq in self._state.changes}
         return sum(map(_has_hidden_items, self._running.values())) < MOST_HIDING
@@ -219,11 +226,11 @@ class ChangeQueue:
         later, error, file = 0.0, None, change.file
         try:
             if change.is_finished:
-                later = self._replace.clean_up(change)
+                later = self._replacer.clean_up(change)
             elif change.verb is Verb.REMOVE:
-                self._items.run_change(change)
+                self._items.run_removal(change)
             else:
-                self._replace.run_change(change)
+                self._replacer.run_change(change)
         except JobfsError as failure:
             error = failure
             raise
@@ -266,9 +273,9 @@ class ChangeQueue:
             else deadline.limit_time(self._context.timeout)
         ):
             if not is_over(change):
-                self._context.client.require_reachable(change.target)
+                self._context.client.probe_and_require_reachable(change.target)
             attempt = 0
-            while (first := self._claim_here(change, is_over)) is not None:
+            while (first := self._claim_for_caller(change, is_over)) is not None:
                 late: JobfsError = deadline.timeout_error(f"{change.target} is being saved")
                 try:
                     self._run_claimed(first)
@@ -283,7 +290,7 @@ class ChangeQueue:
                 deadline.sleep_before_retry(deadline.retry_delay(attempt, late), late, self._context.timeout)
                 attempt += 1
 
-    def _claim_here(self, change: Change, is_over: Callable[[Change], bool]) -> Change | None:
+    def _claim_for_caller(self, change: Change, is_over: Callable[[Change], bool]) -> Change | None:
         """Wait until a Change or its predecessor may run in this thread, claim that one, and return it; None once `is_over`."""
         until = deadline.current_deadline()
         assert until is not None
@@ -291,13 +298,13 @@ class ChangeQueue:
             while not is_over(change):
                 first = self._state.changes.predecessor_of(change) or change
                 runs, held = first.deadline, self._reservations.find_blocking(first.target) is not None
-                if not (runs or held or (_needs_room(first) and not self._has_room())):
+                if not (runs or held or (_adds_hidden_items(first) and not self._may_add_hidden_items())):
                     self._claim(first, until)
                     return first
                 # The run in progress has the priority of the call that waits for it, and its progress extends this call's
                 # deadline.
                 with runs.attach_waiter(until) if runs else contextlib.nullcontext():
-                    deadline.wait_notified(self._lock, f"{change.target} is being saved")
+                    deadline.wait_for_notification(self._lock, f"{change.target} is being saved")
         return None
 
     def drain(self, timeout: float, under: str) -> bool:
@@ -309,17 +316,19 @@ class ChangeQueue:
                     self._push(change, time.monotonic())
         return self._wait_for_zero(lambda: self._state.backlog(under).has_waiting, timeout) == 0
 
-    def count_uncleaned(self, timeout: float, *, waiting: bool) -> int:
+    def wait_and_count_uncleaned(self, timeout: float, *, includes_waiting: bool) -> int:
         """Wait for cleanup, at most `timeout` seconds; return how many Changes still need it.
 
-        `waiting`: whether Changes count whose asides must all still wait as R7 says.
+        `includes_waiting`: whether Changes count whose asides must all still wait as R7 says.
         """
 
         def count() -> int:
             now = time.monotonic()
             return sum(
                 change.is_finished
-                and (waiting or not change.asides or any(a.unsure_until <= now for a in change.asides))
+                and (
+                    includes_waiting or not change.asides or any(a.unsure_until <= now for a in change.asides)
+                )
                 for change in self._state.changes.values()
             )
 
@@ -350,7 +359,7 @@ class ChangeQueue:
                 self.run_until_finished(change)
 
 
-def _needs_room(change: Change) -> bool:
+def _adds_hidden_items(change: Change) -> bool:
     """Return whether a Change may start only if there is room for its hidden items; a removal has none."""
     return not change.started and change.verb is not Verb.REMOVE
 

@@ -32,7 +32,7 @@ def restore_journal(write_back: WriteBack) -> list[str]:
     """
     state = write_back.state
     files, changes = state.store.load_records()
-    write_back.context.look_again = write_back.context.late_request_deadline()
+    write_back.context.relist_after = write_back.context.late_request_deadline()
     states = {True: "needs cleanup on the server", False: "was started and not finished"}
     found = {names.replace_hidden_names(change.target): states[change.is_finished] for change in changes}
     for file in files:
@@ -75,7 +75,7 @@ def _restore_file(write_back: WriteBack, file: File) -> None:
     if file.path is not None and file.open_generation:
         _recover_beside(write_back, file, "was written and never closed")
     if file.path and file.generation and not file.never_sent and _may_have_lost_bytes(file):
-        _rename_doubtful_bytes(write_back, file)
+        _recover_doubtful_beside(write_back, file)
     if not file.recorded:
         write_back.state.drop_files(file)  # it was never closed, or was unlinked
         return
@@ -95,7 +95,7 @@ def _detach_save(file: File) -> None:
         change.file = None
 
 
-def _rename_doubtful_bytes(write_back: WriteBack, file: File) -> None:
+def _recover_doubtful_beside(write_back: WriteBack, file: File) -> None:
     """Keep closed bytes beside their File if the power failed before they were known to be on the disk. Raises FsError(EIO)."""
     if file.change is not None:
         write_back.state.apply_in_memory(file.change, generation=0)
@@ -104,13 +104,13 @@ def _rename_doubtful_bytes(write_back: WriteBack, file: File) -> None:
     _recover_beside(write_back, file, "was closed just before the power failed")
 
 
-def _recover_beside(write_back: WriteBack, file: File, why: str) -> None:
+def _recover_beside(write_back: WriteBack, file: File, reason: str) -> None:
     """Keep the open generation of a File, perhaps half of a rewrite, as a `recovered` File beside it. Raises FsError(EIO).
 
-    The File itself is as it was last closed, or as the server has it; a File that was never closed is gone. `why`: what happened
-    to the bytes, for the warning.
+    The File itself is as it was last closed, or as the server has it; a File that was never closed is gone. `reason`: what
+    happened to the bytes, for the warning.
     """
-    state, cause = write_back.state, f"{file.path} {why}"
+    state, cause = write_back.state, f"{file.path} {reason}"
     taken = {other.path for other in state.index.all_files()}
     tried = (
         names.second_version_path(file.path or "", "recovered", attempt=number)
@@ -187,7 +187,7 @@ def _serve_local_bytes(state: State, file: File) -> bool:
     Raises FsError(EIO) if its closed bytes can't be read, or are not separated from unclosed bytes.
     """
     if file.generation:
-        file.local = _closed_bytes(state, file)
+        file.local = _open_closed_bytes(state, file)
         if file.local is None:
             log.warning("%s: its local bytes are not whole: it is dropped", file.path)
             _detach_save(file)
@@ -200,7 +200,7 @@ def _serve_local_bytes(state: State, file: File) -> bool:
     return True
 
 
-def _closed_bytes(state: State, file: File) -> LocalGeneration | None:
+def _open_closed_bytes(state: State, file: File) -> LocalGeneration | None:
     """Return the local bytes of a File, None if they are not whole. Raises FsError(EIO)."""
     # The bytes of a local only file may have been changed in place since it was closed.
     sealed = not file.never_sent or file.boot != ""

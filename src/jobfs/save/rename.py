@@ -22,7 +22,7 @@ from jobfs.state.localbytes import LocalGeneration
 from jobfs.state.processes import Process
 from jobfs.state.records import Base, Record, Stage, Verb
 from jobfs.state.store import Edit
-from jobfs.trial.questions import moved_along
+from jobfs.trial.questions import check_moved_along
 
 log = logging.getLogger("jobfs.save")
 
@@ -58,7 +58,7 @@ class Renamer:
         self._state = context.state
         self._namespace = context.namespace
         self._items = items
-        self._replace = replacer
+        self._replacer = replacer
         self._queue = queue
 
     def find_displaced(
@@ -75,44 +75,44 @@ class Renamer:
         pending = self._state.changes.find_unstarted(path)
         if pending is None:
             return Displaced()
-        base = self._context.base_last_read(pending.item, process) if pending.item is not None else None
+        base = self._context.base_by_last_read(pending.item, process) if pending.item is not None else None
         return Displaced(base or pending.base, pending.item, None, pending)
 
-    def release_displaced(self, displaced: Displaced, over: File | None = None) -> None:
-        """Unlink the File and end the removal of `displaced`, whose name something else has; unlink `over`, too.
+    def release_displaced(self, displaced: Displaced, overwritten: File | None = None) -> None:
+        """Unlink the File and end the removal of `displaced`, whose name something else has; unlink `overwritten`, too.
 
-        `over`: a local only File that had the name. Raises FsError(EIO).
+        `overwritten`: a local only File that had the name. Raises FsError(EIO).
         """
-        for file in (over, displaced.file):
+        for file in (overwritten, displaced.file):
             if file is not None:
                 self._state.unlink_file(file)
         if displaced.pending_removal is not None:
             self._state.end_change(displaced.pending_removal)
 
     def rename_unsent_over(
-        self, file: File, path: str, displaced: Displaced, over: File | None = None
+        self, file: File, path: str, displaced: Displaced, overwritten: File | None = None
     ) -> None:
         """Rename a File that the server does not have to `path`, over `displaced`, in one step (vfs/semantics.md 4, Rename).
 
-        `over`: a local only File that has the name. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        `overwritten`: a local only File that has the name. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
-        replaced = (displaced.pending_removal, displaced.file, over)
-        gone: list[Record] = [row for row in replaced if row is not None and row.recorded]
+        replaced = (displaced.pending_removal, displaced.file, overwritten)
+        removed: list[Record] = [row for row in replaced if row is not None and row.recorded]
         values: dict[str, Any] = {
             "path": path, "never_sent": False, "base": displaced.base, "refused": "",
             "item_id": displaced.item.id if displaced.item is not None else "",
         }  # fmt: skip
         with file.lock, self._state.lock:
-            self._write_new_name(file, values, gone, replaces=bool(gone or displaced.base.id))
+            self._write_new_name(file, values, removed, replaces=bool(removed or displaced.base.id))
             self._state.apply_in_memory(file, **values, item=displaced.item)
             if file.change is not None:
                 self._state.apply_in_memory(file.change, target=path)
         due = displaced.due
-        self.release_displaced(displaced, over)
-        self._queue.schedule(file, by=due)
+        self.release_displaced(displaced, overwritten)
+        self._queue.schedule(file, at_latest=due)
 
     def _write_new_name(
-        self, file: File, values: dict[str, Any], gone: list[Record], *, replaces: bool
+        self, file: File, values: dict[str, Any], removed: list[Record], *, replaces: bool
     ) -> None:
         """Write the new name of a File (w), unless the journal has neither the File nor anything that it replaces.
 
@@ -121,9 +121,9 @@ class Renamer:
         local = file.local
         if local is not None and (file.never_sent or (replaces and not file.generation)):
             # Close unclosed bytes with their new name: after a kill, they are what the name shows.
-            self._state.store.close_generation(file, local, remove=gone, is_new=True, **values)
+            self._state.store.close_generation(file, local, remove=removed, is_new=True, **values)
         elif file.recorded or replaces:
-            self._state.write(edit(file, **values), remove=gone, is_new=True)
+            self._state.write(edit(file, **values), remove=removed, is_new=True)
 
     def move_item_over(self, item: Item, target: str, displaced: Displaced) -> Item:
         """Move an item to `target`, over `displaced` (vfs/semantics.md 4, Rename); return the moved item.
@@ -144,7 +144,7 @@ class Renamer:
             self._queue.run_until_finished(change)
         except JobfsError:
             # Cleanup undoes what the server may have carried out: both files get their names back, or are kept side by side.
-            self._replace.abandon_change(change)
+            self._replacer.abandon_change(change)
             if file is not None:
                 if file.has_unclosed_bytes and not file.is_open_for_writing:
                     state.unclosed.add(file)  # its close could not be recorded
@@ -161,16 +161,16 @@ class Renamer:
         old: str,
         new: str,
         attr: dict[str, Any],
-        over: File | None,
+        overwritten: File | None,
         source: Path | None = None,
     ) -> None:
         """Rename a file to a scratch name: it becomes local only, and its item is deleted after `SCRATCH_DELAY`.
 
-        `source`: the file with an item's bytes; `attr`: the attributes to keep; `over`: the File that had the scratch name.
-        Raises FsError(ENOSPC, EIO); then nothing was changed.
+        `source`: the file with an item's bytes; `attr`: the attributes to keep; `overwritten`: the File that had the scratch
+        name. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         state = self._state
-        file = state.file_for_item(node) if isinstance(node, Item) else node
+        file = state.get_or_add_file(node) if isinstance(node, Item) else node
         shown = self.find_displaced(old, node)
         copy = None if source is None else state.bytes.create(file.ino, state.journal.next_number(), source)
         values = {"path": new, "never_sent": True, "item_id": "", "base": Base(), "refused": "", **attr}
@@ -179,33 +179,35 @@ class Renamer:
             assert local is not None
             # A File with local bytes is unsent, or a program has just begun to write to it: the item that leaves is its base.
             leaving = shown if local is copy else Displaced(file.base, file.item)
-            self._close_as_scratch(file, local, old, leaving, gone=[] if over is None else [over], **values)
+            self._close_as_scratch(
+                file, local, old, leaving, removed=[] if overwritten is None else [overwritten], **values
+            )
             if local is copy and not file.handles:
                 local.release()
             state.apply_in_memory(file, item=None, local=local)
-        if over is not None:
-            state.unlink_file(over)
+        if overwritten is not None:
+            state.unlink_file(overwritten)
 
     def _close_as_scratch(
         self,
         file: File,
         local: LocalGeneration,
         old: str,
-        leaving: Displaced,
+        displaced: Displaced,
         *,
-        gone: list[Record],
+        removed: list[Record],
         **values: Any,
     ) -> None:
         """Close a File's bytes under a scratch name (w), end its save, and plan the removal of its item from `old`.
 
-        `leaving`: that item and its base. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        `displaced`: that item and its base. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
-        state, base = self._state, leaving.base
-        removal = plan_removal(state, old, base, leaving.item) if base.id else None
+        state, base = self._state, displaced.base
+        removal = plan_removal(state, old, base, displaced.item) if base.id else None
         # Recorded at once where bytes are unsent: after a kill, `old` must not show the server's version, which is older.
         recorded = [edit(removal)] if removal is not None and file.needs_upload else []
         try:
-            state.store.close_generation(file, local, *recorded, remove=gone, is_new=True, **values)
+            state.store.close_generation(file, local, *recorded, remove=removed, is_new=True, **values)
         except FsError:
             if removal is not None:
                 state.end_change(removal)
@@ -227,25 +229,25 @@ class Renamer:
         if inside and self._context.server.facts.moves_carry is False:
             raise FsError(errno.EXDEV)
         values = {"stage": Stage.STAGED, "source": old, "staged_id": item.id, "direct": True}
-        with self._state.run_here(Verb.MOVE, new, **values) as change:
+        with self._state.plan_for_caller(Verb.MOVE, new, **values) as change:
             try:
                 self._state.write(edit(change), is_new=True)
                 moved = self._items.update_item(item, path=new)
-                if not self._moves_contents(inside[:_ASKED], new):
+                if not self._learn_moves_contents(inside[:_ASKED], new):
                     self._items.update_item(moved, path=old)
                     raise FsError(errno.EXDEV)
                 update_paths_below(self._state, change, inside)
-                self._state.read_log.move_directory(old, new)
+                self._state.read_log.move_notes_below(old, new)
                 self._context.note_directory_rename(old, new)
             except BaseException:
                 self._state.end_change(change)
                 raise
 
-    def _moves_contents(self, inside: list[Item], new: str) -> bool:
+    def _learn_moves_contents(self, inside: list[Item], new: str) -> bool:
         """Return whether this server moves a directory with its items: the first one that is not empty shows it."""
         if inside and self._context.server.facts.moves_carry is None:
             with contextlib.suppress(JobfsError):  # the directory itself is renamed in any case
-                self._context.server.learn(moves_carry=moved_along(self._client, inside, new))
+                self._context.server.learn(moves_carry=check_moved_along(self._client, inside, new))
         return not inside or self._context.server.facts.moves_carry is not False
 
 
@@ -265,14 +267,14 @@ def update_paths_below(state: State, rename: Change, items: Sequence[Item] = ())
     `items`: the server's items below it, as far as they are known. Raises FsError(EIO).
     """
     with state.lock:
-        edits = [*_displaced_edits(state, rename, items), *_moved_along_edits(state, rename)]
+        edits = [*_edits_making_way(state, rename, items), *_edits_of_moved_paths(state, rename)]
         state.write(*(step for step in edits if step[0].recorded), remove=[rename])
         for record, values in edits:
             if not record.recorded:
                 state.apply_in_memory(record, **values)
 
 
-def _displaced_edits(state: State, rename: Change, items: Sequence[Item]) -> Iterator[Edit]:
+def _edits_making_way(state: State, rename: Change, items: Sequence[Item]) -> Iterator[Edit]:
     """Rename the Files of a deleted directory whose paths the files of the renamed directory take (vfs/semantics.md 4.50).
 
     Two Files with one path must not be recorded: only one would be shown, after the next mount perhaps the older one.
@@ -281,7 +283,7 @@ def _displaced_edits(state: State, rename: Change, items: Sequence[Item]) -> Ite
     arriving = {_path_after(node.path or "", rename) for node in below}
     taken = arriving | {file.path or "" for file in state.index.all_files()}
     for file in state.index.local_files_below(rename.target):
-        if file.path not in arriving or not _has_bytes(file):
+        if file.path not in arriving or not _has_only_local_bytes(file):
             continue
         path = _free_sibling_path(file.path, taken)
         taken.add(path)
@@ -291,7 +293,7 @@ def _displaced_edits(state: State, rename: Change, items: Sequence[Item]) -> Ite
             yield edit(file.change, target=path)
 
 
-def _moved_along_edits(state: State, rename: Change) -> Iterator[Edit]:
+def _edits_of_moved_paths(state: State, rename: Change) -> Iterator[Edit]:
     """Yield the edits that give the Files and Changes below the directory's old name their paths after the rename."""
     for file in state.index.local_files_below(rename.source):
         yield edit(file, path=_path_after(file.path or "", rename))
@@ -299,7 +301,7 @@ def _moved_along_edits(state: State, rename: Change) -> Iterator[Edit]:
         yield edit(change, **_fields_after(change, rename))
 
 
-def _has_bytes(file: File) -> bool:
+def _has_only_local_bytes(file: File) -> bool:
     """Return whether a File is a file or link whose present content only this machine has."""
     return file.kind is Kind.FILE and (file.overrides_server or file.generation > 0)
 

@@ -17,10 +17,9 @@ A save from its first line to its last, in reading order:
                                       `clean_up` here makes missing directories for asides that go back
 
 If the file is unlinked during its save (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED before unlink returns
-(save/writeback.py `cancel_save`), and its next step ends in `raise_if_cancelled`. Then `_undo_unlinked_save` of save/cleanup.py
-deletes the staged item, and the item at the target if it still is the version that was unlinked. A save that the server refuses
-for good is undone (save/cleanup.py `undo_change`). A lost answer proves nothing: a Change whose `outcome_unknown` is set looks at
-the server before its next step.
+(save/writeback.py `cancel_save`), and its next step ends in `raise_if_cancelled`. Then `Cleanup._undo_cancelled_change` deletes
+the staged item, and the item at the target if it still is the version that was unlinked. `Cleanup.undo_refused_change` undoes a
+save that the server refuses for good. A lost answer proves nothing: then `outcome_unknown` makes the next step look first.
 """
 
 from __future__ import annotations
@@ -68,9 +67,8 @@ _ROUNDS = 8
 #: Most times in one run that an item is created, because a create made no item or the item vanished.
 _CREATES = 4
 
-
 #: The item at a path, None if there is none, and when the server answered so (monotonic seconds).
-Finding = tuple[Item | None, float]
+FoundItem = tuple[Item | None, float]
 
 
 class Replacer:
@@ -80,10 +78,10 @@ class Replacer:
         self._context = context
         self._client = context.client
         self._state = context.state
-        self._upload = uploader
+        self._uploader = uploader
         self._cleanup = cleanup
         self._overlap_sender = OverlapSender(context, uploader)
-        self._bases = bases
+        self._base_keeper = bases
 
     def run_change(self, change: Change) -> None:
         """Run a `put`, `mkdir` or `move` until it is placed, or return early if it was cancelled.
@@ -103,7 +101,7 @@ class Replacer:
             return
         except REFUSALS as error:
             log.warning("%s: the server refuses it for good: %s", change.target, error)
-            self._cleanup.undo_change(change, str(error), error.errno)
+            self._cleanup.undo_refused_change(change, str(error), error.errno)
             raise
         except AnswerLostError as error:
             change.outcome_unknown = True
@@ -113,7 +111,7 @@ class Replacer:
             raise
 
     @contextlib.contextmanager
-    def _hold_for_step(self, change: Change) -> Iterator[None]:
+    def _lock_for_step(self, change: Change) -> Iterator[None]:
         """Hold the File's lock and the state's for one step of a Change. Raises Cancelled."""
         with change.file.lock if change.file is not None else contextlib.nullcontext(), self._state.lock:
             raise_if_cancelled(change)
@@ -128,34 +126,36 @@ class Replacer:
     def _stage(self, change: Change) -> None:
         """Create the new item directly at its target (R9), or hidden, and place it. Raises ApiError, FsError, Cancelled."""
         if change.verb is Verb.PUT and not change.recorded:
-            self._context.with_room(lambda: self._plan_save(change), lambda: self._bytes_to_set_apart(change))
-        staged = self._upload.find_staged(change) if change.tid else None
-        look: Future[Finding] | None = None
+            self._context.retry_with_room(
+                lambda: self._plan_save(change), lambda: self._bytes_to_separate(change)
+            )
+        staged = self._uploader.find_staged(change) if change.tid else None
+        lookup: Future[FoundItem] | None = None
         if staged is None:
-            self._require_whole_bytes(change)
-            if self._upload.may_create_directly(change) and self._create_directly(change):
+            self._undo_unless_bytes_whole(change)
+            if self._uploader.may_create_directly(change) and self._create_directly(change):
                 return
             self._record_new_transaction(change)
             if change.base.id:
-                look = self._context.io_pool.submit(deadline.bind_deadline(self._find_at), change.target)
+                lookup = self._context.io_pool.submit(deadline.bind_deadline(self._find_at), change.target)
             staged = self._create_hidden(change)
         change.item = staged
-        digest = self._upload.digest_to_send(change)
+        digest = self._uploader.digest_to_send(change)
         self._record_step(change, stage=Stage.STAGED, staged_id=staged.id, sha256=digest)
-        self._place_staged(change, self._await_look(change, look))
+        self._place_staged(change, self._await_lookup(change, lookup))
 
-    def _require_whole_bytes(self, change: Change) -> None:
+    def _undo_unless_bytes_whole(self, change: Change) -> None:
         """Return if the local bytes of a save are whole, else undo the save and raise FsError(EIO)."""
-        if change.verb is Verb.PUT and self._upload.open_whole_bytes(change) is None:
+        if change.verb is Verb.PUT and self._uploader.open_whole_bytes(change) is None:
             reason = f"the local bytes of {change.target} are not whole"
-            self._cleanup.undo_change(change, reason, errno.EIO)
+            self._cleanup.undo_refused_change(change, reason, errno.EIO)
             raise FsError(errno.EIO, reason)
 
-    def _await_look(self, change: Change, look: Future[Finding] | None) -> Finding | None:
+    def _await_lookup(self, change: Change, lookup: Future[FoundItem] | None) -> FoundItem | None:
         """Wait for the look at the target that runs beside the upload; None if `_place_staged` must look. Raises ApiError."""
-        if look is not None:
+        if lookup is not None:
             # A look that is still queued behind other work is cancelled.
-            return None if look.cancel() else deadline.wait_result(look, "looking at the target")
+            return None if lookup.cancel() else deadline.wait_for_result(lookup, "looking at the target")
         # A new file needs no look: the server refuses a move onto an existing item (R5).
         return None if change.base.id else (None, time.monotonic())
 
@@ -165,20 +165,20 @@ class Replacer:
         with file.lock if file is not None else contextlib.nullcontext():
             if file is not None:
                 self._state.store.separate_closed_bytes(file)
-            with self._hold_for_step(change):
+            with self._lock_for_step(change):
                 if file is None or not file.needs_upload or file.change is not change:
                     self._state.end_change(change)
                     raise Cancelled
-                self._take_closed_bytes(change, file)
+                self._set_bytes_to_send(change, file)
         if not change.base.id:
-            self._upload.count_create(change.target)
+            self._uploader.count_create_and_probe(change.target)
 
-    def _bytes_to_set_apart(self, change: Change) -> int:
+    def _bytes_to_separate(self, change: Change) -> int:
         """Return how many bytes `_plan_save` may have to copy. Raises FsError(EIO)."""
         file = change.file
         return self._state.bytes.file_size(file.ino, file.generation) if file is not None else 0
 
-    def _take_closed_bytes(self, change: Change, file: File) -> None:
+    def _set_bytes_to_send(self, change: Change, file: File) -> None:
         """Make a save send the closed bytes of a File, and seal these. The caller has the File's lock and the state's."""
         assert file.path is not None
         if change.generation not in (0, file.generation):
@@ -199,9 +199,9 @@ class Replacer:
         """Create the hidden item; after a lost answer find it, or create it again under another hidden name. Raises ApiError."""
         for _ in range(_CREATES):
             try:
-                return self._upload.create_item(change, change.hidden_path(self._context.mount))
+                return self._uploader.create_item(change, change.hidden_path(self._context.mount))
             except (AnswerLostError, BadRequestError) as error:
-                if (found := self._upload.find_staged(change)) is not None:
+                if (found := self._uploader.find_staged(change)) is not None:
                     return found
                 if isinstance(error, NoDirectoryError):
                     self.make_missing_directory(names.parent(change.target))
@@ -209,14 +209,14 @@ class Replacer:
                     raise
                 else:
                     # A create that is carried out late leaves a staged item whose transaction is a tombstone (R4).
-                    self._context.look_again = self._context.late_request_deadline()
+                    self._context.relist_after = self._context.late_request_deadline()
             self._record_new_transaction(change)
         raise UnavailableError(f"{change.target} could not be created: it is tried again")
 
     def _create_directly(self, change: Change) -> bool:
         """Create a new file directly at its target, and record it as placed; False if another item has the target (R9)."""
-        self._record_step(change, direct=True, sha256=self._upload.digest_to_send(change))
-        item = self._make_at_target(change)
+        self._record_step(change, direct=True, sha256=self._uploader.digest_to_send(change))
+        item = self._create_at_target(change)
         if item is None:
             change.outcome_unknown = False
             self._record_step(change, direct=False)
@@ -227,13 +227,13 @@ class Replacer:
         self._record_placed(change, item, adopted=adopted)
         return True
 
-    def _make_at_target(self, change: Change) -> Item | None:
+    def _create_at_target(self, change: Change) -> Item | None:
         """Create the item at the target; None if another item has it. After a lost answer, an item with these bytes is ours."""
         for _ in range(_CREATES):
-            if change.outcome_unknown and (found := self._upload.find_created_directly(change)) is not None:
+            if change.outcome_unknown and (found := self._uploader.find_created_directly(change)) is not None:
                 return found
             try:
-                return self._upload.create_item(change, change.target)
+                return self._uploader.create_item(change, change.target)
             except (PathExistsError, WrongAnswerError):
                 if not change.outcome_unknown:
                     return None
@@ -241,87 +241,89 @@ class Replacer:
                 self.make_missing_directory(names.parent(change.target))
             except AnswerLostError:
                 change.outcome_unknown = True
-        return self._upload.find_created_directly(change) if change.outcome_unknown else None
+        return self._uploader.find_created_directly(change) if change.outcome_unknown else None
 
-    def _find_at(self, path: str) -> Finding:
+    def _find_at(self, path: str) -> FoundItem:
         return pick_shown(self._client.find(path)), time.monotonic()
 
-    def _place_staged(self, change: Change, look: Finding | None) -> None:
-        """Set aside the item at the target, and promote the staged item. `look`: what the target was just seen to have."""
+    def _place_staged(self, change: Change, found: FoundItem | None) -> None:
+        """Set aside the item at the target, and promote the staged item. `found`: what the target was just seen to have."""
         if change.outcome_unknown and not self._find_staged_again(change):
             return
         for turn in range(_ROUNDS):
-            (there, answered), look = look or self._find_at(change.target), None
-            if self._is_already_placed(change, there):
+            (current, observed_at), found = found or self._find_at(change.target), None
+            if self._record_if_placed(change, current):
                 return
-            if there is None or self._clear_target(change, Observation(there, answered)):
+            if current is None or self._clear_target(change, Observation(current, observed_at)):
                 # An overlapped promote (R13) has already changed the stage.
                 if change.stage is not Stage.STAGED or self._move_to_target(change):
                     return
                 time.sleep(deadline.retry_delay(turn, first=0.02))
         raise UnavailableError(f"the job keeps taking the name {change.target}: it is tried again")
 
-    def _is_already_placed(self, change: Change, there: Item | None) -> bool:
+    def _record_if_placed(self, change: Change, current: Item | None) -> bool:
         """Record the item at the target as placed, and return True, if nothing else must be placed. Raises FsError(EEXIST).
 
         That is the staged item; or, for a directory that was acknowledged in an outage, a directory that the job has made since.
         """
-        if there is None:
+        if current is None:
             return False
-        if there.id != change.staged_id:
+        if current.id != change.staged_id:
             own = change.file or self._state.index.file_at(change.target)
-            if change.verb is not Verb.MKDIR or (own is not None and own.needs_create and not there.is_dir):
+            if change.verb is not Verb.MKDIR or (own is not None and own.needs_create and not current.is_dir):
                 return False
-            if not there.is_dir:
-                raise PathExistsError(f"{there.path} is a file on the server")
+            if not current.is_dir:
+                raise PathExistsError(f"{current.path} is a file on the server")
             if change.file is None:
                 raise FsError(errno.EEXIST)
             self._cleanup.remove_staged(change)
-        self._record_placed(change, there, adopted=False)
+        self._record_placed(change, current, adopted=False)
         return True
 
     def plan_aside(
-        self, change: Change, there: Item, role: names.Role = names.Role.ASIDE, at: str = ""
+        self, change: Change, current: Item, role: names.Role = names.Role.ASIDE, beside: str = ""
     ) -> Aside:
-        """Record and sync (S) the plan to set `there` aside, under a hidden name beside its path or beside `at`."""
-        aside = next((aside for aside in change.asides if aside.id == there.id), None)
+        """Record and sync (S) the plan to set `current` aside, under a hidden name beside its path, or `beside` another."""
+        aside = next((aside for aside in change.asides if aside.id == current.id), None)
         if aside is None:
             tid = names.new_transaction_id()
-            path = names.hidden_path(at or there.path, self._context.mount, tid, role)
+            path = names.hidden_path(beside or current.path, self._context.mount, tid, role)
             # An unanswered request of an earlier save may still be on its way to this item (R7).
             aside = Aside(
-                there.id, path, there.kind, size=there.size, updated_at=there.updated_at, lifecycle=there.lifecycle,
-                permission=there.permission, unsure_until=self._context.unsure_until(there.id),
+                current.id, path, current.kind, size=current.size, updated_at=current.updated_at, lifecycle=current.lifecycle,
+                permission=current.permission, unsure_until=self._context.unsure_until(current.id),
             )  # fmt: skip
             self._record_step(change, transaction_id=tid, asides=[*change.asides, aside])
         self._state.store.sync()
         return aside
 
-    def _clear_target(self, change: Change, look: Observation) -> bool:
+    def _clear_target(self, change: Change, observation: Observation) -> bool:
         """Set aside the item at the target; return False if the target must be looked at again."""
-        self._context.fetch_base_before_aside(change, look.item)
-        aside = self.plan_aside(change, look.item)
+        self._context.learn_base_hash_before_aside(change, observation.item)
+        aside = self.plan_aside(change, observation.item)
         raise_if_cancelled(change)
         if (stagger := self._overlap_sender.choose_stagger(change, aside)) is not None:
-            return self._set_aside_and_promote(change, aside, look, stagger)
+            return self._set_aside_and_promote(change, aside, observation, stagger)
         return self._set_aside(
-            change, aside, look.item, partial(self._context.update_item, look, path=aside.path)
+            change, aside, observation.item, partial(self._context.update_item, observation, path=aside.path)
         )
 
-    def _set_aside_and_promote(self, change: Change, aside: Aside, look: Observation, stagger: float) -> bool:
+    def _set_aside_and_promote(
+        self, change: Change, aside: Aside, observation: Observation, stagger: float
+    ) -> bool:
         """Set an item aside, and promote `stagger` seconds later (R13); return False if the target must be looked at again."""
-        there = look.item
+        current = observation.item
         hiding, promoting = self._overlap_sender.send_pair(
-            look,
-            lambda look, held: self._context.update_item(look, held=held, path=aside.path),
+            observation,
+            lambda latest, held: self._context.update_item(latest, held=held, path=aside.path),
             lambda held: self._send_move(change, aside, held=held, explain=False),
             stagger,
         )
         error = promoting.exception() if promoting is not None else None
         if promoting is None or not (error is None or isinstance(error, AnswerLostError)):
             # The promote was not sent, or came too early.
-            return self._set_aside(change, aside, there, hiding.result)
-        self._note_aside(change, aside, there, hiding)
+            return self._set_aside(change, aside, current, hiding.result)
+        self._note_aside_outcome(change, aside, current, hiding)
         if error is None:
             self._record_placed(change, promoting.result(), adopted=True)
             return True
@@ -331,10 +333,10 @@ class Replacer:
         change.displaced = ()  # neither request was carried out
         return False
 
-    def _note_aside(self, change: Change, aside: Aside, there: Item, hiding: Future[Item]) -> None:
+    def _note_aside_outcome(self, change: Change, aside: Aside, current: Item, hiding: Future[Item]) -> None:
         """Note the outcome of an overlapped set-aside; the promote's outcome decides what follows (R13)."""
         try:
-            answer = hiding.result()
+            reply = hiding.result()
         except AnswerLostError:
             aside.unsure_until = self._context.unsure_until(aside.id)
         except ApiError:
@@ -342,35 +344,35 @@ class Replacer:
                 self._record_step(change, asides=[])
             return
         else:
-            self._context.learn_from_move(there, answer)
-            aside.mark_moved(answer)
-        change.displaced += (there,)
+            self._context.learn_moves_keep_updated_at(current, reply)
+            aside.mark_moved(reply)
+        change.displaced += (current,)
 
-    def _set_aside(self, change: Change, aside: Aside, there: Item, hide: Callable[[], Item]) -> bool:
+    def _set_aside(self, change: Change, aside: Aside, current: Item, hide: Callable[[], Item]) -> bool:
         """Move the item at the target to its hidden name by `hide`; return False if the target must be looked at again."""
         try:
-            answer = hide()
+            reply = hide()
         except AnswerLostError as error:
             aside.unsure_until = self._context.unsure_until(aside.id)
             # If the look fails too, the next run must look again.
             was_unknown, change.outcome_unknown = change.outcome_unknown, True
-            moved, change.outcome_unknown = self._is_at_hidden_name(aside), was_unknown
+            moved, change.outcome_unknown = self._mark_moved_if_hidden(aside), was_unknown
             if isinstance(error, WrongAnswerError) and not moved:
                 raise
         except (NotFoundError, BadRequestError, ItemChangedError) as error:
             # An earlier unanswered request may have moved it there in the meantime.
-            moved = aside.unsure_until > 0.0 and self._is_at_hidden_name(aside)
+            moved = aside.unsure_until > 0.0 and self._mark_moved_if_hidden(aside)
             if not moved:
-                self._forget_aside(change, aside, error)
+                self._drop_unmoved_aside(change, aside, error)
         else:
-            self._context.learn_from_move(there, answer)
-            aside.mark_moved(answer)
+            self._context.learn_moves_keep_updated_at(current, reply)
+            aside.mark_moved(reply)
             moved = True
         if moved:
-            change.displaced += (there,)
+            change.displaced += (current,)
         return moved
 
-    def _forget_aside(self, change: Change, aside: Aside, error: ApiError) -> None:
+    def _drop_unmoved_aside(self, change: Change, aside: Aside, error: ApiError) -> None:
         """Drop an aside that is not at its hidden name but elsewhere, or gone. Raises `error` if the server refuses the move."""
         if isinstance(error, ItemChangedError) and aside.unsure_until:
             return  # an earlier request may still move it to its hidden name
@@ -380,7 +382,7 @@ class Replacer:
         elif type(error) is BadRequestError and self._client.get(aside.id).path == change.target:
             raise error
 
-    def _is_at_hidden_name(self, aside: Aside) -> bool:
+    def _mark_moved_if_hidden(self, aside: Aside) -> bool:
         """Look whether an item is at its hidden name, and mark the aside as moved if so. Raises ApiError."""
         with contextlib.suppress(NotFoundError):
             item = self._client.get(aside.id)
@@ -392,7 +394,7 @@ class Replacer:
     def _move_to_target(self, change: Change) -> bool:
         """Promote: move the staged item to the target; return False if the target must be looked at again (R5)."""
         try:
-            answer = self._send_move(change, change.first_moved_aside())
+            reply = self._send_move(change, change.first_moved_aside())
         except PathExistsError:
             return False
         except NoDirectoryError:
@@ -408,23 +410,23 @@ class Replacer:
             if isinstance(error, WrongAnswerError):
                 raise
             return False
-        self._record_placed(change, answer, adopted=not change.outcome_unknown)
+        self._record_placed(change, reply, adopted=not change.outcome_unknown)
         return True
 
     def _send_move(
-        self, change: Change, was: Aside | None, *, held: HeldConnection | None = None, explain: bool = True
+        self, change: Change, aside: Aside | None, *, held: HeldConnection | None = None, explain: bool = True
     ) -> Item:
-        """Move the item to the target, with lifecycle and permission of `was`. Raises Cancelled, and as `Client.update`."""
+        """Move the item to the target, with lifecycle and permission of `aside`. Raises Cancelled, and as `Client.update`."""
         raise_if_cancelled(change)
         item = change.item
         assert item is not None
-        lifecycle, permission = inherited_attributes(change, item, was)
+        lifecycle, permission = inherited_attributes(change, item, aside)
         wanted: dict[str, Any] = {"path": change.target, "lifecycle": lifecycle, "permission": permission}
         if change.verb is Verb.MOVE:
-            change.item, answer = self._context.update_and_compare(
+            change.item, reply = self._context.update_item_and_compare(
                 self._context.observe_by_name(item), held=held, explain=explain, **wanted
             )
-            return answer
+            return reply
         # Only this mount knows its hidden name: no look is needed.
         with self._context.mark_unsure_if_lost(item.id):
             return self._client.update(item.id, kind=item.kind, connection=held, explain=explain, **wanted)
@@ -436,7 +438,7 @@ class Replacer:
         """
         for aside in [aside for aside in change.asides if not aside.moved]:
             aside.unsure_until = self._context.mark_unanswered(aside.id)
-            self._is_at_hidden_name(aside)
+            self._mark_moved_if_hidden(aside)
         try:
             item = self._client.get(change.staged_id)
         except NotFoundError:
@@ -446,7 +448,7 @@ class Replacer:
             change.item = item
             return True
         was_at = change.source or change.hidden_path(self._context.mount)
-        self._context.refuse_other_form(item, change.target, was_at)
+        self._context.undo_other_form(item, change.target, was_at)
         self._record_placed(change, item, adopted=False)
         return False
 
@@ -458,7 +460,7 @@ class Replacer:
         if change.verb is Verb.MOVE:
             if change.item is not None and not elsewhere:
                 self._context.namespace.record_deleted(change.item)
-            self._cleanup.undo_change(change, "it vanished from the server", errno.ENOENT)
+            self._cleanup.undo_refused_change(change, "it vanished from the server", errno.ENOENT)
             raise NotFoundError(f"{change.source} is no longer on the server")
         change.item, change.outcome_unknown = None, False
         self._record_step(change, stage=Stage.STAGING, tid="", staged_id="")
@@ -474,7 +476,7 @@ class Replacer:
         self._record_moved(change, item)
         self._context.note_rename(item.id, change.target)
         if before is not None and adopted:
-            self._context.carry_over(before, item)
+            self._context.carry_notes_over(before, item)
 
     def _record_saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
         state, content = self._state, self._context.content
@@ -483,15 +485,15 @@ class Replacer:
         saved = content.link_or_copy(source) if adopted else None
         copy = state.saves.prepare(change.target, source, change.size, change.sha256)
         try:
-            with self._hold_for_step(change):
+            with self._lock_for_step(change):
                 # Before the journal has the save: a kill in between must not leave the previous save as the last one.
-                self._bases.keep_save(change, copy)
+                self._base_keeper.keep_as_last_save(change, copy)
                 self._write_saved(change, file, item)
                 if adopted:
                     content.remember_size(item, change.size)
                 self._update_namespace(change, item)
                 if file.local is not None and file.local.generation == change.generation:
-                    self._rebase_handles(file, item, adopted=adopted)
+                    self._move_handles_to_saved(file, item, adopted=adopted)
                 state.bytes.remove_after_sync(file.ino, change.generation)
                 if saved is not None:
                     # After the handles have opened the version: these bytes serve them even if the version is too racy to cache.
@@ -523,21 +525,21 @@ class Replacer:
 
     def _record_moved(self, change: Change, item: Item) -> None:
         state, file = self._state, change.file
-        with self._hold_for_step(change):
-            gone = change.files_moved_over()
+        with self._lock_for_step(change):
+            overwritten = change.files_moved_over()
             made = []
             if file is not None and change.verb is Verb.MKDIR:
                 made = [edit(file, item_id=item.id, version=item.updated_at)]
             if file is not None and file.change is change:
                 file.change = None
-            state.write(edit(change, stage=Stage.PLACED), *made, remove=gone)
-            for replaced in gone:
+            state.write(edit(change, stage=Stage.PLACED), *made, remove=overwritten)
+            for replaced in overwritten:
                 state.unlink_file(replaced)
-            self._bases.keep_replaced_save(change)
+            self._base_keeper.keep_last_save_as_base(change)
             self._update_namespace(change, item)
             # The namespace has the outcome now, so the override can go, however long cleanup takes.
             state.apply_in_memory(change, shows={})
-            if file is not None and not gone and change.generation not in (0, file.generation):
+            if file is not None and not overwritten and change.generation not in (0, file.generation):
                 state.bytes.remove_after_sync(file.ino, change.generation)
 
     def _update_namespace(self, change: Change, item: Item) -> None:
@@ -545,7 +547,7 @@ class Replacer:
             self._context.namespace.record_deleted(taken)
         self._context.namespace.record_own_change(item)
 
-    def _rebase_handles(self, file: File, item: Item, *, adopted: bool) -> None:
+    def _move_handles_to_saved(self, file: File, item: Item, *, adopted: bool) -> None:
         """Let the handles of a saved File continue with the saved version, and close its local bytes."""
         local, file.item = file.local, item
         assert local is not None
@@ -576,7 +578,7 @@ class Replacer:
 
     def make_new_directory(self, path: str) -> Item:
         """Make a directory hidden, and promote it, so that no second one gets its name (R9). Raises FsError(EEXIST), ApiError."""
-        with self._state.run_here(Verb.MKDIR, path) as change:
+        with self._state.plan_for_caller(Verb.MKDIR, path) as change:
             try:
                 self.run_change(change)
             finally:

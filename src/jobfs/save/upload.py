@@ -49,9 +49,9 @@ class Uploader:
         permission = (path == change.target and _wanted_permission(change)) or Permission.READ_WRITE
         if change.verb is Verb.MKDIR:
             return self._client.create_directory(path, permission)
-        return self._send(change, path, permission)
+        return self._send_file(change, path, permission)
 
-    def _send(self, change: Change, path: str, permission: Permission) -> Item:
+    def _send_file(self, change: Change, path: str, permission: Permission) -> Item:
         """Create a file with the bytes of the Change; hash them as they are sent, so that they are read only once."""
         source, digest = self._state.bytes.generation_path(change.ino, change.generation), hashlib.sha256()
 
@@ -111,20 +111,24 @@ class Uploader:
         except AnswerLostError:
             return next((item for item in self._client.find(path) if item.is_dir), None)
 
-    def count_create(self, path: str) -> None:
+    def count_create_and_probe(self, path: str) -> None:
         """Count a new file or directory at `path`; now and then, probe how the server treats creates (`probe_creates`)."""
         due = next(self._create_count) % _AGAIN == _WORTH
         if (
             due
             and len(self._context.server.facts.rejects) < len(Kind)
-            and not self._client.health.is_in_outage
+            and not self._client.health.is_limited_to_probes
         ):
             self._context.io_pool.submit(self.probe_creates, path)
 
-    def count_replacement(self, path: str) -> None:
+    def count_replacement_and_probe(self, path: str) -> None:
         """Count a save in place; now and then, until the answer is known, probe whether moves onto items are refused (R13)."""
         due = next(self._replacement_count) % _AGAIN == _WORTH
-        if due and self._context.server.facts.moves_refused is None and not self._client.health.is_in_outage:
+        if (
+            due
+            and self._context.server.facts.moves_refused is None
+            and not self._client.health.is_limited_to_probes
+        ):
             self._context.io_pool.submit(self.probe_moves, path)
 
     def probe_creates(self, target: str) -> None:
@@ -173,7 +177,7 @@ class Uploader:
         Raises ApiError, FsError.
         """
         # This Change explains the hidden items during the probe: cleanup must not touch them.
-        with self._state.run_here(Verb.PUT, path, tid=tid, stage=Stage.PLACED) as change:
+        with self._state.plan_for_caller(Verb.PUT, path, tid=tid, stage=Stage.PLACED) as change:
             try:
                 # The tombstone: after the probe, a listing that shows a leftover deletes it (R4).
                 self._state.write(transaction_id=tid, is_new=True)
@@ -181,7 +185,7 @@ class Uploader:
                 self._state.store.sync()
                 yield
             except AnswerLostError:
-                self._context.look_again = self._context.late_request_deadline()
+                self._context.relist_after = self._context.late_request_deadline()
                 raise
             finally:
                 self._state.end_change(change)
@@ -192,14 +196,14 @@ def _wanted_permission(change: Change) -> Permission | None:
 
 
 def inherited_attributes(
-    change: Change, item: Item, was: Aside | None
+    change: Change, item: Item, inherit_from: Aside | None
 ) -> tuple[Lifecycle | None, Permission | None]:
     """Return the lifecycle and the permission that the move to the target must set; None for what `item` has already.
 
-    `was`: the aside whose lifecycle and permission the item inherits, None if it replaces nothing.
+    `inherit_from`: the aside whose lifecycle and permission the item inherits, None if it replaces nothing.
     """
-    lifecycle = was.lifecycle if was else item.lifecycle
-    permission = _wanted_permission(change) or (was.permission if was else item.permission)
+    lifecycle = inherit_from.lifecycle if inherit_from else item.lifecycle
+    permission = _wanted_permission(change) or (inherit_from.permission if inherit_from else item.permission)
     return (
         lifecycle if lifecycle != item.lifecycle else None,
         # An item that a program renames keeps its permission.

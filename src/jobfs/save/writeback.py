@@ -31,7 +31,7 @@ from jobfs.state.server import KnownServer
 log = logging.getLogger("jobfs.save")
 
 #: Seconds between disk syncs, between checks for a new listing, and between returns of free memory to the system.
-_SYNC_EVERY, _TIDY_EVERY, _GIVE_BACK_EVERY = 0.5, 1.0, 15.0
+_SYNC_EVERY, _TIDY_EVERY, _TRIM_EVERY = 0.5, 1.0, 15.0
 #: Seconds without a listing after which one is read, if a tombstone remains: a late create may have left an item.
 _LIST_EVERY = 3600.0
 #: For how many request lifetimes a tombstone is kept; it goes with the first listing after that.
@@ -76,7 +76,7 @@ class WriteBack:
         self.taken_up: list[str] = []
         self.warnings: list[str] = []
         #: When free memory was last returned, and when a listing was last processed or requested (monotonic seconds).
-        self._given_back = self._listed = time.monotonic()
+        self._last_trim = self._last_relist = time.monotonic()
         #: The number of the snapshot that `_process_listing` has processed; 0: none yet, so no item is known to be gone.
         self._snapshot = 0
         self._threads = [
@@ -124,19 +124,19 @@ class WriteBack:
     def _process_listing(self) -> float:
         """Return free memory to the system, and process the last listing if it is new. Raises ApiError, FsError(EIO)."""
         now, number = time.monotonic(), self.namespace.snapshot_number
-        if now - self._given_back > _GIVE_BACK_EVERY:
-            self._given_back = now
+        if now - self._last_trim > _TRIM_EVERY:
+            self._last_trim = now
             process.trim_memory()
-        again = self.context.look_again
+        again = self.context.relist_after
         if number != self._snapshot:
-            self._listed = now
+            self._last_relist = now
             self.cleanup.expose_orphans()
             self.cleanup.forget_vanished()
             self.state.saves.expire()
             self.state.journal.prune_tombstones(now - self.context.lifetime * _LIFETIMES)
             self._snapshot = number
-        elif now > (again if self._listed < again else self._listed + _LIST_EVERY):
-            self._listed = now
+        elif now > (again if self._last_relist < again else self._last_relist + _LIST_EVERY):
+            self._last_relist = now
             if self.state.journal.has_any_tombstone:
                 self.namespace.refresh()
         return _TIDY_EVERY
@@ -156,7 +156,7 @@ class WriteBack:
                 self.state.unclosed.add(file)
                 raise
             if new:
-                self.uploader.count_create(file.path)
+                self.uploader.count_create_and_probe(file.path)
 
     def wait_until_uploaded(self, file: File) -> None:
         """Close a File's bytes, and wait until the server has them (fsync). Raises the error that prevents it."""
@@ -168,13 +168,13 @@ class WriteBack:
                 raise FsError(number, f"{file.path} was refused by the server: {file.refused}")
             if not file.is_unsent:
                 return
-            change = self.queue.change_of(file)
+            change = self.queue.find_or_plan_change(file)
             if change is not None:
-                self._run(change, file)
+                self._run_or_schedule(change, file)
                 if change.sent_close_count >= wanted and file.base.id == change.staged_id != "":
                     return  # these bytes are placed; bytes that were closed since belong to another call
 
-    def _run(self, change: Change, file: File) -> None:
+    def _run_or_schedule(self, change: Change, file: File) -> None:
         """Run the Change of a File in this thread; if it fails before it has started, schedule it.
 
         Raises as `wait_until_uploaded`.
@@ -217,7 +217,7 @@ class WriteBack:
         """Make a directory on the server; None if the server can't be reached. Raises FsError(EEXIST), ApiError."""
         if self.namespace.is_unreachable:
             return None
-        self.uploader.count_create(path)
+        self.uploader.count_create_and_probe(path)
         try:
             item = self.uploader.try_make_directory(path) or self.replacer.make_new_directory(path)
         except UnavailableError:
@@ -247,7 +247,7 @@ class WriteBack:
 
     def delete_once_fetched(self, item: Item) -> None:
         """Delete an item in the background, once its open handles have fetched its bytes. Raises ApiError, FsError(EIO)."""
-        self.client.require_reachable(item.path)
+        self.client.probe_and_require_reachable(item.path)
         removal = plan_removal(self.state, item.path, self.context.base_of(item), item)
         try:
             self.state.write(edit(removal), is_new=True)

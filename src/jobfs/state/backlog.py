@@ -77,7 +77,7 @@ def _is_pending(change: Change) -> bool:
 
 def _entry_of_file(file: File, reason: str = "") -> Unsent:
     change = file.change if file.is_unsent else None
-    entry = _entry(file.path or "", _unsent_size(file), change)
+    entry = _make_entry(file.path or "", _unsent_size(file), change)
     waits = file.handles and not (change and change.attempts)
     entry["reason"] = file.refused or reason or ("open in a program" if waits else "") or entry["reason"]
     if file.refused:
@@ -86,7 +86,7 @@ def _entry_of_file(file: File, reason: str = "") -> Unsent:
 
 
 def _entry_of_change(change: Change) -> Unsent:
-    return _entry(change.target, 0, change)
+    return _make_entry(change.target, 0, change)
 
 
 def _unsent_size(file: File) -> int:
@@ -94,7 +94,7 @@ def _unsent_size(file: File) -> int:
     return file.size if file.generation or file.local is None else file.local.size
 
 
-def _entry(path: str, size: int, change: Change | None) -> Unsent:
+def _make_entry(path: str, size: int, change: Change | None) -> Unsent:
     """Return an entry of the status, with the progress of `change` if there is one."""
     entry: Unsent = {
         "path": path, "size": size, "sent": 0, "age": None, "attempts": 0, "reason": "", "state": "dirty"

@@ -50,7 +50,7 @@ class Reservations:
                 for other in held.names
                 for path in paths
             ):
-                deadline.wait_notified(self._lock, f"{paths[0]} is being changed")
+                deadline.wait_for_notification(self._lock, f"{paths[0]} is being changed")
             self._held.append(mine)
         try:
             yield

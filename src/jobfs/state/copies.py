@@ -244,11 +244,11 @@ class CopyStore:
         """
         gone = [copy for line in lines for copy in self._table.apply(line)]
         if lines and self._index >= 0:
-            self._write(b"".join(map(_encode_line, lines)), len(lines))
+            self._append_or_rewrite(b"".join(map(_encode_line, lines)), len(lines))
         for copy in gone:
             _remove(self.file_path(copy))
 
-    def _write(self, text: bytes, count: int) -> None:
+    def _append_or_rewrite(self, text: bytes, count: int) -> None:
         self._lines += count
         outdated = self._lines - len(self._table.by_number) > _OUTDATED
         try:

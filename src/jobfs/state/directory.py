@@ -93,7 +93,7 @@ class StateDirectory:
             self._lock = -1
 
 
-def acquire(
+def acquire_state_directory(
     state_dir: Path, job: str, directory: str, base_url: str, key_file: Path | None = None
 ) -> StateDirectory:
     """Lock the state directory last used for `job` at `directory`, else a free one of the job, else a new one.
@@ -136,7 +136,7 @@ def acquire(
         return place
 
 
-def reopen(found: FoundDirectory, base_url: str) -> StateDirectory:
+def reopen_state_directory(found: FoundDirectory, base_url: str) -> StateDirectory:
     """Lock an existing state directory, to finish its unsent work. Raises UsageError if a process holds it."""
     path = found.path
     record = found.record or MountRecord(
@@ -150,7 +150,7 @@ def reopen(found: FoundDirectory, base_url: str) -> StateDirectory:
         return StateDirectory(path, lock, record)
 
 
-def find_others(state_dir: Path, job: str, mount_id: str) -> list[FoundDirectory]:
+def find_ended_of_job(state_dir: Path, job: str, mount_id: str) -> list[FoundDirectory]:
     """Return the state directories of a job, except that of `mount_id`, that have a journal and that no process holds."""
     return [
         found
@@ -225,11 +225,11 @@ def _try_lock(place: Path) -> int:
     return -1
 
 
-def _flock_within(lock: int, how: int, patience: float) -> bool:
+def _flock_within(lock: int, operation: int, patience: float) -> bool:
     end = time.monotonic() + patience
     while True:
         try:
-            fcntl.flock(lock, how | fcntl.LOCK_NB)
+            fcntl.flock(lock, operation | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             if time.monotonic() >= end:

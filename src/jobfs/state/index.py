@@ -106,13 +106,13 @@ class FileIndex:
         """Return the inode number of an item: that of its File, or else one derived from the item's id."""
         if item.id and (file := self.file_of(item)) is not None:
             return file.ino
-        return self._free_number(item)
+        return self._unused_inode_number(item)
 
-    def _free_number(self, item: Item) -> int:
+    def _unused_inode_number(self, item: Item) -> int:
         """Return a number derived from an item's id, or an implicit directory's path, that no File of another item has."""
         key = item.id or f"implicit:{item.path}"
         number, attempt = inode_number(key), 0
-        while (file := self._by_number.get(number)) is not None and not _is_implicit(file, item):
+        while (file := self._by_number.get(number)) is not None and not _is_file_of_implicit(file, item):
             attempt += 1
             number = inode_number(key, attempt)
         return number
@@ -129,11 +129,11 @@ class FileIndex:
         self._by_number = {file.ino: file for file in files}
         self._by_item = {file.item_id: file for file in files if file.item_id}
 
-    def open(self, item: Item) -> File:
+    def get_or_add(self, item: Item) -> File:
         """Return the File of an item; if there is none, add one, which does not override the server."""
         file = self.file_of(item)
         if file is None:
-            file = File(self._free_number(item), item.kind, item.path, item.id, item=item)
+            file = File(self._unused_inode_number(item), item.kind, item.path, item.id, item=item)
             self._by_number[file.ino] = file
             if file.item_id:
                 self._by_item[file.item_id] = file
@@ -207,6 +207,6 @@ class FileIndex:
         self.edition += bool(change.shows)
 
 
-def _is_implicit(file: File, item: Item) -> bool:
+def _is_file_of_implicit(file: File, item: Item) -> bool:
     """Return whether `item` is an implicit directory, and `file` the File for it."""
     return item.is_implicit and not file.item_id and not (file.overrides_server and file.path != item.path)

@@ -66,7 +66,7 @@ class ReservedSpace:
         """
         try:
             if not extra or self._size() < _SPARE:
-                self._take()
+                self._allocate()
         except OSError:
             return False
         return free_bytes(self._path.parent) >= extra
@@ -77,7 +77,7 @@ class ReservedSpace:
             return self._path.stat().st_size
         return 0
 
-    def _take(self) -> None:
+    def _allocate(self) -> None:
         """Allocate the file's full size. Raises OSError; then it has its old size."""
         with self._path.open("ab") as file:
             had = file.tell()
@@ -88,7 +88,7 @@ class ReservedSpace:
                 file.truncate(had)
                 raise
 
-    def release(self) -> bool:
+    def release_half(self) -> bool:
         """Free half of the space; False if only the part for the next start is left (`release_for_start`), or on an error."""
         with contextlib.suppress(OSError):
             if (size := self._size()) > _START:
@@ -144,7 +144,7 @@ class Journal:
         self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == SCHEMA_VERSION - 1:
-            self._take_over()
+            self._migrate_names()
         elif version not in (0, SCHEMA_VERSION):
             raise UsageError(
                 f"the journal {self.path} was written by another version of jobfs (schema {version}, this one has "
@@ -163,7 +163,7 @@ class Journal:
         # The age of an earlier run's requests is not known, so it counts from now.
         self._db.execute("UPDATE tombstone SET made = ?", (time.monotonic(),))
 
-    def _take_over(self) -> None:
+    def _migrate_names(self) -> None:
         """Rename the fields in a journal of the previous schema. Raises sqlite3.Error, ValueError, AttributeError."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -227,7 +227,7 @@ class Journal:
                     break
                 except sqlite3.Error as error:
                     # Whatever the error is, because SQLite reports an exceeded quota as an I/O error.
-                    if is_new or not self.spare.release():
+                    if is_new or not self.spare.release_half():
                         full = "full" in str(error)
                         message = f"the journal can't be written: {error}"
                         raise FsError(errno.ENOSPC if full else errno.EIO, message) from error

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobfs import names
-from jobfs.api.deadline import announce_blocking
+from jobfs.api.deadline import call_blocking_hook
 from jobfs.errors import FsError
 
 log = logging.getLogger("jobfs.state")
@@ -37,12 +37,14 @@ with contextlib.suppress(OSError):
     BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 #: The errors of the local disk that are passed on to the caller; any other becomes EIO.
-_TOLD = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE})
+_ERRNOS_FOR_WRITER = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE}
+)
 
 
 def errno_for_writer(error: OSError) -> int:
     """Return the errno that a program gets when its write fails on the local disk: EIO, not ENOENT, if the disk is gone."""
-    return error.errno if error.errno in _TOLD else errno.EIO
+    return error.errno if error.errno in _ERRNOS_FOR_WRITER else errno.EIO
 
 
 def free_bytes(directory: Path) -> int:
@@ -134,7 +136,7 @@ class LocalGeneration:
     def write(self, data: bytes | memoryview, offset: int) -> int:
         """Write all of `data` at `offset`, and return its length. For users. Raises OSError (ENOSPC, EIO)."""
         if len(data) > _MUCH:
-            announce_blocking()
+            call_blocking_hook()
         done = os.pwrite(self.handle, data, offset)
         try:
             while done < len(data):
@@ -154,7 +156,7 @@ class LocalGeneration:
 
     def sync(self) -> None:
         """Sync the bytes and the directory entry of their file. For users. Raises FsError(EIO)."""
-        announce_blocking()
+        call_blocking_hook()
         try:
             os.fdatasync(self.handle)
             sync_directory(self.directory)
@@ -168,7 +170,7 @@ class LocalGeneration:
 
     def compute_sha256(self) -> str:
         """Return the SHA-256 of the bytes, in hex. Raises OSError."""
-        announce_blocking()
+        call_blocking_hook()
         with self.path.open("rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -216,7 +218,7 @@ class LocalBytes:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             if source is not None:
-                announce_blocking()
+                call_blocking_hook()
                 shutil.copyfile(source, path)
                 if size is not None:
                     os.truncate(path, size)
@@ -239,12 +241,12 @@ class LocalBytes:
             else LocalGeneration(self._lock, self.directory, ino, generation, size, sealed=sealed)
         )
 
-    def link_to_file(self, ino: int, generation: int, other: int) -> LocalGeneration:
-        """Give an unclosed generation to the File numbered `other`, as closed bytes, by a hard link. Raises OSError."""
-        path = self.generation_path(other, generation)
+    def link_to_file(self, ino: int, generation: int, file_number: int) -> LocalGeneration:
+        """Give an unclosed generation to the File numbered `file_number`, as closed bytes, by a hard link. Raises OSError."""
+        path = self.generation_path(file_number, generation)
         path.hardlink_to(self.generation_path(ino, generation))
-        local = LocalGeneration(self._lock, self.directory, other, generation, path.stat().st_size)
-        self.mark_unsynced(other, local)
+        local = LocalGeneration(self._lock, self.directory, file_number, generation, path.stat().st_size)
+        self.mark_unsynced(file_number, local)
         return local
 
     def mark_unsynced(self, ino: int, local: LocalGeneration) -> None:
@@ -285,7 +287,7 @@ class LocalBytes:
                     os.fdatasync(file.fileno())
             sync_directory(self.directory, whole=many)
         except BaseException as error:
-            self.sync_again(batch)
+            self.mark_unsynced_again(batch)
             if isinstance(error, OSError):
                 raise FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}") from error
             raise
@@ -295,7 +297,7 @@ class LocalBytes:
         """Return whether a generation does not wait for a sync. Bytes that were closed during a sync wait for the next one."""
         return (ino, generation) not in self._unsynced
 
-    def sync_again(self, batch: Iterable[tuple[int, int]]) -> None:
+    def mark_unsynced_again(self, batch: Iterable[tuple[int, int]]) -> None:
         """Include these in the next `sync` again, because the journal does not record that they are synced."""
         with self._lock:
             self._unsynced |= set(batch)

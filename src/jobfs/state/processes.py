@@ -55,7 +55,7 @@ class Process:
         return self.parent is not None and self.parent._ended_descendants is self
 
     @property
-    def note_holders(self) -> list[Process]:
+    def self_and_ended_descendants(self) -> list[Process]:
         """Its `ended_descendants` if it has one, then the process itself."""
         return [self] if self._ended_descendants is None else [self._ended_descendants, self]
 
@@ -189,7 +189,7 @@ class Processes:
         """Return whether any process has this one's number: if another one reuses it, the end is noticed when that ends too."""
         return os.path.exists(f"{self._proc}/{process.key[0]}")
 
-    def check_first(self, process: Process) -> None:
+    def check_next(self, process: Process) -> None:
         """Make a process the next that `find_ended` checks. The caller holds the lock."""
         if process.key in self._known:
             self._known.move_to_end(process.key, last=False)
@@ -199,7 +199,7 @@ class Processes:
         """Forget an ended process, and check its parent next, which may no longer be needed. The caller holds the lock."""
         if self._known.pop(process.key, None) is not None and process.parent is not None:
             process.parent.uses -= 1
-            self.check_first(process.parent)
+            self.check_next(process.parent)
 
 
 def _is_own_namespace(proc: Path) -> bool:

@@ -33,18 +33,18 @@ class ReadRecord:
 
     `item`: the version that it knows, if any. `has_written`: it has written the file, so it also knows the version that this
     mount placed last or will place. `has_read_unsent`: it has read the file, sent or unsent; False if it has only written.
-    `number` orders notes. `before`: the previous note of the process here, which was of another version.
+    `number` orders notes. `previous`: the previous note of the process here, which was of another version.
     """
 
     __slots__ = ("before", "has_read_unsent", "has_written", "item", "number")
 
     def __init__(
-        self, item: Item | None, number: int, before: ReadRecord | None, *, wrote: bool, read: bool
+        self, item: Item | None, number: int, previous: ReadRecord | None, *, wrote: bool, read: bool
     ) -> None:
         self.item, self.number, self.before, self.has_written, self.has_read_unsent = (
             item,
             number,
-            before,
+            previous,
             wrote,
             read,
         )
@@ -87,9 +87,9 @@ class ReadRecords:
         at_path[process] = own[path] = note
         own.move_to_end(path)
         table.move_to_end(process)
-        self._measure(process, len(own))
+        self._update_large(process, len(own))
 
-    def renew(self, process: Process, path: str) -> None:
+    def mark_newest(self, process: Process, path: str) -> None:
         """Make an existing note the newest of its process. Raises KeyError."""
         table = self._table(process)
         table[process].move_to_end(path)
@@ -106,23 +106,23 @@ class ReadRecords:
             del self.by_path[path]
         if not own:
             del table[process]
-        self._measure(process, len(own))
+        self._update_large(process, len(own))
         return note
 
-    def over_limit(self, process: Process) -> Process | None:
+    def process_over_limit(self, process: Process) -> Process | None:
         """Return a process with more than `_OWN` notes, None if there is none: `process` first, else the one with most notes."""
         if process in self._large:
             return process
         return max(self._large, key=lambda large: len(self._running[large]), default=None)
 
-    def least_active(self) -> Process:
+    def least_active_process(self) -> Process:
         """Return the process that has been idle longest, `ended_descendants` first. There must be a note."""
         return next(iter(self._ended or self._running))
 
     def _table(self, process: Process) -> OrderedDict[Process, OrderedDict[str, ReadRecord]]:
         return self._ended if process.is_ended_descendants else self._running
 
-    def _measure(self, process: Process, count: int) -> None:
+    def _update_large(self, process: Process, count: int) -> None:
         if count > _OWN and not process.is_ended_descendants:
             self._large.add(process)
         else:
@@ -150,21 +150,21 @@ class ReadLog:
         process = self._processes.process_of(thread)
         if self._processes.due:
             for ended in self._processes.find_ended():
-                self._hand_to_parent(ended)
+                self._hand_notes_to_parent(ended)
         return process
 
-    def _hand_to_parent(self, process: Process) -> None:
+    def _hand_notes_to_parent(self, process: Process) -> None:
         """Move some notes of an ended process to its parent, and forget the process once all have moved."""
         with self._lock:
             if process.uses:
                 return
-            for holder in process.note_holders:
+            for holder in process.self_and_ended_descendants:
                 for path in [*itertools.islice(self._notes.records_of(holder), _MOVED)]:
                     note = self._notes.pop(holder, path)
                     if process.parent is not None:
                         self._merge_record(process.parent.ended_descendants, path, note)
-            if any(self._notes.records_of(holder) for holder in process.note_holders):
-                self._processes.check_first(process)
+            if any(self._notes.records_of(holder) for holder in process.self_and_ended_descendants):
+                self._processes.check_next(process)
             else:
                 self._processes.forget(process)
 
@@ -175,15 +175,15 @@ class ReadLog:
         newest.has_read_unsent, newest.before = note.has_read_unsent or other.has_read_unsent, None
         self._notes.put(heir, path, newest)
 
-    def add_open(self, process: Process | None) -> None:
+    def hold_process(self, process: Process | None) -> None:
         """Keep a process known, with its own notes, while a file that it opened is open: a child may inherit the descriptor."""
         if process is not None:
             with self._lock:
                 self._processes.add_with_ancestors(process)
                 process.uses += 1
 
-    def remove_open(self, process: Process | None) -> None:
-        """Undo one `add_open`."""
+    def release_process(self, process: Process | None) -> None:
+        """Undo one `hold_process`."""
         if process is not None:
             with self._lock:
                 process.uses -= 1
@@ -198,19 +198,25 @@ class ReadLog:
                 self._put(process, path, item, wrote=False, read=True)
 
     def note_write(
-        self, process: Process | None, path: str, over: Item | None, base: Base, *, read: bool = False
+        self,
+        process: Process | None,
+        path: str,
+        replaced_item: Item | None,
+        base: Base,
+        *,
+        read: bool = False,
     ) -> None:
         """Note that a process writes unsent bytes, or opens them for reading (`read`).
 
-        It then knows the version that this mount will place there. It also knows `over`, if that is the `base` which these bytes
-        replace.
+        It then knows the version that this mount will place there. It also knows `replaced_item`, if that is the `base` which
+        these bytes replace.
         """
         if process is None:
             return
-        replaces = over is not None and base.matches_version(over)
+        replaces = replaced_item is not None and base.matches_version(replaced_item)
         with self._lock:
             self._processes.add_with_ancestors(process)
-            self._put(process, path, over if replaces else None, wrote=True, read=read)
+            self._put(process, path, replaced_item if replaces else None, wrote=True, read=read)
 
     def _put(self, process: Process, path: str, item: Item | None, *, wrote: bool, read: bool) -> None:
         known, number = self._notes.records_at(path).get(process), next(self._numbers)
@@ -220,17 +226,17 @@ class ReadLog:
             known.before = None  # no note needs more than one predecessor
         if known is not None and (known.item, known.has_written) == (item, wrote):
             known.number, known.has_read_unsent = number, read
-            self._notes.renew(process, path)
+            self._notes.mark_newest(process, path)
             return
         self._notes.put(process, path, ReadRecord(item, number, known, wrote=wrote, read=read))
         if self._notes.count > _NOTES:
-            self._evict(process)
+            self._evict_note(process)
 
-    def _evict(self, process: Process) -> None:
+    def _evict_note(self, process: Process) -> None:
         """Evict one note, because `process` has just got one (vfs/semantics.md 4.46)."""
-        loser = self._notes.over_limit(process)
+        loser = self._notes.process_over_limit(process)
         if loser is None:
-            loser = self._notes.least_active()
+            loser = self._notes.least_active_process()
             self._evicted = self._processes.next_serial
         loser.forgot = True
         self._notes.pop(loser, next(iter(self._notes.records_of(loser))))
@@ -275,7 +281,7 @@ class ReadLog:
             for process, note in sorted(notes.items(), key=lambda pair: pair[1].number):
                 self._carry_record(process, note, before, after, ours=ours)
 
-    def is_known(self, item: Item) -> bool:
+    def has_note_of(self, item: Item) -> bool:
         """Return whether there is a note that a program has read at the item's path, or this mount has placed the item."""
         with self._lock:
             placed = self._placed.get(item.path)
@@ -307,7 +313,7 @@ class ReadLog:
             # The job has written to the item since the process read it: the note keeps the version that was read.
             self._put(process, after.path, note.item, wrote=note.has_written, read=note.has_read_unsent)
 
-    def move_directory(self, old: str, new: str) -> None:
+    def move_notes_below(self, old: str, new: str) -> None:
         """Carry the notes below `old` over to `new`, to which this mount has renamed the directory; drop those below `new`."""
         with self._lock:
             paths = {**self._notes.by_path, **self._placed}

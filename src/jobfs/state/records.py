@@ -80,18 +80,18 @@ class Base:
         """Return the base for a save that replaces the version of `item`."""
         return cls(item.id, item.updated_at, item.size, sha256, racy)
 
-    def has_other_size(self, now: Item | Aside) -> bool:
+    def has_other_size(self, current: Item | Aside) -> bool:
         """Return whether an item's size differs from that of this version; False if either is not known."""
-        return None not in (self.size, now.size) and now.size != self.size
+        return None not in (self.size, current.size) and current.size != self.size
 
-    def matches_version(self, now: Item | Aside) -> bool:
+    def matches_version(self, current: Item | Aside) -> bool:
         """Return whether an item has the id, `updatedAt` and size of this version; a size that is not known matches any."""
-        same = (now.id, now.updated_at) == (self.id, self.updated_at) and self.updated_at != ""
-        return same and not self.has_other_size(now)
+        same = (current.id, current.updated_at) == (self.id, self.updated_at) and self.updated_at != ""
+        return same and not self.has_other_size(current)
 
-    def proves_unchanged(self, now: Item | Aside) -> bool:
+    def proves_unchanged(self, current: Item | Aside) -> bool:
         """Return whether the timestamp proves that an item still is this version (R1)."""
-        return self.matches_version(now) and not self.racy
+        return self.matches_version(current) and not self.racy
 
 
 @dataclass(slots=True)
@@ -277,7 +277,7 @@ class File:
         bytes_here = self.overrides_server or self.generation or self.open_generation
         return bool(self.item_id) and not (bytes_here or self.handles or self.change)
 
-    def stale_fields(self, item: Item) -> dict[str, Any]:
+    def fields_to_reset(self, item: Item) -> dict[str, Any]:
         """Return the fields to reset if `item` is another version: the times, and the hash of the bytes; {} if it is not."""
         if self.overrides_server or self.version == item.updated_at:
             return {}

@@ -168,7 +168,7 @@ class StateStore:
 
     def sync(self) -> None:
         """Sync the local bytes and the journal (S), then remove retired bytes, which no row names. Raises FsError(EIO)."""
-        deadline.announce_blocking()
+        deadline.call_blocking_hook()
         with self._syncing:
             # A thread that waited here usually finds its bytes synced: the thread before it synced the bytes of all.
             retired = list(self.bytes.retired)
@@ -183,7 +183,7 @@ class StateStore:
                 try:
                     self.write(*(edit(file, boot="") for file in closed))
                 except BaseException:
-                    self.bytes.sync_again(synced)
+                    self.bytes.mark_unsynced_again(synced)
                     raise
             self.journal.sync()
             self.bytes.remove_retired(retired)

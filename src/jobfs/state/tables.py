@@ -115,10 +115,10 @@ class State:
 
     # -- the life of a File
 
-    def file_for_item(self, item: Item) -> File:
+    def get_or_add_file(self, item: Item) -> File:
         """Return the File of an item, made if necessary. `forget_if_unused` removes a new one that was not opened or recorded."""
         with self.lock:
-            return self.index.open(item)
+            return self.index.get_or_add(item)
 
     def new_local_file(self, kind: Kind, path: str) -> File:
         """Return a new File without an item. It is not in the tables yet (`add_file`)."""
@@ -136,7 +136,7 @@ class State:
             for file in files:
                 self.index.remove(file)
 
-    def ensure_known(self, file: File) -> bool:
+    def add_again_if_forgotten(self, file: File) -> bool:
         """Add a File again if `forget_if_unused` has just removed it; False if its number belongs to another File now."""
         with self.lock:
             if self.index.file_by_number(file.ino) is None:
@@ -221,7 +221,7 @@ class State:
                 self.bytes.remove_after_sync(file.ino, change.generation)
 
     @contextmanager
-    def run_here(self, verb: Verb, target: str, **values: Any) -> Iterator[Change]:
+    def plan_for_caller(self, verb: Verb, target: str, **values: Any) -> Iterator[Change]:
         """Plan a Change for the caller to run inside the block; afterwards, the queue does the cleanup that is left."""
         until = deadline.current_deadline() or deadline.Deadline(deadline.UNBOUNDED)
         change = self.plan_change(verb, target, started=True, deadline=until, **values)
@@ -250,10 +250,10 @@ class State:
         server, its next close records them.
         """
         with self.lock:
-            file = self.file_for_item(item)
+            file = self.get_or_add_file(item)
             now = time.time_ns()
             touched = ("ctime_ns", "mtime_ns", "atime_ns")[: 3 if is_new else 2 if content else 1]
-            changed = {**file.stale_fields(item), **dict.fromkeys(touched, now)}
+            changed = {**file.fields_to_reset(item), **dict.fromkeys(touched, now)}
             with suppress(FsError):
                 if item.id and not file.overrides_server:
                     self.write(edit(file, **changed), is_new=True)

@@ -1,6 +1,6 @@
 """The questions, as a table: each is a function that asks a server, and yields what is not as desired, with its remedy.
 
-A mount uses `probe_second_create`, `probe_move_refusal` and `moved_along`, too.
+A mount uses `probe_second_create`, `probe_move_refusal` and `check_moved_along`, too.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def probe_move_refusal(client: Client, item: Item, taken: Item) -> bool:
         return all(client.get(each.id).path == each.path for each in (item, taken))
 
 
-def moved_along(client: Client, inside: Iterable[Item], directory: str) -> bool | None:
+def check_moved_along(client: Client, inside: Iterable[Item], directory: str) -> bool | None:
     """Return whether these items moved along with their directory, whose new path is `directory`. Raises ApiError.
 
     None if all of them have been deleted, or moved elsewhere, since.
@@ -253,7 +253,7 @@ def _ask_moves(trial: Trial) -> Findings:
     if not trial.facts["moves_refused"]:
         yield Mark.UNSAFE, f"a move to a taken path is not refused, so no save is safe: {_READ_ONLY}"
     moved = trial.client.update(above.id, path=trial.path("moved"))
-    trial.facts["moves_carry"] = bool(moved_along(trial.client, [below], moved.path))
+    trial.facts["moves_carry"] = bool(check_moved_along(trial.client, [below], moved.path))
     if not trial.facts["moves_carry"]:
         told = (
             "a directory that is not empty can't be renamed (EXDEV), because its contents would stay behind"
@@ -337,19 +337,19 @@ QUESTIONS = (
 _LAST = Question("cleanup", "everything that was created is deleted", _clean_up)
 
 
-def run_trial(trial: Trial) -> Iterator[Finding]:
+def ask_questions(trial: Trial) -> Iterator[Finding]:
     """Ask the questions in order, up to the first error. A signal may end it between any two findings."""
     for question in QUESTIONS:
-        if not (yield from _ask_one(trial, question)):
+        if not (yield from _ask_question(trial, question)):
             return
 
 
-def clean_up(trial: Trial) -> Iterator[Finding]:
+def clean_up_trial(trial: Trial) -> Iterator[Finding]:
     """Delete everything that this trial has created, and what earlier trials have left; yield how that went."""
-    return _ask_one(trial, _LAST)
+    return _ask_question(trial, _LAST)
 
 
-def _ask_one(trial: Trial, question: Question) -> Generator[Finding, None, bool]:
+def _ask_question(trial: Trial, question: Question) -> Generator[Finding, None, bool]:
     """Yield the findings of one question, at least one. Return False after an error: the next question would get it, too."""
     well = True
     try:

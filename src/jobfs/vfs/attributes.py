@@ -71,7 +71,7 @@ class AttributeOperations:
 
     def info(self, path: str) -> dict[str, Any]:
         """Return what the API and this machine know about a path (2.9). Raises FsError(ENOENT), ApiError."""
-        node = self._view.with_size(path, self._view.get(path))
+        node = self._view.ensure_size_known(path, self._view.get(path))
         item = node if isinstance(node, Item) else node.item
         state, error = self._describe_state(node)
         facts: dict[str, Any] = {"path": path, "state": state, "error": error}
@@ -102,7 +102,7 @@ class AttributeOperations:
         self._view.check_may_change(path)
         types: dict[str, Any] = {"permission": Permission, "lifecycle": Lifecycle}
         wanted = {name: types[name](value) for name, value in values.items() if value is not None}
-        node = self._make_real(path)
+        node = self._create_if_implicit(path)
         if isinstance(node, File):
             if node.never_sent:
                 raise FsError(errno.EOPNOTSUPP, f"{path} is on this machine only")
@@ -117,8 +117,8 @@ class AttributeOperations:
         values["ctime_ns"] = time.time_ns()
         with self._state.lock:
             if isinstance(node, Item):
-                file, lasting = self._state.file_for_item(node), bool(node.id)
-                values = {**file.stale_fields(node), **values}
+                file, lasting = self._state.get_or_add_file(node), bool(node.id)
+                values = {**file.fields_to_reset(node), **values}
             else:
                 file, lasting = node, node.recorded and node.path is not None
             if lasting:
@@ -132,7 +132,7 @@ class AttributeOperations:
 
         `mode`: the mode to set. If it means another permission on the server, wait until no save of the File is in flight.
         """
-        node = self._make_real(path)
+        node = self._create_if_implicit(path)
         if isinstance(node, File):
             if mode is not None and self._changes_permission(node, mode):
                 self._write_back.quiesce(node)
@@ -148,7 +148,7 @@ class AttributeOperations:
         writable = bool(self._view.attr_of_node(file).mode & 0o200)
         return not file.never_sent and (writable != bool(mode & 0o200) or file.pending_permission is not None)
 
-    def _make_real(self, path: str) -> Item | File:
+    def _create_if_implicit(self, path: str) -> Item | File:
         """Return the node at a path; make a directory on the server if the path is an implicit one. Raises FsError, ApiError."""
         node = self._view.get(path)
         if not isinstance(node, Item) or not node.is_implicit:

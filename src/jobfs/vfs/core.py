@@ -78,7 +78,7 @@ class Vfs:
         #: What this mount took up from the journal of an earlier one, a line each.
         self.taken_up: list[str] = []
         #: How many unsent entries of an earlier mount this read-only mount leaves alone.
-        self.left_alone = 0
+        self.earlier_unsent_count = 0
 
     # -- life
 
@@ -88,7 +88,7 @@ class Vfs:
         Raises UsageError, ApiError, FsError(EIO).
         """
         if self._settings.read_only:
-            self.left_alone = len(read_backlog(self._directory.path).to_entries())
+            self.earlier_unsent_count = len(read_backlog(self._directory.path).to_entries())
             return
         self.taken_up = self._write_back.taken_up = restore_journal(self._write_back)
         self._write_back.start()
@@ -109,10 +109,11 @@ class Vfs:
         """What the user must know when the mount starts, a sentence each."""
         recovery = self._settings.recovery_command(self._directory.record.job)
         waiting = (
-            f"unsent work of an earlier mount ({self.left_alone}) is neither finished nor shown here: unmount this, then mount "
+            f"unsent work of an earlier mount ({self.earlier_unsent_count}) is neither finished nor shown here: "
+            "unmount this, then mount "
             f"the job without --read-only, or run {recovery}"
         )
-        return self._write_back.warnings + [waiting] * bool(self.left_alone)
+        return self._write_back.warnings + [waiting] * bool(self.earlier_unsent_count)
 
     # -- what the server does not have: Drain, save/retry.py
 
@@ -148,7 +149,7 @@ class Vfs:
         """Remove the kept save of a file; False if there is none."""
         return self._state.saves.drop(path)
 
-    def note_put_back(self, path: str, pid: int) -> None:
+    def note_restore(self, path: str, pid: int) -> None:
         """Note that a process will replace the file at `path` with an old save, and has not read the present version."""
         readers = self._state.read_log
         readers.note_unread_replace(readers.process_of(pid), path)
@@ -191,9 +192,9 @@ class Vfs:
         """See LookupOperations."""
         return self._lookup.cached_getattr(path)
 
-    def is_as_listed(self, path: str) -> bool:
+    def may_repeat_listed_attr(self, path: str) -> bool:
         """See LookupOperations."""
-        return self._lookup.is_as_listed(path)
+        return self._lookup.may_repeat_listed_attr(path)
 
     def last_attr(self, path: str) -> Attr:
         """See LookupOperations."""
@@ -215,9 +216,9 @@ class Vfs:
         """See LookupOperations."""
         return self._lookup.edition()
 
-    def changes_with_edition(self, path: str) -> bool:
+    def changes_only_with_edition(self, path: str) -> bool:
         """See LookupOperations."""
-        return self._lookup.changes_with_edition(path)
+        return self._lookup.changes_only_with_edition(path)
 
     def handles_on_other_versions(self, path: str) -> Sequence[OpenFile]:
         """See LookupOperations."""
@@ -293,13 +294,13 @@ class Vfs:
 
     # -- the kernel's nodes: PageCacheTracker
 
-    def detach_node(self, path: str) -> None:
+    def note_node_detached(self, path: str) -> None:
         """See PageCacheTracker."""
-        self._pages.detach_node(path)
+        self._pages.note_node_detached(path)
 
-    def move_node(self, old: str, new: str, *, directory: bool) -> None:
+    def note_node_moved(self, old: str, new: str, *, directory: bool) -> None:
         """See PageCacheTracker."""
-        self._pages.move_node(old, new, directory=directory)
+        self._pages.note_node_moved(old, new, directory=directory)
 
     # -- open files: FileOperations
 
@@ -320,8 +321,8 @@ class Vfs:
         return self._files.get_handle(fh).read(size, offset)
 
     def shown_size(self, fh: int) -> int:
-        """Return the size, in bytes, that an open file shows (`OpenFile.known_size`). Raises FsError(EBADF)."""
-        return self._files.get_handle(fh).known_size()
+        """Return the size, in bytes, that an open file shows (`OpenFile.shown_size`). Raises FsError(EBADF)."""
+        return self._files.get_handle(fh).shown_size()
 
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
         """See FileOperations."""

@@ -18,7 +18,7 @@ log = logging.getLogger("jobfs.vfs")
 #: Seconds that a flush without a time limit takes at most.
 _DRAIN = 24 * 3600.0
 #: Seconds between listings that show which hidden items are still on the server.
-_LOOK = 0.3
+_POLL_INTERVAL = 0.3
 
 
 class Drain:
@@ -67,7 +67,9 @@ class Drain:
         """Wait for the cleanup of asides, `--timeout` seconds at most, but not for asides that must wait longer (R7)."""
         end = min(deadline, time.monotonic() + self._settings.timeout)
         queue = self._write_back.queue
-        while queue.count_uncleaned(max(min(end - time.monotonic(), 0.25), 0.0), waiting=False):
+        while queue.wait_and_count_uncleaned(
+            max(min(end - time.monotonic(), 0.25), 0.0), includes_waiting=False
+        ):
             on_wait()
             if time.monotonic() >= end:
                 return
@@ -78,13 +80,13 @@ class Drain:
         Return the paths of those that are left after `timeout` seconds.
         """
         end = time.monotonic() + timeout
-        self._write_back.queue.count_uncleaned(timeout, waiting=True)
+        self._write_back.queue.wait_and_count_uncleaned(timeout, includes_waiting=True)
         while True:
             self._namespace.refresh()
             left = self.hidden_items_of(self._write_back.context.mount)
             if not left or time.monotonic() > end:
                 return [item.path for item in left]
-            time.sleep(_LOOK)
+            time.sleep(_POLL_INTERVAL)
 
     def hidden_items_of(self, mount: str) -> list[Item]:
         """Return the hidden items of a mount in the last listing."""
@@ -100,7 +102,10 @@ class Drain:
         Return what was done, a sentence for each item.
         """
         self._namespace.refresh()
-        done = [self._write_back.cleanup.expose(item, anyway=True) for item in self.hidden_items_of(mount)]
+        done = [
+            self._write_back.cleanup.expose(item, even_if_explained=True)
+            for item in self.hidden_items_of(mount)
+        ]
         return [line for line in done if line]
 
 

@@ -39,7 +39,7 @@ class FileOperations:
         self._view, self._pages, self._report = view, pages, report
         self._settings, self._write_back = view.settings, view.write_back
         self._state, self._content = view.state, view.content
-        self._retry_with_room = view.write_back.context.with_room
+        self._retry_with_room = view.write_back.context.retry_with_room
         self._most_open = _open_file_limit()
         self._handles = pages.handles
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
@@ -59,7 +59,7 @@ class FileOperations:
         Raises FsError(ENOENT, EISDIR, EACCES, EROFS, EPERM, ENFILE), ApiError; FsError(ESTALE) if the kernel has another size
         (vfs/semantics.md 3.17).
         """
-        if path.startswith(names.CONTROL_DIR) and (name := names.control_name(path)) is not None:
+        if path.startswith(names.CONTROL_DIR) and (name := names.name_in_control_dir(path)) is not None:
             return self._open_control(name, flags)
         if flags & CHANGES:
             self._view.check_may_change(path)
@@ -86,7 +86,7 @@ class FileOperations:
             return None
         opened = self._finish_open(handle, path, node, flags, kernel)
         is_same = handle.item is node and self._view.revision == revision
-        if is_last or is_same or not self._belongs_to_another(handle):
+        if is_last or is_same or not self._was_replaced_by_job(handle):
             return opened
         self.release(opened.fh)
         return None
@@ -100,9 +100,9 @@ class FileOperations:
             self._view.check_may_write(node)
         if isinstance(node, Item) and node.size is not None:
             return node
-        return self._view.with_size(path, node)
+        return self._view.ensure_size_known(path, node)
 
-    def _belongs_to_another(self, handle: OpenFile) -> bool:
+    def _was_replaced_by_job(self, handle: OpenFile) -> bool:
         """Return whether the job has replaced the file by a new item, which has a File of its own."""
         item, file = handle.item, handle.file
         return item is not None and file.local is None and self._state.index.file_of(item) is not file
@@ -116,8 +116,8 @@ class FileOperations:
                 return self._finish_open_truncated(handle, path)
             prepare = self._finish_open_to_write if flags & CHANGES else self._finish_open_to_read
             opened = prepare(handle, path, node)
-            if kernel is not None and isinstance(node, Item) and handle.known_size() != kernel.size:
-                self._check_retry(handle, kernel)
+            if kernel is not None and isinstance(node, Item) and handle.shown_size() != kernel.size:
+                self._raise_stale_unless_retry(handle, kernel)
                 opened = opened._replace(direct_io=True, keep_cache=False)
             handle.note_read()
             return opened
@@ -128,7 +128,7 @@ class FileOperations:
             raise
 
     @staticmethod
-    def _check_retry(handle: OpenFile, kernel: KernelFile) -> None:
+    def _raise_stale_unless_retry(handle: OpenFile, kernel: KernelFile) -> None:
         """Raise FsError(ESTALE), so that the kernel looks the file up again; not at a retry, if the program needs no size."""
         if handle.relies_on_size or not kernel.is_retry:
             raise FsError(errno.ESTALE, "the kernel has another size of this file")
@@ -140,19 +140,21 @@ class FileOperations:
         return OpenResult(file.fh, direct_io=True)
 
     def _still_shows(self, path: str, node: Node) -> bool:
-        there = self._view.find_known(path)
-        if isinstance(node, File) or there is node:
-            return there is node
-        if isinstance(there, File):
-            return there.item is not None and there.item.id == node.id
-        return there is None or there.id == node.id
+        current = self._view.find_known(path)
+        if isinstance(node, File) or current is node:
+            return current is node
+        if isinstance(current, File):
+            return current.item is not None and current.item.id == node.id
+        return current is None or current.id == node.id
 
     def _new_open_file(self, path: str, node: Node, flags: int, process: Process | None) -> OpenFile:
         """Make a handle on the File of `node`, for a process. Raises FsError(EMFILE)."""
-        file, item = (node, node.item) if isinstance(node, File) else (self._state.file_for_item(node), node)
+        file, item = (
+            (node, node.item) if isinstance(node, File) else (self._state.get_or_add_file(node), node)
+        )
         handle = OpenFile(self._view, self._pages, file, item, flags)
         with file.lock:
-            if file.local is not None or item is None or self._state.ensure_known(file):
+            if file.local is not None or item is None or self._state.add_again_if_forgotten(file):
                 self._add_handle(handle, path, process)
                 return handle
         return self._new_open_file(path, item, flags, process)
@@ -175,7 +177,7 @@ class FileOperations:
             self._state.opened[file.ino] = file
         file.handles.append(handle)
         handle.process = process
-        self._state.read_log.add_open(process)
+        self._state.read_log.hold_process(process)
 
     def _finish_open_to_read(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
         """Finish opening a file for reading; let the kernel keep its pages if they and the cache have all of this version."""
@@ -219,7 +221,7 @@ class FileOperations:
             was_open, local = handle in file.handles, file.local
             if was_open:
                 file.handles.remove(handle)
-                self._state.read_log.remove_open(handle.process)
+                self._state.read_log.release_process(handle.process)
             if was_open and not file.handles:
                 if local is not None:
                     local.release()
@@ -256,7 +258,7 @@ class FileOperations:
         handle = OpenFile(self._view, self._pages, file, None, flags)
         handle.writable = True
         handle.process = self._state.read_log.process_of(caller.pid)
-        self._state.read_log.add_open(handle.process)
+        self._state.read_log.hold_process(handle.process)
         file.handles.append(handle)
         self._pages.register(handle, path, None)
         return OpenResult(handle.fh)
@@ -301,24 +303,24 @@ class FileOperations:
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
         """Write all of `data`, and return its length. `mapped`: a page of a mapping, which is never appended.
 
-        Raises FsError(EBADF, ENOSPC, EIO), ApiError; FsError(ESTALE) as `OpenFile.check_end` and `fetch_to_edit`.
+        Raises FsError(EBADF, ENOSPC, EIO), ApiError; FsError(ESTALE) as `OpenFile.check_known_end` and `fetch_to_edit`.
         """
         handle = self.get_handle(fh)
         # The kernel sends a page up to the end of the file as it knows it, even if only a part of the page was changed.
-        handle.check_end(offset + len(data) if mapped else offset)
+        handle.check_known_end(offset + len(data) if mapped else offset)
         at_end = handle.append and not mapped
 
         def attempt() -> int:
-            with self._hold_writable(handle, at=None if at_end else offset) as local:
+            with self._hold_writable(handle, offset=None if at_end else offset) as local:
                 return local.write(data, local.size if at_end else offset)
 
         return self._retry_with_room(attempt, lambda: len(data) + handle.bytes_to_copy())
 
     @contextlib.contextmanager
     def _hold_writable(
-        self, handle: OpenFile, *, at: int | None, keeps_content: bool = True
+        self, handle: OpenFile, *, offset: int | None, keeps_content: bool = True
     ) -> Iterator[LocalGeneration]:
-        """Yield the File's local bytes, with its lock held, ready to be changed from offset `at`; None: from their end.
+        """Yield the File's local bytes, with its lock held, ready to be changed from `offset` on; None: from their end.
 
         `keeps_content`: new local bytes begin with the version that the handle shows; otherwise they are empty.
         """
@@ -334,9 +336,11 @@ class FileOperations:
                     ):
                         # A save has ended in between: fetch the version with which the handle continues.
                         continue
-                    local = self._make_dirty(handle, source)
+                    local = self._begin_first_generation(handle, source)
                 else:
-                    local = self._writable_generation(file, file.local, at=at, keeps_content=keeps_content)
+                    local = self._ensure_writable_generation(
+                        file, file.local, offset=offset, keeps_content=keeps_content
+                    )
                 yield local
                 self._note_written(handle)
                 return
@@ -349,11 +353,11 @@ class FileOperations:
         if file.path is not None and file.is_visible_to_job:
             self._state.read_log.note_write(handle.process, file.path, file.item, file.base)
 
-    def _writable_generation(
-        self, file: File, local: LocalGeneration, *, at: int | None, keeps_content: bool
+    def _ensure_writable_generation(
+        self, file: File, local: LocalGeneration, *, offset: int | None, keeps_content: bool
     ) -> LocalGeneration:
-        """Return the File's local bytes if they may change from `at` on, else a new generation: closed bytes never change."""
-        if local.may_change(local.size if at is None else at):
+        """Return the File's local bytes if they may change from `offset` on, else a new generation: closed bytes never change."""
+        if local.may_change(local.size if offset is None else offset):
             return local
         begun = self._begin_generation(file, local.stable_path if keeps_content else None)
         local.release()
@@ -378,7 +382,7 @@ class FileOperations:
             raise
         return local
 
-    def _make_dirty(self, handle: OpenFile, source: Path | None) -> LocalGeneration:
+    def _begin_first_generation(self, handle: OpenFile, source: Path | None) -> LocalGeneration:
         """Begin a File's first generation over a version of the server, and set its base. The caller has the File's lock.
 
         `source`: the file with the version's bytes for a write in place, None for new content. Raises FsError(ENOSPC, EIO).
@@ -413,10 +417,10 @@ class FileOperations:
         """Set the length of an open file, in bytes. Raises as `write`."""
         handle = self.get_handle(fh)
         if length:
-            handle.check_end(length)
+            handle.check_known_end(length)
 
         def attempt() -> None:
-            with self._hold_writable(handle, at=length, keeps_content=length > 0) as local:
+            with self._hold_writable(handle, offset=length, keeps_content=length > 0) as local:
                 local.truncate(length)
 
         self._retry_with_room(attempt, lambda: handle.bytes_to_copy() if length else 0)
@@ -432,7 +436,7 @@ class FileOperations:
         file = handle.file
         if not handle.writable:
             return
-        self._close_dirty(file)
+        self._record_written_bytes(file)
         # A program that has a duplicated descriptor gets the same error at each close.
         if self._settings.sync_on_close and file.is_visible_to_job:
             self._write_back.wait_until_uploaded(file)
@@ -444,7 +448,7 @@ class FileOperations:
         """
         file = self.get_handle(fh).file
         if file.path is not None and file.never_sent:
-            self._close_dirty(file)
+            self._record_written_bytes(file)
             self._state.store.sync()
         if file.is_visible_to_job:  # a local only file may have been renamed in between
             self._write_back.wait_until_uploaded(file)
@@ -461,11 +465,11 @@ class FileOperations:
         try:
             if handle.writable and not any(h.writable for h in file.handles if h is not handle):
                 handle.writable = False
-                self._close_dirty(file)
+                self._record_written_bytes(file)
         finally:
             self._close_handle(handle)
 
-    def _close_dirty(self, file: File) -> None:
+    def _record_written_bytes(self, file: File) -> None:
         if file.path is None:
             return
         if file.never_sent:

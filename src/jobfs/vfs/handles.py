@@ -102,14 +102,14 @@ class OpenFile(Handle):
             self.node_path, self.item.version if self.item is not None else None
         )
 
-    def known_size(self) -> int:
+    def shown_size(self) -> int:
         """Return the size, in bytes, that the handle shows; -1 if it shows nothing."""
         item, content, local = self.item, self.content, self.file.local
         if local is not None:
             return local.size
         if isinstance(content, (ContentHandle, LocalGeneration)) and content.size is not None:
             return content.size
-        return self._view.known_size(item) if item is not None else -1
+        return self._view.size_or_zero(item) if item is not None else -1
 
     def attr(self) -> Attr:
         """Return the attributes that the handle shows. For a program at the end of a log, first follow a newer version."""
@@ -118,14 +118,14 @@ class OpenFile(Handle):
             # Reads that reached the end do not prove that the program is there: the kernel reads ahead, and asks for attributes
             # once before it delivers the last bytes.
             self.eof_stats = self.eof_stats + 1 if self.eof_reads else 0
-            if self.eof_stats > 1 or not self.known_size():
+            if self.eof_stats > 1 or not self.shown_size():
                 with contextlib.suppress(JobfsError):
-                    self.follow_append(self.known_size())
+                    self.follow_append(self.shown_size())
         if file.local is not None or self.item is None:
             return self._view.attr_of_node(file)
         if not file.is_visible_to_job:
-            return self._view.attr_of_node(file)._replace(size=self.known_size())
-        return self._view.attr_of_node(self.item)._replace(ino=file.ino, size=self.known_size())
+            return self._view.attr_of_node(file)._replace(size=self.shown_size())
+        return self._view.attr_of_node(self.item)._replace(ino=file.ino, size=self.shown_size())
 
     def note_read(self) -> None:
         """Note in the read log that the program may read the version that the handle shows (section 4.42)."""
@@ -147,12 +147,12 @@ class OpenFile(Handle):
             try:
                 source, data = self._read_once(size, offset)
             except (StaleVersionError, NotFoundError) as gone:
-                if self.content is content and not self._replace_lost(offset):
+                if self.content is content and not self._follow_if_lost(offset):
                     raise FsError(errno.ESTALE, str(gone)) if self.has_read else gone from None
                 continue
             if self._follow_at_end(source, data, size, offset):
                 continue
-            if self._try_to_deliver(source, data):
+            if self._mark_delivered_unless_replaced(source, data):
                 return data
             data = None
         if data is None:
@@ -176,7 +176,7 @@ class OpenFile(Handle):
             if isinstance(source, LocalGeneration):
                 source.release()
 
-    def _try_to_deliver(self, source: Readable, data: bytes) -> bool:
+    def _mark_delivered_unless_replaced(self, source: Readable, data: bytes) -> bool:
         """Note that the program gets `data`, and return True; False if another read has replaced the version of `source`."""
         with self.file.lock:
             if source is not self.content and not self.follows and not isinstance(source, LocalGeneration):
@@ -191,13 +191,13 @@ class OpenFile(Handle):
     def _follow_at_end(self, source: Readable, data: bytes, size: int, offset: int) -> bool:
         """Follow a newer version if a read of `size` bytes, which got `data`, was at the end. Return whether it follows one."""
         is_short = len(data) < size
-        self.eof_reads = self.eof_reads + 1 if is_short or offset + size == self.known_size() else 0
+        self.eof_reads = self.eof_reads + 1 if is_short or offset + size == self.shown_size() else 0
         # A read that got bytes must not continue in another version. But a program that knows of more bytes asks for the last
         # page again and again: after `_ENDS` such reads it is at the end.
         at_end = is_short and (not data or self.eof_reads > _ENDS)
-        return at_end and source is self.content and self.follow_append(self.known_size())
+        return at_end and source is self.content and self.follow_append(self.shown_size())
 
-    def _replace_lost(self, position: int) -> bool:
+    def _follow_if_lost(self, position: int) -> bool:
         """Pin a newer version in place of one that the server no longer has, if the program has read none of it, or reads a log.
 
         Return whether a newer version is pinned. Raises ApiError, FsError.
@@ -252,15 +252,15 @@ class OpenFile(Handle):
         was fetched (vfs/semantics.md 3.17).
         """
         content, source = self.fetch_whole()
-        opened_size = self._view.known_size(self.base_item) if self.base_item is not None else None
+        opened_size = self._view.size_or_zero(self.base_item) if self.base_item is not None else None
         if self.relies_on_size and isinstance(content, ContentHandle) and content.size != opened_size:
             raise FsError(errno.ESTALE, "the file's size has changed since it was opened")
         return content, source
 
-    def check_end(self, position: int) -> None:
+    def check_known_end(self, position: int) -> None:
         """Raise FsError(ESTALE) if a first write or truncate at `position` may rely on the end of another version (3.17)."""
         if self.file.local is None and self.relies_on_size:
-            opened_size, newest_size = self.known_size(), self._newest_size()
+            opened_size, newest_size = self.shown_size(), self._newest_size()
             is_changed = newest_size is not None and newest_size != opened_size
             if is_changed and (position > opened_size or position == newest_size):
                 raise FsError(errno.ESTALE, "the file's size has changed since it was opened")
@@ -294,7 +294,7 @@ class OpenFile(Handle):
     def bytes_to_copy(self) -> int:
         """Return how many bytes a write may have to copy first: all, if it must begin a generation."""
         local = self.file.local
-        return 0 if local is not None and local.may_change(0) else max(self.known_size(), 0)
+        return 0 if local is not None and local.may_change(0) else max(self.shown_size(), 0)
 
     # -- newer versions
 
@@ -309,7 +309,7 @@ class OpenFile(Handle):
             return False
         with contextlib.ExitStack() as stack:
             newer = stack.enter_context(self._view.content.open(item))
-            if self._rebase(item, newer, opening=opening):
+            if self._pin_newer_version(item, newer, opening=opening):
                 stack.pop_all()
                 return True
         return False
@@ -334,7 +334,7 @@ class OpenFile(Handle):
             newer = stack.enter_context(self._view.content.open(item))
             if self._is_continued_by(newer, position):
                 stack.pop_all()
-                self._rebase(item, newer, at_end=True)
+                self._pin_newer_version(item, newer, at_end=True)
                 self.follows = True
                 return True
         self.skipped_version = item.version
@@ -342,14 +342,14 @@ class OpenFile(Handle):
 
     def _is_continued_by(self, newer: ContentHandle, position: int) -> bool:
         """Return whether `newer` has the same last bytes before `position`, and is longer. Raises ApiError, FsError."""
-        if self.item is None or (newer.size or 0) <= max(position, self._view.known_size(self.item)):
+        if self.item is None or (newer.size or 0) <= max(position, self._view.size_or_zero(self.item)):
             return False
         start = max(0, position - _TAIL)
         tail = self.content.read(start, position - start) if self.content is not None else b""
         # One read fetches the tail and the bytes added to the log, so that both are of one version.
         return not tail or newer.read(start, _AT_ONCE)[: len(tail)] == tail
 
-    def _rebase(
+    def _pin_newer_version(
         self, item: Item, content: ContentHandle, *, opening: bool = False, at_end: bool = False
     ) -> bool:
         """Pin the version of `item`, with its bytes in `content`. `at_end`: it continues the version that was read to the end.
@@ -391,7 +391,9 @@ class OpenFile(Handle):
         """
         if self.readable and self.writable:
             return False
-        same_size = self.item is not None and self._view.known_size(self.item) == self._view.known_size(item)
+        same_size = self.item is not None and self._view.size_or_zero(self.item) == self._view.size_or_zero(
+            item
+        )
         return same_size or (self.append and not self.readable)
 
     def _newer_item(self, max_age: float | None, *, opening: bool = False) -> Item | None:
@@ -409,7 +411,7 @@ class OpenFile(Handle):
         path = self.file.path
         if path is None or (found := self._view.find(path, max_age)) is None:
             return None
-        node = self._view.with_size(path, found)
+        node = self._view.ensure_size_known(path, found)
         return None if isinstance(node, File) or node.is_dir else node
 
     def _is_other_version(self, item: Item, *, opening: bool) -> bool:
@@ -503,14 +505,14 @@ class PageCacheTracker:
         with self._lock:
             self._held.pop(path, None)
 
-    def detach_node(self, path: str) -> None:
+    def note_node_detached(self, path: str) -> None:
         """Note that the kernel's node at a path has lost that path, and take the path from its handles."""
         with self._lock:
             self._held.pop(path, None)
             for handle in self.handles_at(path):
                 self._set_path(handle, "")
 
-    def move_node(self, old: str, new: str, *, directory: bool) -> None:
+    def note_node_moved(self, old: str, new: str, *, directory: bool) -> None:
         """Note that the kernel's node at `old` has moved to `new`, with the nodes below a `directory`.
 
         The node that was at `new` has no path then.

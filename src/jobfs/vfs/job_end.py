@@ -13,7 +13,7 @@ from jobfs.settings import Settings
 from jobfs.vfs.report import Report
 
 #: Least seconds between two requests for the job; seconds between two checks whether the caller still waits.
-_INTERVAL, _LOOK = 5.0, 0.5
+_INTERVAL, _POLL_INTERVAL = 5.0, 0.5
 
 
 class JobEnd:
@@ -61,7 +61,7 @@ class JobEnd:
         while not cancelled():
             if (remaining := due - time.monotonic()) <= 0:
                 return due < end
-            time.sleep(min(remaining, _LOOK))
+            time.sleep(min(remaining, _POLL_INTERVAL))
         return False
 
     @property

@@ -28,9 +28,9 @@ class LookupOperations:
 
     def getattr(self, path: str) -> Attr:
         """Return the attributes of a path (section 2). Raises FsError(ENOENT, ENOTDIR), ApiError."""
-        if path.startswith(names.CONTROL_DIR) and (name := names.control_name(path)) is not None:
+        if path.startswith(names.CONTROL_DIR) and (name := names.name_in_control_dir(path)) is not None:
             return self._report.attr(name)
-        return self._view.attr_of_node(self._view.with_size(path, self._view.get(path)))
+        return self._view.attr_of_node(self._view.ensure_size_known(path, self._view.get(path)))
 
     def cached_getattr(self, path: str) -> Attr:
         """Return the attributes of a directory entry for a listing.
@@ -46,7 +46,7 @@ class LookupOperations:
             raise FsError(errno.ENOENT)
         return self._view.attr_of_node(node)
 
-    def is_as_listed(self, path: str) -> bool:
+    def may_repeat_listed_attr(self, path: str) -> bool:
         """Return whether `cached_getattr` would repeat the attributes that `listdir` has returned in this edition.
 
         That is certain for an item without a File, an override or a handle, if it is a directory or has a size.
@@ -77,10 +77,10 @@ class LookupOperations:
         return [
             difference
             for difference in self._namespace.take_differences()
-            if not any(map(self._is_shown_by_us, (difference.path, difference.old)))
+            if not any(map(self._is_decided_locally, (difference.path, difference.old)))
         ]
 
-    def _is_shown_by_us(self, path: str) -> bool:
+    def _is_decided_locally(self, path: str) -> bool:
         """Return whether this machine decides what a path shows, or is sending what it shows."""
         file = self._state.index.file_at(path) if path else None
         return self._state.index.has_override(path) or (
@@ -119,7 +119,7 @@ class LookupOperations:
         edition = self._namespace.edition()
         return edition + self._state.index.edition if edition else 0
 
-    def changes_with_edition(self, path: str) -> bool:
+    def changes_only_with_edition(self, path: str) -> bool:
         """Return whether the attributes of a path change only with the edition, because they are the server's."""
         known_here = self._state.index.file_at(path) or self._state.index.has_override(path)
         return not known_here and self._namespace.peek(path) is not None
@@ -138,7 +138,7 @@ class LookupOperations:
 
         Raises FsError(ENOENT, ENOTDIR), ApiError.
         """
-        if (name := names.control_name(path)) is not None:
+        if (name := names.name_in_control_dir(path)) is not None:
             return self._report.list_entries(name)
         attr = self._view.attr_of_node
         # By inode number, by which some programs sort them anyway: then all programs read files in one order (prefetch.py).

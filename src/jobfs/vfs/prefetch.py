@@ -69,7 +69,7 @@ class Walk:
         self.top = os.path.commonpath((self.top, names.parent(path)))
         self.ahead.clear()
 
-    def next_item(self, wanted: Callable[[Item], bool]) -> Item | None:
+    def take_next_item(self, wanted: Callable[[Item], bool]) -> Item | None:
         """Return the next file to prefetch, and count it as prefetched; None if there is none, or no room."""
         for item in itertools.islice(self.coming, _SCAN if self.free_slots() else 0):
             if item.path not in self.ahead and wanted(item):
@@ -101,7 +101,7 @@ class Prefetch:
             walk = self._find_walk(item, time.monotonic(), is_cached=is_cached)
             room = walk.free_slots() if walk is not None else 0
         if room:
-            self._content.prefetch_items(self._next_item, room)
+            self._content.prefetch_items(self._take_next_item, room)
 
     def _find_walk(self, item: Item, now: float, *, is_cached: bool) -> Walk | None:
         """Return the walk that has come to this file, else None; then a file that must be downloaded begins a new walk."""
@@ -114,14 +114,14 @@ class Prefetch:
         known = [walk for walk in self._walks if now - walk.read_at <= _FORGOTTEN]
         self._walks = sorted(known, key=lambda walk: walk.read_at)
         for walk in self._walks:
-            if (by_name := self._order_between(walk.last, path)) is not None:
+            if (by_name := self._detect_order(walk.last, path)) is not None:
                 walk.note_other_read(path, now)
                 walk.coming = self.files_after(path, by_name, walk.top)
                 return walk
         self._walks = [*self._walks[1 - _WALKS :], Walk(path, now)]
         return None
 
-    def _order_between(self, last: str, path: str) -> bool | None:
+    def _detect_order(self, last: str, path: str) -> bool | None:
         """Return True if `path` soon follows `last` by name, False if by inode number, else None; cached files don't count."""
         places = []
         for by_name in (False, True):
@@ -134,12 +134,12 @@ class Prefetch:
             ]
         return min(places)[1] if places else None
 
-    def _next_item(self) -> Item | None:
+    def _take_next_item(self) -> Item | None:
         with self._lock:
-            taken = (walk.next_item(self._is_wanted) for walk in self._walks)
+            taken = (walk.take_next_item(self._should_prefetch) for walk in self._walks)
             return next((item for item in taken if item is not None), None)
 
-    def _is_wanted(self, item: Item) -> bool:
+    def _should_prefetch(self, item: Item) -> bool:
         size = self._content.known_size(item)
         small = size is not None and size <= LARGE
         return small and self._content.may_share_download(item) and self._content.needs_download(item)

@@ -20,7 +20,7 @@ from jobfs.nodes import Attr, Kind
 from jobfs.settings import shell_command
 from jobfs.state import StateDirectory
 from jobfs.state.backlog import age_of, read_backlog
-from jobfs.state.directory import find_others
+from jobfs.state.directory import find_ended_of_job
 from jobfs.state.records import Stage
 from jobfs.vfs.view import View
 
@@ -185,7 +185,7 @@ class Report:
 
     def _list_ended_mounts(self) -> Iterator[document.EndedMountEntry]:
         """Yield the ended mounts of this job that have unsent work, or an unreadable journal; clean ones are not read."""
-        for found in find_others(self._settings.state_dir, self._slot.record.job, self._slot.mount_id):
+        for found in find_ended_of_job(self._settings.state_dir, self._slot.record.job, self._slot.mount_id):
             record, count = found.record, None
             if record is None or not record.clean:
                 with contextlib.suppress(JobfsError):  # `jobfs recover` reports the error

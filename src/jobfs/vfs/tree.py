@@ -36,7 +36,7 @@ class NameOperations:
         self._state, self._namespace = view.state, view.namespace
 
     @contextmanager
-    def _hold_new_name(self, path: str) -> Iterator[None]:
+    def _hold_name_to_create(self, path: str) -> Iterator[None]:
         """Hold a free name for the block, which makes something there.
 
         Raises FsError(EEXIST, EACCES, ENOENT, ENOTDIR, ENAMETOOLONG, EPERM), ApiError.
@@ -53,13 +53,13 @@ class NameOperations:
             self._view.touch_directory(names.parent(path))
 
     @contextmanager
-    def _hold_lost_name(self, path: str) -> Iterator[None]:
+    def _hold_name_to_remove(self, path: str) -> Iterator[None]:
         """Hold a name for the block, which removes the node there. Raises FsError(EACCES, ENOENT, ENOTDIR), ApiError."""
         self._view.check_may_write(self._view.get_directory(names.parent(path)))
         with self._state.reservations.hold(path):
             self._write_back.queue.wait_in_flight(Verb.MOVE, path)
             yield
-            self._displace_older(path)
+            self._unlink_older_files(path)
             self._view.keep_parent(path)
             self._view.touch_directory(names.parent(path))
 
@@ -71,10 +71,10 @@ class NameOperations:
         Raises FsError(EEXIST, EACCES, EROFS, EPERM, ENOENT, ENOTDIR, ENAMETOOLONG, ENOSPC), ApiError.
         """
         self._view.check_may_change(path)
-        with self._hold_new_name(path):
+        with self._hold_name_to_create(path):
             mode, uid, gid = mode & 0o7777, caller.uid, caller.gid
             if self._view.is_local_only(path):
-                self._add_local(
+                self._record_local_node(
                     self._state.new_local_file(Kind.DIRECTORY, path), mode, uid, gid, never_sent=True
                 )
                 return
@@ -90,10 +90,10 @@ class NameOperations:
             self._state.set_times(item, is_new=True)
             settings = self._settings
             if (mode, uid, gid) != (0o755 & ~settings.umask, settings.uid, settings.gid):
-                file = self._state.file_for_item(item)
+                file = self._state.get_or_add_file(item)
                 self._state.write(edit(file, mode=mode, uid=uid, gid=gid, permission=item.permission))
 
-    def _add_local(self, file: File, mode: int, uid: int, gid: int, **values: object) -> None:
+    def _record_local_node(self, file: File, mode: int, uid: int, gid: int, **values: object) -> None:
         """Record a new local only directory or link. Raises FsError(ENOSPC, EIO)."""
         now = time.time_ns()
         times = {"atime_ns": now, "mtime_ns": now, "ctime_ns": now}
@@ -108,7 +108,7 @@ class NameOperations:
         node = self._view.get_directory(path)
         if not path:
             raise FsError(errno.EBUSY)
-        with self._hold_lost_name(path):
+        with self._hold_name_to_remove(path):
             self._view.check_may_replace(node)
             self._write_back.queue.wait_idle(path)
             self._remove_directory(path)
@@ -121,7 +121,7 @@ class NameOperations:
         if isinstance(node, Item):
             if not node.is_implicit:
                 self._write_back.items.remove_directory(node)
-            elif self._namespace.children(path, max_age=self._namespace.max_age_of_empty):
+            elif self._namespace.children(path, max_age=self._namespace.max_age_to_prove_empty):
                 raise FsError(errno.ENOTEMPTY)
         self._forget_directory(path, node)
 
@@ -140,9 +140,9 @@ class NameOperations:
         # At a scratch name always: Emacs locks a file by such a link.
         if not self._settings.local_symlinks and not self._view.is_local_only(path):
             raise FsError(errno.EEXIST if self._view.find(path) is not None else errno.EPERM)
-        with self._hold_new_name(path):
+        with self._hold_name_to_create(path):
             link = self._state.new_local_file(Kind.FILE, path)
-            self._add_local(link, 0o777, caller.uid, caller.gid, never_sent=True, link=target)
+            self._record_local_node(link, 0o777, caller.uid, caller.gid, never_sent=True, link=target)
 
     def readlink(self, path: str) -> str:
         """Return the target of a symbolic link. Raises FsError(EINVAL) for any other node, FsError(ENOENT), ApiError."""
@@ -158,15 +158,15 @@ class NameOperations:
         self._view.check_may_change(old, new)
         with self._state.reservations.hold(old, new):
             check_new_name(new)
-            source = self._source(old, new)
+            source = self._wait_for_source(old, new)
             if old != new:
                 self._rename(source, old, new, self._state.read_log.process_of(pid))
-                self._pages.move_node(old, new, directory=is_dir(source))
+                self._pages.note_node_moved(old, new, directory=is_dir(source))
                 # A rename to a scratch name is an editor's backup: the kept copies stay with the old name.
                 if not self._view.is_local_only(new):
                     self._state.rename_copies(old, new, directory=is_dir(source))
 
-    def _source(self, old: str, new: str) -> Node:
+    def _wait_for_source(self, old: str, new: str) -> Node:
         """Return the node at `old`, once no other rename of these names is in flight.
 
         Raises FsError(ENOENT, EINVAL), ApiError.
@@ -195,7 +195,7 @@ class NameOperations:
             self._rename_directory(source, target, old, new)
         else:
             self._rename_file(source, target, old, new, process)
-            self._displace_older(new)
+            self._unlink_older_files(new)
         self._view.keep_parent(old)
         for directory in directories:
             self._view.touch_directory(directory)
@@ -212,10 +212,10 @@ class NameOperations:
             if self._view.list(new):
                 raise FsError(errno.ENOTEMPTY)
             self._remove_directory(new)
-        self._write_back.renamer.rename_directory(self._item_of_directory(source, old), new)
+        self._write_back.renamer.rename_directory(self._ensure_directory_item(source, old), new)
         self._forget_directory(old, source)
 
-    def _item_of_directory(self, directory: Node, path: str) -> Item:
+    def _ensure_directory_item(self, directory: Node, path: str) -> Item:
         """Return the item of a directory; create one for an implicit directory. Raises FsError(ENOENT), ApiError."""
         if isinstance(directory, Item) and not directory.is_implicit:
             return directory
@@ -229,17 +229,17 @@ class NameOperations:
         self, source: Node, target: Node | None, old: str, new: str, process: Process | None
     ) -> None:
         target = self._quiesce_target(target, new)
-        over = target if isinstance(target, File) and target.never_sent else None
-        to_scratch = self._view.is_local_only(new) and (target is None or over is not None)
+        overwritten = target if isinstance(target, File) and target.never_sent else None
+        to_scratch = self._view.is_local_only(new) and (target is None or overwritten is not None)
         source = self._quiesce_source(source, old, never_sent=to_scratch)
         if isinstance(source, File) and source.link:
             self._rename_link(source, target, new)
         elif to_scratch:
-            self._rename_to_scratch(source, over, old, new)
+            self._rename_to_scratch(source, overwritten, old, new)
         elif isinstance(source, File):
-            self._rename_unsent(source, target, over, new, process)
+            self._rename_unsent(source, target, overwritten, new, process)
         else:
-            self._rename_item(source, target, over, new, process)
+            self._rename_item(source, target, overwritten, new, process)
 
     def _quiesce_target(self, target: Node | None, path: str) -> Node | None:
         """Return the node at the target of a rename, once no save of it is in flight. Raises ApiError, FsError."""
@@ -260,55 +260,55 @@ class NameOperations:
         if not never_sent and node.overrides_server and node.base.id:
             self._write_back.wait_until_uploaded(node)
             if node.item is not None:
-                # Bytes that are written from now on get the new name with the File (`_note_moved`).
+                # Bytes that are written from now on get the new name with the File (`_record_moved_file`).
                 return node.item
         return self._view.get(path)
 
     def _rename_unsent(
-        self, file: File, target: Node | None, over: File | None, new: str, process: Process | None
+        self, file: File, target: Node | None, overwritten: File | None, new: str, process: Process | None
     ) -> None:
         """Rename a File that the server does not have: its save goes to the new name. Raises FsError(ENOSPC, EIO)."""
         displaced = self._write_back.renamer.find_displaced(new, target, process)
-        self._write_back.renamer.rename_unsent_over(file, new, displaced, over)
+        self._write_back.renamer.rename_unsent_over(file, new, displaced, overwritten)
         self._state.read_log.note_write(process, new, displaced.item, displaced.base)
 
     def _rename_item(
-        self, item: Item, target: Node | None, over: File | None, new: str, process: Process | None
+        self, item: Item, target: Node | None, overwritten: File | None, new: str, process: Process | None
     ) -> None:
         displaced = self._write_back.renamer.find_displaced(
-            new, None if over is not None else target, process
+            new, None if overwritten is not None else target, process
         )
         if displaced.pending_removal is None and self._state.index.has_override(new):
             # The cancelled save of a file that was unlinked there must be undone first.
             self._write_back.queue.wait_idle(new)
         file = self._state.index.file_of(item)
         replaced = self._state.index.file_of(displaced.item) if displaced.item is not None else None
-        answer = self._move_item(item, new, displaced)
-        self._state.read_log.note_read(process, new, answer)  # the process knows what it has put there
-        for gone in (over, replaced):
-            if gone is not None and gone.path == new:
-                self._displace(gone)
+        moved = self._move_item(item, new, displaced)
+        self._state.read_log.note_read(process, new, moved)  # the process knows what it has put there
+        for file_at_target in (overwritten, replaced):
+            if file_at_target is not None and file_at_target.path == new:
+                self._unlink_displaced(file_at_target)
         self._state.forget_copies(new)  # the copies of the replaced file
         if file is not None:
-            self._note_moved(file, answer, new)
+            self._record_moved_file(file, moved, new)
 
-    def _displace(self, file: File) -> None:
+    def _unlink_displaced(self, file: File) -> None:
         """Unlink a File whose name another file has taken: only its handles keep its bytes, even unsent ones."""
         self._state.apply_in_memory(file, **self._view.freeze_attributes(file))
         self._state.unlink_file(file)
 
-    def _displace_older(self, path: str) -> None:
+    def _unlink_older_files(self, path: str) -> None:
         """Unlink the older open Files of a name, which the job has replaced: the name is no longer theirs either."""
         shown = self._view.find_known(path)
         file = self._state.index.file_of(shown) if isinstance(shown, Item) else shown
         for other in list(self._state.opened.values()):
             if other.path == path and other is not file:
-                self._displace(other)
+                self._unlink_displaced(other)
 
     def _move_item(self, item: Item, new: str, displaced: Displaced) -> Item:
         """Move an item on the server, over `displaced` or over an item that the job has just put there. Raises ApiError."""
         # Checked first: a request that is not sent leaves no name in doubt.
-        self._write_back.client.require_reachable(new)
+        self._write_back.client.probe_and_require_reachable(new)
         try:
             if not (displaced.base.id or displaced.file or displaced.pending_removal):
                 with contextlib.suppress(PathExistsError):
@@ -319,7 +319,7 @@ class NameOperations:
             self._namespace.invalidate(new)
             raise
 
-    def _note_moved(self, file: File, item: Item, new: str) -> None:
+    def _record_moved_file(self, file: File, item: Item, new: str) -> None:
         """Give a File whose item was renamed the new name, with its handles and unsent bytes. Raises FsError(EIO)."""
         with file.lock:
             if file.recorded and (file.needs_upload or file.open_generation):
@@ -339,23 +339,29 @@ class NameOperations:
             self._unlink_item(target)
         elif target is not None and not target.never_sent:
             self._unlink_file(target, new)
-        self._rename_scratch(link, self._state.index.file_at(new), new)
+        self._rename_local_only(link, self._state.index.file_at(new), new)
 
-    def _rename_to_scratch(self, node: Node, over: File | None, old: str, new: str) -> None:
+    def _rename_to_scratch(self, node: Node, overwritten: File | None, old: str, new: str) -> None:
         """Rename a file, local only or not, to a scratch name. Raises FsError(ENOSPC, EIO, EXDEV), ApiError."""
         if isinstance(node, File) and node.never_sent:
-            self._rename_scratch(node, over, new)
+            self._rename_local_only(node, overwritten, new)
         else:
-            self._move_to_scratch(node, over, old, new)
+            self._make_local_only(node, overwritten, old, new)
 
-    def _rename_scratch(self, file: File, over: File | None, new: str) -> None:
-        """Rename a local only file or link; `over`: the local only File that has the new name. Raises FsError(ENOSPC, EIO)."""
+    def _rename_local_only(self, file: File, overwritten: File | None, new: str) -> None:
+        """Rename a local only file or link; `overwritten`: the local only File that has the new name. Raises FsError(ENOSPC,
+        EIO).
+        """
         displaced = self._write_back.renamer.find_displaced(new, None)
-        gone = [f for f in (over, displaced.file, displaced.pending_removal) if f is not None and f.recorded]
-        self._state.write(edit(file, path=new), remove=gone, is_new=True)
-        self._write_back.renamer.release_displaced(displaced, over)
+        removed = [
+            f
+            for f in (overwritten, displaced.file, displaced.pending_removal)
+            if f is not None and f.recorded
+        ]
+        self._state.write(edit(file, path=new), remove=removed, is_new=True)
+        self._write_back.renamer.release_displaced(displaced, overwritten)
 
-    def _move_to_scratch(self, node: Node, over: File | None, old: str, new: str) -> None:
+    def _make_local_only(self, node: Node, overwritten: File | None, old: str, new: str) -> None:
         """Make a file local only under a scratch name (4.34): fetch its bytes; its item is deleted from the server later.
 
         Raises FsError(EXDEV, ENOSPC, EIO), ApiError.
@@ -365,7 +371,7 @@ class NameOperations:
         for _ in range(REOPENS):
             attr = self._view.freeze_attributes(node)
             if isinstance(node, File):
-                self._write_back.renamer.rename_to_scratch(node, old, new, attr, over)
+                self._write_back.renamer.rename_to_scratch(node, old, new, attr, overwritten)
                 return
             with self._view.content.open(node) as content:
                 try:
@@ -373,8 +379,10 @@ class NameOperations:
                 except (StaleVersionError, NotFoundError):
                     node = self._view.get(old, max_age=0.0)  # the job has written to it, or replaced it
                     continue
-                move = partial(self._write_back.renamer.rename_to_scratch, node, old, new, attr, over, source)
-                self._write_back.context.with_room(move, partial(os.path.getsize, source))
+                move = partial(
+                    self._write_back.renamer.rename_to_scratch, node, old, new, attr, overwritten, source
+                )
+                self._write_back.context.retry_with_room(move, partial(os.path.getsize, source))
                 return
         raise FsError(errno.EIO, "the file keeps changing while it is renamed")
 
@@ -387,7 +395,7 @@ class NameOperations:
         FsError(ENOENT, ENOTDIR, EISDIR, EPERM, EACCES, EROFS), ApiError.
         """
         self._view.check_may_change(path)
-        with self._hold_lost_name(path):
+        with self._hold_name_to_remove(path):
             node = self._view.get(path, max_age=1.0)
             if is_dir(node):
                 raise FsError(errno.EISDIR)
@@ -396,7 +404,7 @@ class NameOperations:
                 self._unlink_item(node)
             else:
                 self._unlink_file(node, path)
-            self._pages.detach_node(path)
+            self._pages.note_node_detached(path)
             self._state.forget_copies(path)
 
     def unlink_if_version(self, path: str, version: Version, sha256: str) -> bool:
@@ -406,7 +414,7 @@ class NameOperations:
         """
         base = Base(*version, sha256=sha256, racy=True)  # its bytes are compared
         self._view.check_may_change(path)
-        with self._hold_lost_name(path):
+        with self._hold_name_to_remove(path):
             node = self._view.get(path, max_age=0.0)
             item = node if isinstance(node, Item) else None if node.overrides_server else node.item
             if item is None or not base.matches_version(item):
@@ -416,7 +424,7 @@ class NameOperations:
             there = self._namespace.lookup(path, max_age=0.0)
             if there is not None and there.id == base.id:
                 return False
-            self._pages.detach_node(path)
+            self._pages.note_node_detached(path)
             self._state.forget_copies(path)
             return True
 

@@ -30,7 +30,7 @@ class View:
         self.state = write_back.state
         self.namespace = write_back.namespace
         self.content = write_back.content
-        self.touch_directory = write_back.context.note_names_changed
+        self.touch_directory = write_back.context.touch_directory
         self.keep_parent = write_back.context.keep_implicit_parent
         self._started = time.time_ns()
 
@@ -53,7 +53,7 @@ class View:
         if file is None:
             if state.index.has_override(path):
                 return state.index.override_at(path)
-            if self._is_only_here(names.parent(path)):
+            if self._is_absent_on_server(names.parent(path)):
                 return None
         return self._find_on_server(path, file, max_age)
 
@@ -72,7 +72,7 @@ class View:
             # However old the answer is: this directory leads to a File that only this machine has.
             return self.namespace.peek(path) or implicit_directory(path)
 
-    def _is_only_here(self, directory: str) -> bool:
+    def _is_absent_on_server(self, directory: str) -> bool:
         """Return whether the server has nothing in a directory: it is local only, or not yet made on the server."""
         file = self.state.index.file_at(directory) if directory else None
         return self.is_local_directory(directory) or (file is not None and file.needs_create)
@@ -172,7 +172,7 @@ class View:
         ino = self.state.index.inode_of(item) if file is None else file.ino
         if file is not None and not file.overrides_server:
             if file.mode >= 0:
-                mode = with_permission(file.mode, file.permission, item.permission)
+                mode = adjust_write_bits(file.mode, file.permission, item.permission)
             uid, gid = self._owner(file)
             if file.version == item.updated_at:
                 times = _remembered_times(file, changed)
@@ -180,7 +180,7 @@ class View:
             seen = self.namespace.names_changed_at(item)
             times = (times[0], max(times[1], seen), max(times[2], seen))
             return Attr(ino, stat.S_IFDIR | mode, 1, uid, gid, 0, *times)
-        return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, self.known_size(item), *times)
+        return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, self.size_or_zero(item), *times)
 
     def _default_mode(self, node: Node) -> int:
         """Return the mode of a node for which no mode is remembered."""
@@ -191,11 +191,11 @@ class View:
         uid, gid = self.settings.uid, self.settings.gid
         return file.uid if file.uid >= 0 else uid, file.gid if file.gid >= 0 else gid
 
-    def known_size(self, item: Item) -> int:
-        """Return the item's size in bytes, 0 if it is not known yet (see `with_size`)."""
+    def size_or_zero(self, item: Item) -> int:
+        """Return the item's size in bytes, 0 if it is not known yet (see `ensure_size_known`)."""
         return self.content.known_size(item) or 0
 
-    def with_size(self, path: str, node: Node) -> Node:
+    def ensure_size_known(self, path: str, node: Node) -> Node:
         """Return `node` once its size is known; if its item is gone, do so for what `path` shows then (2.2).
 
         Raises ApiError, FsError.
@@ -210,7 +210,7 @@ class View:
             replacement = self.get(path, max_age=0.0)
             if self.item_without_size(replacement) == item:
                 raise
-            return self.with_size(path, replacement)
+            return self.ensure_size_known(path, replacement)
 
     def item_without_size(self, node: Node) -> Item | None:
         """Return the item whose content a node shows, if its size is not known; else None."""
@@ -227,7 +227,7 @@ class View:
             return Attr(file.ino, stat.S_IFDIR | mode, 1, uid, gid, 0, *times)
         if file.link:
             return Attr(file.ino, stat.S_IFLNK | 0o777, 1, uid, gid, len(os.fsencode(file.link)), *times)
-        size = self.known_size(file.item) if file.item is not None else 0
+        size = self.size_or_zero(file.item) if file.item is not None else 0
         size = file.local.size if file.local is not None else size
         return Attr(file.ino, stat.S_IFREG | mode, 0 if file.path is None else 1, uid, gid, size, *times)
 
@@ -254,7 +254,7 @@ class View:
         """Raise FsError(EROFS) on a read-only mount, FsError(EPERM) for paths in the control directory."""
         if self.settings.read_only:
             raise FsError(errno.EROFS)
-        if any(names.control_name(path) is not None for path in paths):
+        if any(names.name_in_control_dir(path) is not None for path in paths):
             raise FsError(errno.EPERM)
 
     def check_may_write(self, node: Node) -> None:
@@ -313,8 +313,8 @@ def check_new_name(path: str) -> None:
         raise FsError(errno.EPERM)
 
 
-def with_permission(mode: int, remembered: Permission | None, now: Permission) -> int:
-    """Return a remembered mode; if the permission was another then, its write bits follow the permission `now`."""
-    if remembered is now:
+def adjust_write_bits(mode: int, old_permission: Permission | None, permission: Permission) -> int:
+    """Return a remembered mode; if the permission was another then, its write bits follow `permission`."""
+    if old_permission is permission:
         return mode
-    return mode & ~0o222 if now is Permission.READ_ONLY else mode | 0o200
+    return mode & ~0o222 if permission is Permission.READ_ONLY else mode | 0o200

@@ -26,7 +26,7 @@ from jobfs.names import Role, hidden_path
 from jobfs.nodes import Kind, Permission
 from jobfs.state.server import KnownServer, ServerFacts
 from jobfs.trial import questions
-from jobfs.trial.questions import Trial, clean_up
+from jobfs.trial.questions import Trial, clean_up_trial
 
 #: Runs `jobfs doctor ARGUMENTS`: the exit code, and what is printed to stdout and stderr.
 Run = Callable[..., tuple[int, str, str]]
@@ -243,7 +243,7 @@ def test_read_only_items_are_taken_away_too(server: Server, tmp_path: Path) -> N
         trial = Trial(client, tmp_path)
         client.create_directory(trial.root, Permission.READ_WRITE)
         client.create_file(trial.path("left"), *trial.make_source(b"?"), Permission.READ_ONLY)
-        assert [row.mark for row in clean_up(trial)] == ["ok"]
+        assert [row.mark for row in clean_up_trial(trial)] == ["ok"]
     assert server.store.tree() == {}
 
 

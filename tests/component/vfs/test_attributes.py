@@ -127,14 +127,14 @@ def test_a_mode_that_is_changed_while_the_save_ends_is_not_lost(
     """vfs/semantics.md 2: what the API cannot hold is kept in the state directory: between finding the file and changing it."""
     work.write("file", b"content")
     attributes = work.vfs._attributes
-    found = attributes._make_real
+    found = attributes._create_if_implicit
 
     def saved_meanwhile(path: str) -> object:
         node = found(path)
         work.drain()
         return node
 
-    monkeypatch.setattr(attributes, "_make_real", saved_meanwhile)
+    monkeypatch.setattr(attributes, "_create_if_implicit", saved_meanwhile)
     work.vfs.chmod("file", 0o700)
     work.vfs.utimens("file", 1, 2)
     assert work.vfs.getattr("file").mode & 0o777 == 0o700

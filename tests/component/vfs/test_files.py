@@ -130,7 +130,7 @@ def test_programs_that_append_to_a_file_as_another_closes_it_write_to_one_file(
         os.O_WRONLY | os.O_APPEND,
     )
     state = work.vfs._state
-    of = state.file_for_item
+    of = state.get_or_add_file
 
     def overtaken(item: Item) -> File:
         file = of(item)
@@ -139,7 +139,7 @@ def test_programs_that_append_to_a_file_as_another_closes_it_write_to_one_file(
             opened.append(work.vfs.open("log", appending).fh)
         return file
 
-    monkeypatch.setattr(state, "file_for_item", overtaken)
+    monkeypatch.setattr(state, "get_or_add_file", overtaken)
     opened.append(work.vfs.open("log", appending).fh)
     for fh in opened:
         work.vfs.write(fh, b"+%d" % fh, 0)

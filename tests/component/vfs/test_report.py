@@ -86,7 +86,7 @@ def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Serv
     (told,) = work.vfs.status()["foreign_hidden"]
     assert "by mount ffffffffffff, or" in told["reason"]
     asked = names.hidden_path("x", work.mount_id, "1" * 16, names.Role.STAGED)
-    with work.vfs._state.run_here(Verb.PUT, asked, stage=Stage.PLACED):
+    with work.vfs._state.plan_for_caller(Verb.PUT, asked, stage=Stage.PLACED):
         assert work.vfs.status()["cleaning"] == [], "how the server takes creates is no save"
 
 

@@ -100,13 +100,15 @@ def test_what_was_changed_or_opened_here_since_a_listing_is_not_as_listed(
     work.vfs._state.plan_change(Verb.REMOVE, "dir/gone", shows={"dir/gone": None})
     asked = server.log.count()
     as_listed = {
-        name for name in ("a", "b", "open", "sub", "gone", "missing") if work.vfs.is_as_listed(f"dir/{name}")
+        name
+        for name in ("a", "b", "open", "sub", "gone", "missing")
+        if work.vfs.may_repeat_listed_attr(f"dir/{name}")
     }
     assert (as_listed, server.log.count()) == ({"a", "sub"}, asked)
     work.vfs.release(handle)
-    assert work.vfs.is_as_listed("dir/open")
+    assert work.vfs.may_repeat_listed_attr("dir/open")
     work.vfs._namespace.invalidate("dir/a")
-    assert not work.vfs.is_as_listed("dir/a"), "a look-up would ask"
+    assert not work.vfs.may_repeat_listed_attr("dir/a"), "a look-up would ask"
 
 
 def test_a_size_that_has_to_be_asked_for_is_not_in_a_listing(server: Server, work: Workspace) -> None:
@@ -117,7 +119,7 @@ def test_a_size_that_has_to_be_asked_for_is_not_in_a_listing(server: Server, wor
     assert errno_from(work.vfs.cached_getattr, "file") == errno.ENOENT
     assert work.vfs.getattr("file").size == 7
     assert work.vfs.cached_getattr("file").size == 7
-    assert not work.vfs.is_as_listed("file"), "the listing did not have that size"
+    assert not work.vfs.may_repeat_listed_attr("file"), "the listing did not have that size"
 
 
 def test_a_new_name_leaves_room_for_the_slash_that_the_server_may_count() -> None:

@@ -85,7 +85,7 @@ def test_a_large_file_is_streamed_what_was_sent_and_when_is_told(tmp_path: Path,
             told.append(before)
             taken.update(piece)
 
-        body.taken = take
+        body.on_piece = take
         body.on_send_time = took.append
         assert sum(map(len, body)) == body.length
         assert tracemalloc.get_traced_memory()[1] < 4 << 20

@@ -92,7 +92,7 @@ def test_who_takes_two_connections_leaves_those_that_are_for_programs() -> None:
 @pytest.mark.parametrize("connections", [1, 2])
 def test_there_are_no_two_connections_at_once_where_a_rank_has_one(connections: int) -> None:
     """save/protocol.md R13: who waits for two would wait for ever."""
-    assert not ConnectionQueue(connections).has_pairs
+    assert not ConnectionQueue(connections).can_grant_pairs
 
 
 def test_who_waits_for_two_connections_is_overtaken_by_nobody_of_its_rank() -> None:

@@ -58,12 +58,12 @@ def test_work_for_another_thread_takes_the_deadline_along() -> None:
 def test_a_wait_ends_with_its_call() -> None:
     condition = threading.Condition()
     with condition, limit_time(0.05):
-        deadline.wait_notified(condition, "the name")
+        deadline.wait_for_notification(condition, "the name")
         with pytest.raises(errors.OutOfTimeError, match="the name") as caught:
-            deadline.wait_notified(condition, "the name")
+            deadline.wait_for_notification(condition, "the name")
     assert caught.value.errno == errno.ETIMEDOUT
     with limit_time(0.05), pytest.raises(errors.OutOfTimeError):
-        deadline.wait_result(Future[None](), "a look")
+        deadline.wait_for_result(Future[None](), "a look")
 
 
 def test_a_wait_outlasts_its_call_while_bytes_move() -> None:
@@ -71,7 +71,7 @@ def test_a_wait_outlasts_its_call_while_bytes_move() -> None:
     with limit_time(0.1) as call:
         call.extend(100)
         threading.Timer(0.2, future.set_result, [1]).start()
-        assert deadline.wait_result(future, "a look") == 1
+        assert deadline.wait_for_result(future, "a look") == 1
 
 
 def test_all_requests_of_a_call_share_its_time(make: Make) -> None:

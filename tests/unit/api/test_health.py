@@ -129,9 +129,9 @@ def test_after_a_429_without_a_given_time_nothing_is_asked_for_a_second(clock: C
 def test_an_outage_is_probed_once_a_second_and_the_first_success_admits_all_requests(clock: Clock) -> None:
     held = Health()
     fail(held, 2)
-    assert (admitted(held), held.is_in_outage) == (True, False)
+    assert (admitted(held), held.is_limited_to_probes) == (True, False)
     fail(held)
-    assert (admitted(held), held.is_in_outage) == (False, True)
+    assert (admitted(held), held.is_limited_to_probes) == (False, True)
     # It may fail over the ones, and answer the others.
     held.note_success(changing=False)
     assert (admitted(held, READ), admitted(held)) == (True, False)
@@ -140,7 +140,7 @@ def test_an_outage_is_probed_once_a_second_and_the_first_success_admits_all_requ
         assert [admitted(held) for _ in range(5)] == [True, False, False, False, False]
         fail(held)
     held.note_success(changing=True)
-    assert not held.is_in_outage
+    assert not held.is_limited_to_probes
     assert all(admitted(held) for _ in range(5))
 
 
@@ -183,11 +183,11 @@ def test_three_refused_connections_in_two_seconds_are_out_of_reach_until_an_answ
     held = Health(30.0)
     heard(held)
     refuse(held, clock, 0.0, 0.1, 0.3, 0.7, 0.8)
-    assert (held.is_in_outage, refused(held)) == (False, False)
+    assert (held.is_limited_to_probes, refused(held)) == (False, False)
     refuse(held, clock, 0.2, 0.1, 60.0)
-    assert (held.is_in_outage, refused(held)) == (True, True)
+    assert (held.is_limited_to_probes, refused(held)) == (True, True)
     heard(held)
-    assert (held.is_in_outage, refused(held)) == (False, False)
+    assert (held.is_limited_to_probes, refused(held)) == (False, False)
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     lines = [line.partition(":")[0] for line in told]
     assert lines == ["the server can't be reached (refused)", "the server answers again"]
@@ -275,7 +275,7 @@ def test_no_call_waits_more_than_a_moment_to_hear_whether_the_server_is_back(mak
 
     client = make(server, timeout=30.0)
     client.health.note_no_reply(30.0, "no answer")
-    eventually(lambda: not client.has_recovered() and asked.is_set())
+    eventually(lambda: not client.probe_recovery() and asked.is_set())
     with limit_time(), pytest.raises(errors.HeldBackError):
         client.get(ID)
     hung.set()

@@ -108,7 +108,7 @@ class Answering:
     """A slot in use, whose socket answers; nothing is mounted."""
 
     def __init__(self, state: Path, directory: str, **handlers: Any) -> None:
-        self.slot = slot.acquire(state, JOB, directory, URL)
+        self.slot = slot.acquire_state_directory(state, JOB, directory, URL)
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self._server = ControlServer(
             self.slot.path, {name: self._recording(name, handler) for name, handler in handlers.items()}

@@ -86,7 +86,7 @@ def test_umount_takes_away_the_dead_mount_of_a_job_and_no_other(
     unmounted: list[str] = []
     there = MountInfo("1", "0:1", str(tmp_path), kind, os.geteuid(), "a;b")
     for module in (umounting, running):
-        monkeypatch.setattr(module, "mount_at", lambda path: there if path == str(tmp_path) else None)
+        monkeypatch.setattr(module, "find_mount_at", lambda path: there if path == str(tmp_path) else None)
         monkeypatch.setattr(module, "is_dead", lambda path: True)
     monkeypatch.setattr(umounting, "unmount", lambda path, lazy: unmounted.append(path))
     done = run("umount", tmp_path)

@@ -20,9 +20,9 @@ from .conftest import JOB, RECOVERY, URL, Make, Outcome, Run
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for check in ("check_device", "check_library", "check_helper"):
+    for check in ("check_device", "load_libfuse", "check_may_mount"):
         monkeypatch.setattr(preflight, check, lambda: "is well")
-    monkeypatch.setattr(preflight, "probe_server", lambda settings, job, key: 57)
+    monkeypatch.setattr(preflight, "check_server_and_count_items", lambda settings, job, key: 57)
     monkeypatch.setattr(mountpoint, "list_mounts", list)
     monkeypatch.setenv("PERSTACK_API_KEY", "secret-key")
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"):
@@ -52,8 +52,9 @@ NO_KEY = "FAILED  API key: there is no API key: set PERSTACK_API_KEY, or give --
     ("", None, (JOB,), 0,
      [f"ok      {CHECKS.format(8)}", "a mount works, as far as these checks show: --try tests the server, too"]),
     ("check_device", UsageError("mend it"), (JOB,), 1, ["FAILED  /dev/fuse: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
-    ("check_library", OSError("mend it"), (JOB,), 1, ["FAILED  libfuse 2: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
-    ("probe_server", UsageError("mend it"), (JOB,), 1, ["FAILED  job: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
+    ("load_libfuse", OSError("mend it"), (JOB,), 1, ["FAILED  libfuse 2: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
+    ("check_server_and_count_items", UsageError("mend it"), (JOB,), 1,
+     ["FAILED  job: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
     ("PERSTACK_API_KEY", None, (JOB, "--try", "--yes"), 1, [NO_KEY, f"ok      {CHECKS.format(6)}", BROKEN]),
 ])  # fmt: skip
 def test_what_fails_is_told_with_its_remedy_and_the_rest_in_a_line(
@@ -75,7 +76,7 @@ def test_what_fails_is_told_with_its_remedy_and_the_rest_in_a_line(
 
 def left_behind(state: Path, directory: str, *records: File | Change) -> slot.StateDirectory:
     """What a mount that was killed leaves."""
-    place = slot.acquire(state, JOB, directory, URL)
+    place = slot.acquire_state_directory(state, JOB, directory, URL)
     journal = Journal(place.path / "journal.db")
     journal.write(*((record, {}) for record in records))
     journal.close()

@@ -43,7 +43,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setenv("PERSTACK_API_KEY", "sk-secret")
     monkeypatch.setattr("os.umask", lambda mask: events.append(f"umask {mask:o}"))
     monkeypatch.setattr(preflight, "check_machine", said("machine", lambda *args: args[2]))
-    monkeypatch.setattr(preflight, "probe_server", said("server", lambda *args: 3))
+    monkeypatch.setattr(preflight, "check_server_and_count_items", said("server", lambda *args: 3))
     monkeypatch.setattr(logs, "set_up_logging", lambda *args: events.append("logs"))
     monkeypatch.setattr(mounting, "run_mount", run)
     return events
@@ -73,7 +73,7 @@ def test_a_directory_made_for_a_mount_is_removed_if_the_mount_fails(
     def fail(*args: Any) -> int:
         raise UsageError("could not mount")
 
-    monkeypatch.setattr(preflight, "probe_server", fail)
+    monkeypatch.setattr(preflight, "check_server_and_count_items", fail)
     assert run("mount", "k" * 24, made, "-f") == Outcome(2, "", "jobfs: could not mount\n")
     assert not made.exists()
     assert not (state / ("k" * 24)).exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.cli.output import print_unless_same_file, replace_file, write_error
+from jobfs.cli.output import make_write_error, print_unless_same_file, replace_file
 from jobfs.errors import FsError, JobfsError, UsageError
 from jobfs.names import is_scratch, quote_for_shell
 
@@ -78,7 +78,7 @@ def test_what_fails_leaves_the_file_and_no_scratch_file(
 )
 def test_a_refusal_says_what_can_be_done(number: int, kind: type[JobfsError], words: str) -> None:
     """vfs/semantics.md 4.54: exit code 2 for what the user has to change; a name is quoted in a command only."""
-    error = write_error(Path("it's"), OSError(number, os.strerror(number)))
+    error = make_write_error(Path("it's"), OSError(number, os.strerror(number)))
     assert (type(error), str(error)) == (kind, words)
 
 

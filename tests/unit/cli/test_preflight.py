@@ -12,7 +12,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from jobfs.cli import preflight
-from jobfs.cli.preflight import check_machine, check_mount_point, find_key
+from jobfs.cli.preflight import check_machine, find_key, prepare_mount_point
 from jobfs.errors import ContractError, UsageError
 from jobfs.mountpoint import MountInfo
 from jobfs.settings import Settings, load_settings
@@ -32,7 +32,7 @@ def settings(tmp_path: Path) -> Settings:
 def able(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that can mount, whatever this one can."""
     monkeypatch.setattr(preflight, "check_device", lambda: None)
-    monkeypatch.setattr(preflight, "check_library", lambda: None)
+    monkeypatch.setattr(preflight, "load_libfuse", lambda: None)
 
 
 @pytest.mark.usefixtures("able")
@@ -51,7 +51,7 @@ def test_a_mount_is_named_a_dead_one_goes(place: Path, monkeypatch: pytest.Monke
     place = place.rename(place.with_name("my mount"))
     said: list[str] = []
     gone: list[str] = []
-    monkeypatch.setattr(preflight, "mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", 0))
+    monkeypatch.setattr(preflight, "find_mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", 0))
     monkeypatch.setattr(preflight, "is_dead", lambda path: dead)
     monkeypatch.setattr(preflight, "unmount", lambda path, lazy: gone.append(path))
     with (
@@ -59,7 +59,7 @@ def test_a_mount_is_named_a_dead_one_goes(place: Path, monkeypatch: pytest.Monke
         if dead
         else pytest.raises(UsageError, match=f"already mounted at .*: run jobfs umount '{place}',")
     ):
-        assert check_mount_point(str(place), said.append) == str(place)
+        assert prepare_mount_point(str(place), said.append) == str(place)
     assert gone == [str(place)] * dead
     assert said == [f"the process that served {place} is gone: its dead mount was removed"] * dead
 
@@ -99,7 +99,7 @@ def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(preflight, "_LIBRARY", "libfuse-that-is-not-there.so.2")
     for _ in range(2):
         with pytest.raises(UsageError, match="libfuse 2 is missing: install the package libfuse2t64"):
-            preflight.check_library()
+            preflight.load_libfuse()
         monkeypatch.setenv("FUSE_LIBRARY_PATH", "/no/such/library")
 
 
@@ -118,7 +118,7 @@ def test_who_may_not_mount_is_told_why(
     monkeypatch.setattr("shutil.which", lambda name: helper)
     monkeypatch.setattr(os, "geteuid", lambda: user)
     with pytest.raises(UsageError, match=f"^{words}") if words else nullcontext():
-        preflight.check_helper()
+        preflight.check_may_mount()
 
 
 def test_a_job_that_is_described_with_more_items_than_are_read_can_be_mounted(settings: Settings) -> None:
@@ -127,7 +127,7 @@ def test_a_job_that_is_described_with_more_items_than_are_read_can_be_mounted(se
     client.__enter__.return_value = client
     client.get_instance.side_effect = ContractError("too large")
     client.list_page.return_value.total = 30
-    assert preflight._probe(lambda *args, **more: client, settings, JOB, lambda: "key") == 30  # type: ignore[arg-type]
+    assert preflight._fetch_item_count(lambda *args, **more: client, settings, JOB, lambda: "key") == 30  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o604])

@@ -45,13 +45,13 @@ def test_a_mount_elsewhere_is_found_by_its_status_or_by_its_state_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point = tmp_path / "mnt"
-    one = slot.acquire(tmp_path / "elsewhere", JOB, str(point), URL)
+    one = slot.acquire_state_directory(tmp_path / "elsewhere", JOB, str(point), URL)
     assert running_mounts(None) == []
     assert [found.path for found in running_mounts(str(tmp_path / "elsewhere"))] == [one.path]
     (point / ".jobfs").mkdir(parents=True)
     (point / ".jobfs" / "status.json").write_text(json.dumps({"state_dir": str(one.path)}))
     there = MountInfo("1", "0:1", str(point), "fuse.jobfs", os.geteuid())
-    monkeypatch.setattr(running, "mount_at", lambda path: there if path == there.point else None)
+    monkeypatch.setattr(running, "find_mount_at", lambda path: there if path == there.point else None)
     assert find_mount_of(str(point), None) == (slot.inspect_directory(one.path), "")
     assert find_mount_of(str(point / "x" / ".y"), None) == (slot.inspect_directory(one.path), "x/.y")
     one.close()
@@ -65,7 +65,7 @@ def test_a_dead_mount_belongs_to_the_job_that_is_mounted_there_now(
 ) -> None:
     """vfs/semantics.md 6: the unsent files that are told are those of that job, not of an earlier job of the directory."""
     for each in (JOB, "k" * 24):
-        with closing(slot.acquire(tmp_path / "state", each, "/mnt/a", URL)) as taken:
+        with closing(slot.acquire_state_directory(tmp_path / "state", each, "/mnt/a", URL)) as taken:
             (taken.path / "journal.db").touch()
     monkeypatch.setattr(
         mountpoint, "list_mounts", lambda: [MountInfo("1", "0:1", "/mnt/a", "fuse.jobfs", 0, job)]
@@ -87,7 +87,7 @@ def test_a_path_without_a_mount_is_told_with_cause(tmp_path: Path, monkeypatch: 
     ):
         there = MountInfo("1", "0:1", str(tmp_path), "fuse.jobfs", user)
         monkeypatch.setattr(
-            running, "mount_at", lambda path, there=there: there if path == there.point else None
+            running, "find_mount_at", lambda path, there=there: there if path == there.point else None
         )
         monkeypatch.setattr(running, "is_dead", lambda path, stale=stale: stale)
         for path in (tmp_path, tmp_path / "below" / "file"):
@@ -98,7 +98,7 @@ def test_a_path_without_a_mount_is_told_with_cause(tmp_path: Path, monkeypatch: 
 def test_what_an_ended_mount_has_left_is_sent_by_the_command_that_is_told(tmp_path: Path) -> None:
     """vfs/semantics.md 6.18: with the server, the state directory and the key file of that mount; nothing for the defaults."""
     state, point = tmp_path / "st ate", "/mnt/a b"
-    slot.acquire(state, JOB, point, URL, Path("/keys/$mine")).close()
+    slot.acquire_state_directory(state, JOB, point, URL, Path("/keys/$mine")).close()
     (found,) = slot._find_slots(state / JOB)
     one = running.EndedMount(found, False, "1 unsent")
     where = f"--state-dir '{state}'"

@@ -144,7 +144,7 @@ def test_a_watch_in_a_pipe_is_documents(run: Run, answering: Make, monkeypatch: 
 def test_a_mount_without_answer_is_named_and_hides_no_other(run: Run, answering: Make, state: Path) -> None:
     """vfs/semantics.md 6: a slot is in use before its mount answers, and while it is recovered."""
     answering("/mnt/b", status=a_status(directory="/mnt/b"), flush={"left": []}, retry={"paths": ["x"]})
-    starting = slot.acquire(state, JOB, "/mnt/a", "http://127.0.0.1:1")
+    starting = slot.acquire_state_directory(state, JOB, "/mnt/a", "http://127.0.0.1:1")
     try:
         for command, said in (("status", "/mnt/b"), ("flush", ""), ("retry", "sending again: x")):
             done = run(command)
@@ -160,7 +160,7 @@ def test_a_dead_mount_is_named_beside_those_that_run(
 ) -> None:
     answering("/mnt/a", status=a_status(), flush={"left": []})
     assert run(*words).code == 0
-    place = slot.acquire(tmp_path / "c", JOB, "/mnt/c d", URL)
+    place = slot.acquire_state_directory(tmp_path / "c", JOB, "/mnt/c d", URL)
     place.close()
     dead = running.EndedMount(slot.inspect_directory(place.path), True, "")
     monkeypatch.setattr(running, "find_ended", lambda state_dir: [dead])

@@ -17,19 +17,19 @@ from .conftest import Open
 def test_forgotten_bytes_are_not_read_from_a_hole(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread may begin anew before a reader reads the bytes that are there, and before written bytes are announced."""
     file = opened(300)
-    cached = file.store.attach(file.handle).cached
+    cached = file.store.attach_fetcher(file.handle).cached
     cached.store_bytes(0, b"x" * 100)
     cached.verified.add(0, 100)
-    assert cached.load_bytes(0, 100) == b"x" * 100
+    assert cached.load_or_forget_bytes(0, 100) == b"x" * 100
     cached.forget_bytes()
     cached.store_bytes(200, b"y" * 100)
     cached.store_bytes(150, b"z" * 100)
     cached.verified.add(200, 300)
-    assert cached.load_bytes(0, 100) is None
-    assert cached.load_bytes(200, 300) == b"y" * 100
+    assert cached.load_or_forget_bytes(0, 100) is None
+    assert cached.load_or_forget_bytes(200, 300) == b"y" * 100
     with monkeypatch.context() as patch:
         patch.setattr(os, "pread", refusing(errno.EIO))
-        assert cached.load_bytes(200, 300) is None
+        assert cached.load_or_forget_bytes(200, 300) is None
     cached.store_bytes(200, b"z" * 100)
     assert file.store.refusal_reason == os.strerror(errno.EIO), "what comes now is held in memory"
     write = cached._write

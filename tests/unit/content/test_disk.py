@@ -75,9 +75,9 @@ def test_a_file_of_the_wrong_length_is_removed(disk: DiskCache) -> None:
 def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(disk: DiskCache) -> None:
     """vfs/semantics.md 3.11: unfinished files count as well."""
     keep(disk, *VERSIONS)
-    assert disk.pin(VERSIONS[0]) == 100, "the one used last"
+    assert disk.pin_and_get_size(VERSIONS[0]) == 100, "the one used last"
     disk.unpin(VERSIONS[0])
-    for change in (disk.pin, disk.pin, disk.unpin):
+    for change in (disk.pin_and_get_size, disk.pin_and_get_size, disk.unpin):
         change(VERSIONS[2])
     keep(disk, VERSIONS[5])
     part = disk.create_partial()
@@ -104,7 +104,7 @@ def test_a_content_that_comes_back_while_others_are_removed_stays(
         unlink(path)
         if coming:
             keep(disk, version := coming.pop())
-            assert disk.pin(version) == 100
+            assert disk.pin_and_get_size(version) == 100
 
     monkeypatch.setattr(os, "unlink", unlink_slowly)
     assert disk.evict_bytes(300)

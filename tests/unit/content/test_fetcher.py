@@ -65,7 +65,7 @@ def test_reading_on_in_the_middle_asks_for_longer_and_longer_ranges(opened: Open
 
 def test_what_a_run_will_ask_for_next_is_brought_but_not_just_after_a_failure(opened: Open) -> None:
     file = opened(16 * MIB)
-    client, fetcher = file.client, file.store.attach(file.handle)
+    client, fetcher = file.client, file.store.attach_fetcher(file.handle)
     assert file.is_right(8 * MIB, CHUNK // 2)
     client.wait(lambda: client.requests[0].finished)
     client.errors = [UnavailableError("down")]
@@ -92,7 +92,10 @@ def test_a_failure_of_what_is_fetched_ahead_is_no_failure_of_its_reader(opened: 
     with ThreadPoolExecutor(2) as threads:
         threads.submit(file.handle.fetch_for_later)
         file.client.wait(lambda: file.client.requests and file.client.requests[0].sent)
-        reader, (ahead,) = threads.submit(file.is_right, MIB // 2), file.store.attach(file.handle).transfers
+        reader, (ahead,) = (
+            threads.submit(file.is_right, MIB // 2),
+            file.store.attach_fetcher(file.handle).transfers,
+        )
         eventually(lambda: ahead.waiters)
         file.client.errors.append(UnavailableError("the second request of what is fetched ahead"))
         file.client.abort_requests()

@@ -104,10 +104,10 @@ def test_a_wait_for_a_proof_ends_with_the_call(opened: Open) -> None:
 
     def call() -> None:
         set_blocking_hook(handed_over.set)
-        with limit_time(0.01), proof.exclude_other_askers():
+        with limit_time(0.01), proof.hold_version_exclusively():
             pytest.fail("another one asks")
 
-    with ThreadPoolExecutor(1) as pool, proof.exclude_other_askers():
+    with ThreadPoolExecutor(1) as pool, proof.hold_version_exclusively():
         error = pool.submit(call).exception(20)
     assert isinstance(error, OutOfTimeError)
     assert (error.errno, handed_over.is_set()) == (errno.ETIMEDOUT, True)

@@ -192,7 +192,7 @@ def test_a_saved_content_stays_whole(opened: Open, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(DiskCache, "create_partial", overtaken)
     assert file.is_right(0)
     eventually(lambda: file.client.requests[0].finished)
-    file.store.attach(file.handle).cached.store_bytes(0, bytes(100))
+    file.store.attach_fetcher(file.handle).cached.store_bytes(0, bytes(100))
     assert file.handle.is_complete
     assert file.is_right(0, MIB)
     with file.store.exclude_verification(file.item) as readers:
@@ -219,7 +219,7 @@ def move(store: ContentStore, client: FakeClient, item: Item, path: str) -> Item
     with store.exclude_verification(item) as readers:
         before = client.get(item.id) if readers else item
         answer = client.update(item.id, path=path)
-        readers.carry_over_version(before, answer)
+        readers.accept_as_same_version(before, answer)
     return answer
 
 
@@ -281,7 +281,7 @@ def test_a_save_of_a_whole_second_serves_only_open_handles(make_store: MakeStore
     with store.open(item) as handle:
         adopt(store, item, tmp_path / "saved", b"54321")
         assert handle.read(0, 10) == b"54321"
-        assert store.attach(handle).proof.is_racy
+        assert store.attach_fetcher(handle).proof.is_racy
     assert read(store, item) == b"12345"
 
 
@@ -391,7 +391,7 @@ def test_a_read_of_a_cached_file_opens_that_file_alone(
     store = make_store(FakeClient(content))
     assert read(store, item) == content
     with store.open(item) as handle:
-        monkeypatch.setattr(store, "attach", None)
+        monkeypatch.setattr(store, "attach_fetcher", None)
         for _ in range(2):
             assert handle.read(10, 20) == content[10:30]
         assert handle.read(990, 20) == content[990:]

@@ -116,7 +116,9 @@ def test_transfers_take_turns(opened: Open, monkeypatch: pytest.MonkeyPatch, ran
         assert client.requests[2].start == 0, "the second file's"
         assert all(file.is_right(at * MIB, MIB) for at in range(16))
         assert second.fetch_file().read_bytes() == client.data
-        eventually(lambda: not any(file.store.attach(each).transfers for each in (file.handle, second)))
+        eventually(
+            lambda: not any(file.store.attach_fetcher(each).transfers for each in (file.handle, second))
+        )
         before = len(client.requests)
         assert turns or before == 3
     for call, rank in (limit_time(60), Priority.LARGE), (contextlib.nullcontext(), Priority.BACKGROUND_LARGE):

@@ -112,7 +112,7 @@ def test_attributes_are_asked_for_again_once_anything_may_have_changed(
 ) -> None:
     edition = 1
     monkeypatch.setattr(vfs, "edition", lambda: edition)
-    monkeypatch.setattr(vfs, "changes_with_edition", lambda path: path != "dir", raising=False)
+    monkeypatch.setattr(vfs, "changes_only_with_edition", lambda path: path != "dir", raising=False)
 
     def asked(path: str) -> int:
         before = vfs.calls["getattr"]
@@ -134,8 +134,8 @@ def test_the_attributes_of_a_listing_are_computed_once(
     """fuse/notes.md, Names and attributes: those of READDIRPLUS are the listing's, as long as these hold."""
     edition, changed = 1, set[str]()
     monkeypatch.setattr(vfs, "edition", lambda: edition)
-    monkeypatch.setattr(vfs, "changes_with_edition", lambda path: False, raising=False)
-    monkeypatch.setattr(vfs, "is_as_listed", lambda path: path not in changed, raising=False)
+    monkeypatch.setattr(vfs, "changes_only_with_edition", lambda path: False, raising=False)
+    monkeypatch.setattr(vfs, "may_repeat_listed_attr", lambda path: path not in changed, raising=False)
     listing = [(name, vfs.getattr(name)) for name in ("file", "dir")]
     monkeypatch.setattr(vfs, "listdir", lambda path: listing, raising=False)
 

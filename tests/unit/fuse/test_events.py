@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 from jobfs.errors import FsError
 from jobfs.fuse import event_helper, events
 from jobfs.fuse.events import EventInjector, HelperCall, InjectedReplies
-from jobfs.fuse.interrupt import Opcode, Request, WorkerSlot
+from jobfs.fuse.requests import Opcode, Request, WorkerSlot
 from jobfs.fuse.sizes import KernelSizes
 from jobfs.nodes import Attr
 
@@ -170,7 +170,7 @@ class Answered:
     def _ask(self, opcode: Opcode, rest: bytes) -> bytes:
         self.asked.append((opcode, rest[32:]))
         assert rest[:16] == struct.pack("=QQ", UNIQUE, DIRECTORY)
-        assert self.slot.request.injected, "the driver does nothing"
+        assert self.slot.request.is_injected, "the driver does nothing"
         body = bytearray(b"\1" * {Opcode.LOOKUP: 128, Opcode.GETATTR: 104}.get(opcode, 0))
         if opcode == Opcode.LOOKUP:
             struct.pack_into("=Q", body, 0, NODE)
@@ -262,9 +262,9 @@ def test_a_node_moves_only_if_it_still_is_the_renamed_file(there: dict[str, int]
         return ATTR._replace(ino=there[path])
 
     teller = EventInjector(known)
-    assert not teller.is_moved("old", "new"), "nothing is known of what was there"
-    teller.before = {"old": ATTR}
-    assert teller.is_moved("old", "new") is moves
+    assert not teller.has_moved("old", "new"), "nothing is known of what was there"
+    teller.previous_attrs = {"old": ATTR}
+    assert teller.has_moved("old", "new") is moves
 
 
 def test_what_a_call_is_to_find_is_found_by_a_helper_until_it_is_made() -> None:
@@ -277,8 +277,8 @@ def test_what_a_call_is_to_find_is_found_by_a_helper_until_it_is_made() -> None:
         assert (refused.value.errno, teller.attr_for_helper("other")) == (errno.ENOENT, ATTR)
         answered.request(Opcode.MKNOD, bytes(16) + b"new\0")
         assert teller.attr_for_helper("new") == ATTR
-        teller.before = {"old": gone, "d": gone, "d/old": gone, "e": gone}
-        teller._call, teller._made = HelperCall("rename", "old", "new"), False
+        teller.previous_attrs = {"old": gone, "d": gone, "d/old": gone, "e": gone}
+        teller._call, teller._has_reached_request = HelperCall("rename", "old", "new"), False
         assert teller.attr_for_helper("old") == gone
         with pytest.raises(FsError):
             teller.attr_for_helper("new")

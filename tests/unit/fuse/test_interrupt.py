@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from tests.support.waiting import eventually_equal
 
-from jobfs.fuse import interrupt
-from jobfs.fuse.interrupt import Interrupter, Opcode, WorkerSlot
+from jobfs.fuse import interrupt, requests
+from jobfs.fuse.interrupt import Interrupter
+from jobfs.fuse.requests import Opcode, WorkerSlot
 
 
 class Lab:
@@ -89,7 +90,7 @@ def test_a_request_that_changes_is_not_answered_early(lab: Lab, opcode: int, fla
 
 def test_a_request_that_changes_meanwhile_is_not_believed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread reads the next request into the buffer while another looks."""
-    header = interrupt._HEADER
+    header = requests._HEADER
 
     def meanwhile(buffer: Any) -> tuple[Any, ...]:
         lab.answered()
@@ -98,7 +99,7 @@ def test_a_request_that_changes_meanwhile_is_not_believed(lab: Lab, monkeypatch:
 
     lab.request(Opcode.LOOKUP, 2)
     assert lab.slot.stuck_request() is None
-    monkeypatch.setattr(interrupt, "_HEADER", SimpleNamespace(unpack_from=meanwhile))
+    monkeypatch.setattr(requests, "_HEADER", SimpleNamespace(unpack_from=meanwhile))
     assert lab.slot.stuck_request() is None
 
 

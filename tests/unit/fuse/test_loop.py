@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("fuse", exc_type=ImportError)
 
-from jobfs.fuse.interrupt import CurrentSlot, Opcode, WorkerSlot
 from jobfs.fuse.loop import ReadToken, Session
+from jobfs.fuse.requests import CurrentSlot, Opcode, WorkerSlot
 from jobfs.fuse.sizes import KernelSizes
 
 
@@ -36,7 +36,7 @@ def test_a_request_that_fails_unexpectedly_is_answered_and_its_thread_serves_the
         def answered(slot: WorkerSlot, unique: int, node: int) -> bool:
             served.append(unique)
             if len(served) == 1:
-                slot.request.detaching = True
+                slot.request.must_detach_node = True
                 raise ValueError("a fault")
             session.closed = True
             return True
@@ -45,11 +45,11 @@ def test_a_request_that_fails_unexpectedly_is_answered_and_its_thread_serves_the
         for unique in (2, 4, 6):
             kernel.send(request(Opcode.GETATTR, unique))
         slot, readers = WorkerSlot(4096), ReadToken(lambda: None)
-        assert session.loop(slot, readers)
+        assert session.serve_requests(slot, readers)
         kernel.setblocking(False)
         answer: Any = struct.unpack("=IiQ", kernel.recv(100))
         assert (served, answer) == ([2, 4], (16, -errno.EIO, 2))
         with pytest.raises(BlockingIOError):
             kernel.recv(100)
-        assert (slot.sequence % 2, slot.request.detaching) == (0, False)
+        assert (slot.sequence % 2, slot.request.must_detach_node) == (0, False)
     assert "request 2 (opcode 3) failed unexpectedly" in caplog.text

@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip("fuse", exc_type=ImportError)
 
-from jobfs.fuse.interrupt import CurrentSlot, Opcode, Request, WorkerSlot
 from jobfs.fuse.replies import ReadDirPlus, ReplyFilter
+from jobfs.fuse.requests import CurrentSlot, Opcode, Request, WorkerSlot
 from jobfs.fuse.sizes import KernelSizes
 
 UNIQUE, DIRECTORY, THREAD = 77, 5, 4711
@@ -94,7 +94,7 @@ class Libfuse:
         """Put a request of the kernel in the slot; its length."""
         head = struct.pack("=IIQQIIII", 40 + len(body), opcode, UNIQUE, DIRECTORY, 0, 0, THREAD, 0)
         ctypes.memmove(self.slot.address, head + body, len(head + body))
-        self.slot.request = Request(opcode, DIRECTORY, self.sizes.now)
+        self.slot.request = Request(opcode, DIRECTORY, self.sizes.logical_clock)
         return len(head + body)
 
     def read_directory(self, room: int = 4096) -> None:
@@ -174,10 +174,10 @@ def test_nodes_of_an_answer_that_the_kernel_refuses_are_forgotten(libfuse: Libfu
 def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> None:
     """vfs/semantics.md 3.13: a program that reads another version there stays at it."""
     length = libfuse.request(Opcode.LOOKUP, b"plain\0")
-    libfuse.slot.answer, libfuse.slot.request.detaching = struct.pack("=Q", 11), True
+    libfuse.slot.captured_reply, libfuse.slot.request.must_detach_node = struct.pack("=Q", 11), True
     libfuse.plus.detach_node(libfuse.slot, length)
     assert (libfuse.unlinked, libfuse.forgotten) == ([b"plain\0"], [(11, 1)])
-    assert not libfuse.slot.request.detaching
+    assert not libfuse.slot.request.must_detach_node
 
 
 def test_a_look_whose_handle_closes_meanwhile_goes_on_to_the_next_or_is_made_anew(libfuse: Libfuse) -> None:
@@ -187,9 +187,9 @@ def test_a_look_whose_handle_closes_meanwhile_goes_on_to_the_next_or_is_made_ane
     libfuse.request(Opcode.GETATTR, bytes(16))
     for handle, error in ((3, errno.ENOENT), (4, errno.EBADF), (0, errno.EBADF)):
         libfuse.send(error=error, on=answers)
-        assert libfuse.slot.request.handle == handle
+        assert libfuse.slot.request.retry_handle == handle
         nodes.pop(handle, None)
-        libfuse.slot.request.handle, libfuse.slot.flags.value = 0, 1
+        libfuse.slot.request.retry_handle, libfuse.slot.flags.value = 0, 1
     assert libfuse.answered() == (-errno.ESTALE, b"")
 
 
@@ -209,12 +209,12 @@ def test_every_answer_that_shows_a_size_is_noted(libfuse: Libfuse, opcode: Opcod
     libfuse.request(opcode, bytes(64))
     libfuse.send(answer, on=libfuse.answers)
     assert libfuse.sizes.get(node) == 100
-    libfuse.slot.request.began = libfuse.sizes.now
-    libfuse.sizes.note_sent(node, 50, libfuse.sizes.now)
+    libfuse.slot.request.began = libfuse.sizes.logical_clock
+    libfuse.sizes.note_sent(node, 50, libfuse.sizes.logical_clock)
     libfuse.send(answer, on=libfuse.answers)
     assert libfuse.sizes.get(node) is None
-    libfuse.sizes.note_sent(node, 50, libfuse.sizes.now)
-    libfuse.slot.request.began = libfuse.sizes.now
+    libfuse.sizes.note_sent(node, 50, libfuse.sizes.logical_clock)
+    libfuse.slot.request.began = libfuse.sizes.logical_clock
     read, write = os.pipe()
     os.close(read)
     refused = ReplyFilter(write, libfuse.here, libfuse.sizes, {})
@@ -245,7 +245,7 @@ def test_an_open_that_fails_with_estale_has_the_attributes_expire(libfuse: Libfu
 @pytest.mark.parametrize("ours", [DO_READDIRPLUS | READDIRPLUS_AUTO, 0])
 def test_listings_with_attributes_are_agreed_upon_where_the_kernel_can(libfuse: Libfuse, ours: int) -> None:
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, ours | BIG_WRITES) + bytes(48))
-    libfuse.plus.negotiate(libfuse.slot, length)
+    libfuse.plus.reply_to_init(libfuse.slot, length)
     error, data = libfuse.answered()
     assert (error, struct.unpack_from("=IIII", data)) == (0, (7, 19, 131072, ours | BIG_WRITES))
 
@@ -258,7 +258,7 @@ LIBFUSE, MAX_WRITE = struct.Struct("=IIIIHHI"), 128 << 10
 def negotiated(libfuse: Libfuse, offered: int) -> bytes:
     """The kernel gets this answer, without its header, when it offers these flags."""
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, offered | BIG_WRITES) + bytes(48))
-    libfuse.plus.negotiate(libfuse.slot, length)
+    libfuse.plus.reply_to_init(libfuse.slot, length)
     error, data = libfuse.answered()
     assert error == 0
     return data
@@ -281,5 +281,5 @@ def test_an_answer_to_init_without_flags_is_passed_on(libfuse: Libfuse) -> None:
     """libfuse refuses a kernel that is too old, or asks it to try again with its own version."""
     libfuse.error = errno.EPROTO
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, MAX_PAGES) + bytes(48))
-    libfuse.plus.negotiate(libfuse.slot, length)
+    libfuse.plus.reply_to_init(libfuse.slot, length)
     assert libfuse.answered() == (-errno.EPROTO, b"")

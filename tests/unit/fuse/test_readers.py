@@ -7,8 +7,8 @@ import threading
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs.fuse.interrupt import WorkerSlot
 from jobfs.fuse.loop import ReadToken
+from jobfs.fuse.requests import WorkerSlot
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def idle(readers: ReadToken) -> tuple[WorkerSlot, threading.Thread]:
 def test_a_reader_that_waits_hands_over(readers: ReadToken, first: WorkerSlot, replaced: list[bool]) -> None:
     slot, thread = idle(readers)
     assert not slot.token
-    readers.hand_on(first)
+    readers.pass_on(first)
     thread.join(20)
     assert (slot.token, first.token, replaced) == ([True], [], [])
 
@@ -48,8 +48,8 @@ def test_a_reader_that_waits_hands_over(readers: ReadToken, first: WorkerSlot, r
 def test_a_thread_is_made_where_none_is_idle(
     readers: ReadToken, first: WorkerSlot, replaced: list[bool]
 ) -> None:
-    readers.hand_on(first)
-    readers.hand_on(first)
+    readers.pass_on(first)
+    readers.pass_on(first)
     assert replaced == [True], "once a call, however often it waits"
     assert readers.acquire(first)
     assert first.token

@@ -12,7 +12,7 @@ def test_the_last_of_several_answers_counts() -> None:
     assert sizes.get(NODE) is None
     assert not sizes.may_differ(NODE, 10), "the kernel has no size of a node that it was never sent"
     for size in (10, 20, 0):
-        sizes.note_sent(NODE, size, sizes.now)
+        sizes.note_sent(NODE, size, sizes.logical_clock)
         assert sizes.get(NODE) == size
         assert (sizes.may_differ(NODE, size), sizes.may_differ(NODE, size + 1)) == (False, True)
     assert sizes.get(NODE + 1) is None
@@ -21,23 +21,23 @@ def test_the_last_of_several_answers_counts() -> None:
 def test_of_two_overlapping_answers_with_two_sizes_none_is_believed() -> None:
     """vfs/semantics.md 3.17: the kernel drops one of them, and this process can't see which."""
     sizes = KernelSizes()
-    began = sizes.now
+    began = sizes.logical_clock
     sizes.note_sent(NODE, 10, began)
     sizes.note_sent(NODE, 10, began)
     assert sizes.get(NODE) == 10, "it makes no difference which one was dropped"
     sizes.note_sent(NODE, 20, began)
     assert (sizes.get(NODE), sizes.may_differ(NODE, 20)) == (None, True)
-    sizes.note_sent(NODE, 20, sizes.now)
+    sizes.note_sent(NODE, 20, sizes.logical_clock)
     assert sizes.get(NODE) == 20
-    began = sizes.now
-    sizes.note_sent(NODE, 20, sizes.now)
+    began = sizes.logical_clock
+    sizes.note_sent(NODE, 20, sizes.logical_clock)
     sizes.note_sent(NODE, 10, began)
     assert sizes.get(NODE) is None, "the same size once more is an answer too"
 
 
 def test_an_answer_about_one_node_says_nothing_of_another() -> None:
     sizes = KernelSizes()
-    began = sizes.now
+    began = sizes.logical_clock
     sizes.note_sent(NODE, 10, began)
     sizes.note_sent(NODE + 1, 20, began)
     assert (sizes.get(NODE), sizes.get(NODE + 1)) == (10, 20)
@@ -47,8 +47,8 @@ def test_writes_raise_a_size_that_is_known() -> None:
     sizes = KernelSizes()
     sizes.note_growth(NODE, 5)
     assert sizes.get(NODE) is None
-    sizes.note_sent(NODE, 10, sizes.now)
-    began = sizes.now
+    sizes.note_sent(NODE, 10, sizes.logical_clock)
+    began = sizes.logical_clock
     sizes.note_growth(NODE, 5)
     assert sizes.get(NODE) == 10
     sizes.note_growth(NODE, 15)
@@ -61,7 +61,7 @@ def test_a_read_that_ends_before_the_size_may_lower_it() -> None:
     sizes = KernelSizes()
     sizes.note_end_read(NODE, 3)
     assert not sizes.may_differ(NODE, 3)
-    sizes.note_sent(NODE, 10, sizes.now)
+    sizes.note_sent(NODE, 10, sizes.logical_clock)
     sizes.note_end_read(NODE, 10)
     assert sizes.get(NODE) == 10
     sizes.note_end_read(NODE, 9)
@@ -71,5 +71,5 @@ def test_a_read_that_ends_before_the_size_may_lower_it() -> None:
 def test_the_nodes_that_are_remembered_are_bounded() -> None:
     sizes = KernelSizes(most=2)
     for node in (1, 2, 1, 3):
-        sizes.note_sent(node, node, sizes.now)
+        sizes.note_sent(node, node, sizes.logical_clock)
     assert [sizes.get(node) for node in (1, 2, 3)] == [None, 2, 3]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from jobfs import names
-from jobfs.namespace.differences import Difference, DifferenceKind, compare
+from jobfs.namespace.differences import Difference, DifferenceKind, list_differences
 from jobfs.namespace.tree import ItemTree, is_never_shown
 from jobfs.nodes import Item, Kind
 
@@ -96,7 +96,7 @@ def test_the_news_carried_out_in_order_on_a_disk_make_it_show_what_is_shown_now(
     was, is_now = looks(before), looks(now)
     differ = now.differences_from(before)
     assert differ == {at: before.shown_at(at) for at in was.keys() | is_now if was.get(at) != is_now.get(at)}
-    news = compare(differ, now.shown_at)
+    news = list_differences(differ, now.shown_at)
     assert carried_out(dict(was), news) == is_now
     assert {(one.old, one.path) for one in news if one.old} == renames(was, is_now)
     kinds = [DifferenceKind.DELETED, DifferenceKind.CREATED, DifferenceKind.RENAMED, DifferenceKind.CHANGED]
@@ -107,13 +107,16 @@ def test_the_news_carried_out_in_order_on_a_disk_make_it_show_what_is_shown_now(
 @given(trees)
 def test_nothing_is_told_of_equal_trees(tree: ItemTree) -> None:
     assert ItemTree.from_items(tree.items()).differences_from(tree) == {}
-    assert compare({path: tree.shown_at(path) for path in looks(tree)}, tree.shown_at) == []
+    assert list_differences({path: tree.shown_at(path) for path in looks(tree)}, tree.shown_at) == []
 
 
 def told(before: Sequence[Item], now: Sequence[Item]) -> list[tuple[str, str, str]]:
     """What is told of two sets of items: what has happened, the path, the old path."""
     first, second = ItemTree.from_items(before), ItemTree.from_items(now)
-    return [(one.kind, one.path, one.old) for one in compare(second.differences_from(first), second.shown_at)]
+    return [
+        (one.kind, one.path, one.old)
+        for one in list_differences(second.differences_from(first), second.shown_at)
+    ]
 
 
 @pytest.mark.parametrize(

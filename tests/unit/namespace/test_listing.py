@@ -209,7 +209,7 @@ def test_a_page_shows_where_it_goes_on_and_whether_it_has_anything_new() -> None
     """vfs/semantics.md 1: of items of unknown types nobody knows the order."""
     this = ListingPass(Page([], 2, 100, ("a",)))
     this.add_page(Page([], 2, 100, ("b",)))
-    assert (this.item_count, this.has_moved) == (2, True)
+    assert (this.item_count, this.is_unstable) == (2, True)
     a, b = item("a"), item("b")
     assert [this._add_items(Page(items, 2, 100)) for items in ([a], [b, a], [a, b])] == [True, True, False]
 

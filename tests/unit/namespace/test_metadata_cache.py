@@ -22,7 +22,7 @@ from .test_differences import Look, looks
 from .world import Clock, Server, hidden, item
 
 PARTS = 3
-REMOVED = OwnChange(9, {"1"}, {"d"}, whole=True, deleted=True)
+REMOVED = OwnChange(9, {"1"}, {"d"}, with_descendants=True, deleted=True)
 #: Few, so that most changes and answers meet.
 PATHS = ["a", "b", "a/a", "a/b", "b/a", "a/a/a"]
 
@@ -359,7 +359,10 @@ def test_what_an_older_listing_keeps_of_our_change(
 
 
 def test_an_older_answer_about_what_is_below_a_changed_path_is_refused_if_all_of_that_was_changed() -> None:
-    for change, refused in ((REMOVED, [True, False]), (REMOVED._replace(whole=False), [False, False])):
+    for change, refused in (
+        (REMOVED, [True, False]),
+        (REMOVED._replace(with_descendants=False), [False, False]),
+    ):
         assert [change.invalidates(path, {"2"}) for path in ("d/x", "e")] == refused
 
 
@@ -379,7 +382,7 @@ def landed(known: MetadataCache, *items: Item) -> list[str]:
 def listed(*items: Item) -> MetadataCache:
     """What is known after a first listing, of which there are no news."""
     known = MetadataCache(60.0, Clock())
-    assert (landed(known, *items), known.is_listed_since("", 1.0)) == ([], True)
+    assert (landed(known, *items), known.is_directory_listed_since("", 1.0)) == ([], True)
     return known
 
 
@@ -449,7 +452,7 @@ def test_a_second_version_that_we_keep_beside_its_file_is_news_and_a_save_of_it_
     staged = item(hidden("x.txt", names.Role.STAGED), "2")
     known = listed(item("x.txt", "1"))
     known.record_own_change(staged)
-    known.record_own_change(kept := replace(staged, path=path), is_second_version=True)
+    known.record_own_change(kept := replace(staged, path=path), is_reported=True)
     assert told(known) == [f"created {path}"]
     known.record_own_change(replace(kept, size=5))
     assert told(known) == []

@@ -395,10 +395,10 @@ def test_a_listing_serves_removals_of_the_next_second(world: World, seconds: flo
         world.namespace.refresh()
     world.server.asked()
     world.clock.advance(good_for - 0.01)
-    world.namespace.children("", max_age=world.namespace.max_age_of_empty)
+    world.namespace.children("", max_age=world.namespace.max_age_to_prove_empty)
     assert world.server.asked() == []
     world.clock.advance(0.02)
-    world.namespace.children("", max_age=world.namespace.max_age_of_empty)
+    world.namespace.children("", max_age=world.namespace.max_age_to_prove_empty)
     assert world.server.asked() == [("list", 0)]
 
 

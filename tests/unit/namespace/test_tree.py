@@ -15,8 +15,8 @@ from jobfs.namespace.tree import (
     hiding_parent,
     is_never_shown,
     missing_save_targets,
+    never_shown_reason,
     pick_shown,
-    refusal_reason,
 )
 from jobfs.nodes import Item, Kind, Lifecycle, implicit_directory
 
@@ -36,13 +36,13 @@ changes = st.tuples(st.sampled_from(("put", "drop", "settle")), items)
 
 def by_definition(everything: list[Item], path: str) -> Item | None:
     """What is shown at `path`, from the statements of vfs/semantics.md 1."""
-    if refusal_reason(path) or hiding_parent(path) is not None:
+    if never_shown_reason(path) or hiding_parent(path) is not None:
         return None
     visible = [
-        one for one in everything if refusal_reason(one.path) is None and hiding_parent(one.path) is None
+        one for one in everything if never_shown_reason(one.path) is None and hiding_parent(one.path) is None
     ]
     here = [one for one in visible if one.path == path]
-    bases = [hiding_parent(one.path) for one in everything if refusal_reason(one.path) is None]
+    bases = [hiding_parent(one.path) for one in everything if never_shown_reason(one.path) is None]
     living = any(names.is_below(one.path, path) for one in visible)
     living = living or any(base is not None and names.is_below(base, path) for base in bases)
     if living:
@@ -53,7 +53,7 @@ def by_definition(everything: list[Item], path: str) -> Item | None:
 def known_below(one: Item, path: str) -> bool:
     """True if an item that lies below `path` shows that it is a directory."""
     base = hiding_parent(one.path)
-    return refusal_reason(one.path) is None and (base is None or names.is_at_or_below(base, path))
+    return never_shown_reason(one.path) is None and (base is None or names.is_at_or_below(base, path))
 
 
 def apply(tree: ItemTree, model: dict[str, Item], operation: str, one: Item) -> None:
@@ -63,7 +63,7 @@ def apply(tree: ItemTree, model: dict[str, Item], operation: str, one: Item) -> 
     elif operation == "put":
         tree.put(one)
         model[one.id] = one
-    elif refusal_reason(one.path) is None and hiding_parent(one.path) is None:
+    elif never_shown_reason(one.path) is None and hiding_parent(one.path) is None:
         tree.replace_at(one.path, [one])
         for other in [other for other in model.values() if other.path == one.path]:
             del model[other.id]
@@ -91,7 +91,7 @@ def test_the_tree_shows_what_its_items_say_whatever_happened(done: list[tuple[st
     veiled = [
         one.id
         for one in everything
-        if refusal_reason(one.path) is None and hiding_parent(one.path) is not None
+        if never_shown_reason(one.path) is None and hiding_parent(one.path) is not None
     ]
     assert sorted(one.id for one in tree.hidden_items()) == sorted(veiled)
     empty = ItemTree()
@@ -128,7 +128,7 @@ def test_hostile_and_hidden_paths_are_not_shown_and_ordinary_ones_are(path: str)
 
     vfs/semantics.md 4: nor hidden items and what is below; a name that merely begins with .jobfs- is an ordinary file.
     """
-    assert (refusal_reason(path) is not None) is (path in HOSTILE)
+    assert (never_shown_reason(path) is not None) is (path in HOSTILE)
     assert hiding_parent(path) == VEILED.get(path)
     assert is_never_shown(path) is (path not in ORDINARY)
 

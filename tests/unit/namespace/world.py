@@ -98,7 +98,7 @@ class Server:
             raise NotFoundError("no such item", status=404)
         return item
 
-    def has_recovered(self) -> bool:
+    def probe_recovery(self) -> bool:
         """As the client's, at each call: how often it is asked, and how long for, is the client's matter."""
         self.requests.append(("answers", ""))
         return not self.errors

@@ -22,4 +22,4 @@ def world(tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mount does not ask the server how creates are taken."""
-    monkeypatch.setattr(Uploader, "count_create", lambda self, path: None)
+    monkeypatch.setattr(Uploader, "count_create_and_probe", lambda self, path: None)

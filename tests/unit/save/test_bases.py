@@ -72,13 +72,13 @@ def test_a_base_that_is_cached_goes_along_to_the_name_of_the_copy(
 ) -> None:
     """vfs/semantics.md 4.61: where the server tells no sizes, too; a kill before that, or after it, loses nothing."""
     keeping = Keeping(world, tmp_path, ("a", "before", size))
-    keeping.bases.keep_base(ASIDE, BASE)
+    keeping.bases.keep_base_of_aside(ASIDE, BASE)
     assert keeping.kept(names.basename(ASIDE.path)) == OLD
     keeping.listed.add("dir/other")
     keeping.bases.forget_vanished()
-    keeping.bases.keep_base(ASIDE, BASE)
+    keeping.bases.keep_base_of_aside(ASIDE, BASE)
     keeping.bases.rename_base(ASIDE.path, KEPT)
-    keeping.bases.drop_settled(ASIDE)
+    keeping.bases.drop_base_of_settled(ASIDE)
     assert (keeping.kept(KEPT), keeping.state.bases.paths()) == (OLD, [KEPT])
     keeping.listed.add(KEPT)
     keeping.bases.forget_vanished()
@@ -92,14 +92,14 @@ def test_nothing_is_kept_of_what_is_not_here_or_becomes_no_conflict(world: World
     """vfs/semantics.md 4.61: as far as its bytes are on this machine."""
     keeping = Keeping(world, tmp_path, ("a", "before", len(OLD)), ("", "", None))
     for base in (Base(), replace(BASE, updated_at="other"), replace(BASE, size=65 << 20)):
-        keeping.bases.keep_base(ASIDE, base)
+        keeping.bases.keep_base_of_aside(ASIDE, base)
     keeping.cache.error = NotFoundError("evicted just now")
-    keeping.bases.keep_base(ASIDE, BASE)
+    keeping.bases.keep_base_of_aside(ASIDE, BASE)
     assert keeping.state.bases.paths() == []
     keeping.cache.error = None
-    keeping.bases.keep_base(ASIDE, BASE)
+    keeping.bases.keep_base_of_aside(ASIDE, BASE)
     keeping.bases.rename_base(ASIDE.path, "dir/file.txt")  # it is given back
-    keeping.bases.drop_settled(ASIDE)
+    keeping.bases.drop_base_of_settled(ASIDE)
     assert keeping.state.bases.paths() == []
 
 
@@ -121,9 +121,9 @@ def test_a_save_hands_on_the_one_before_where_only_that_has_the_bytes_of_its_bas
     saves.commit("file", saves.prepare("file", tmp_path / "saved", len(OLD), sha(OLD)))
     change = Change(1, Verb.PUT, "file", base=base, asides=asides)
     cached = Keeping(world, tmp_path, ("a", "before", len(OLD)))
-    cached.bases.keep_replaced_save(change)
+    cached.bases.keep_last_save_as_base(change)
     assert cached.state.bases.paths() == []
     keeping = Keeping(world, tmp_path)
-    keeping.bases.keep_replaced_save(change)
+    keeping.bases.keep_last_save_as_base(change)
     saves.drop("file")
     assert keeping.kept(names.basename(ASIDE.path)) == (OLD if is_kept else None)

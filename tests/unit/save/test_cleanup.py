@@ -150,7 +150,7 @@ def test_a_hidden_item_is_looked_at_again_before_it_is_named(world: World, clean
 def test_remembered_attributes_of_vanished_items_are_dropped(world: World, cleanup: Cleanup) -> None:
     """vfs/semantics.md 2: attributes go when the job replaces or deletes the item; an open or changed file stays."""
     for name in "abc":
-        world.state.write(edit(world.state.file_for_item(world.client.put(name, name)), mode=0o600))
+        world.state.write(edit(world.state.get_or_add_file(world.client.put(name, name)), mode=0o600))
     world.opened(world.client.items["c"])
     changed, unread = (world.closed(name, NEW, world.client.put(name, name)) for name in "de")
     unread.local = unread.change = None  # a restart could not open its bytes
@@ -207,7 +207,7 @@ def change_of(world: World, *asides: Aside, verb: Verb = Verb.PUT, **values: Any
 
 
 def undone(world: World, change: Change) -> Change:
-    world.write_back.cleanup.undo_change(change, "refused", errno.EFBIG)
+    world.write_back.cleanup.undo_refused_change(change, "refused", errno.EFBIG)
     return change
 
 

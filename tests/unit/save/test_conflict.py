@@ -37,7 +37,7 @@ class Checked:
         self.aside = replace(self.aside, **now)
         verb, stage = of
         change = Change(1, verb, TARGET, stage, base=base, sha256=saved)
-        return self.check.decide_aside(self.aside, change, back=change.restores_asides)
+        return self.check.decide_aside(self.aside, change, restore=change.restores_asides)
 
     @property
     def kept(self) -> bool:
@@ -207,10 +207,10 @@ def test_a_directory_is_listed_after_it_was_seen_to_be_out_of_reach(
     with monkeypatch.context() as patch:
         if forgotten:
             patch.setattr(world.namespace, "peek_by_id", lambda item_id: None)
-        assert not checked.check.decide_aside(change.asides[0], change, back=False)
+        assert not checked.check.decide_aside(change.asides[0], change, restore=False)
     assert world.changes() == []
     assert change.finished_at >= before
-    assert checked.check.decide_aside(change.asides[0], change, back=False)
+    assert checked.check.decide_aside(change.asides[0], change, restore=False)
     assert world.changes() == ["delete a"]
 
 
@@ -235,7 +235,7 @@ def test_a_hidden_item_is_content_unless_it_is_ours_and_on_its_way_out_or_gone(
     elif why == "gone":
         monkeypatch.setattr(world.namespace, "subtree", lambda path: [item])
         del world.client.items["b"]
-    assert world.write_back.cleanup.has_children("dir") is content
+    assert world.write_back.cleanup.has_lasting_children("dir") is content
     assert world.namespace.told == (["forget b"] if why == "gone" else [])
 
 

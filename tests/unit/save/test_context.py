@@ -41,7 +41,7 @@ class Readers:
     def __init__(self) -> None:
         self.carried: list[tuple[Item, Item]] = []
 
-    def carry_over_version(self, before: Item, after: Item) -> None:
+    def accept_as_same_version(self, before: Item, after: Item) -> None:
         self.carried.append((before, after))
 
 
@@ -134,16 +134,16 @@ def test_an_item_renamed_beside_an_unanswered_request_is_at_its_newest_name(worl
     """save/protocol.md, What the API does not allow: a name may flip; no content is lost."""
     context = world.context
     context.note_rename("a", "file")
-    assert not context.was_renamed_here("a", "other"), "the job may have moved it"
+    assert not context.may_be_late_move("a", "other"), "the job may have moved it"
     context.mark_unanswered("a")
     context.note_rename("a", "second")
-    assert (context.was_renamed_here("a", "file"), context.was_renamed_here("a", "second")) == (True, False)
+    assert (context.may_be_late_move("a", "file"), context.may_be_late_move("a", "second")) == (True, False)
     context.lifetime = 0.0
     context.mark_unanswered("a")
     context.note_rename("a", "third")
-    assert (context.was_renamed_here("a", "second"), context.was_renamed_here("a", "third")) == (True, False)
+    assert (context.may_be_late_move("a", "second"), context.may_be_late_move("a", "third")) == (True, False)
     context.note_rename("b", "other")
-    assert not context.was_renamed_here("b", "file"), "no request on it went unanswered"
+    assert not context.may_be_late_move("b", "file"), "no request on it went unanswered"
 
 
 def test_an_item_whose_directory_moved_beside_an_unanswered_request_is_there(world: World) -> None:
@@ -159,12 +159,12 @@ def test_an_item_whose_directory_moved_beside_an_unanswered_request_is_there(wor
     context.mark_unanswered("d")
     context.note_directory_rename("dir", "done")
     for item_id, here, back in (("a", "done/file", "dir/file"), ("c", "done/another", "dir/another")):
-        assert (context.was_renamed_here(item_id, here), context.was_renamed_here(item_id, back)) == (
+        assert (context.may_be_late_move(item_id, here), context.may_be_late_move(item_id, back)) == (
             False,
             True,
         )
-    assert not context.was_renamed_here("b", "other/file")
-    assert not context.was_renamed_here("d", "done/file"), "it is set aside, and has no name"
+    assert not context.may_be_late_move("b", "other/file")
+    assert not context.may_be_late_move("d", "done/file"), "it is set aside, and has no name"
 
 
 def test_an_item_set_aside_in_a_directory_that_moved_belongs_to_the_new_path(world: World) -> None:
@@ -174,8 +174,8 @@ def test_an_item_set_aside_in_a_directory_that_moved_belongs_to_the_new_path(wor
     context.note_rename("a", "dir/file")
     world.client.put("a", hidden("done/file"))
     context.note_directory_rename("dir", "done")
-    assert not context.was_renamed_here("a", "done/file"), "the save's target was moved, too"
-    assert context.was_renamed_here("a", "dir/file"), "only a late request brings it back there"
+    assert not context.may_be_late_move("a", "done/file"), "the save's target was moved, too"
+    assert context.may_be_late_move("a", "dir/file"), "only a late request brings it back there"
 
 
 def test_a_directory_in_which_something_was_made_was_changed_now(world: World) -> None:
@@ -185,7 +185,7 @@ def test_a_directory_in_which_something_was_made_was_changed_now(world: World) -
     world.client.put("d", "dir", None)
     world.client.put("f", "file")
     for path in ("new", "dir", "file", "none", ""):
-        world.context.note_names_changed(path)
+        world.context.touch_directory(path)
     assert before <= new.mtime_ns == new.ctime_ns <= time.time_ns()
     assert world.namespace.told == ["names of dir"]
 
@@ -211,7 +211,7 @@ def test_the_hash_of_bytes_that_are_here_or_were_sent_is_known(world: World) -> 
     world.content.cached.add("a")
     assert world.context.base_of(version).sha256 == sha(CONTENT)
     world.content.cached.clear()
-    world.state.write(edit(world.state.file_for_item(version), version=version.updated_at, sha256="ff"))
+    world.state.write(edit(world.state.get_or_add_file(version), version=version.updated_at, sha256="ff"))
     assert world.context.base_of(version).sha256 == "ff"
     assert world.context.base_of(replace(version, updated_at="later")).sha256 == ""
 
@@ -253,8 +253,8 @@ def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(world:
         world.client.after_download = lambda: world.client.touched("a")
     elif what == "refused":
         world.client.contents.clear()
-    if world.context.needs_base_bytes(change.base, there):
-        world.context.fetch_base_bytes(change, there)
+    if world.context.needs_base_hash(change.base, there):
+        world.context.learn_base_hash(change, there)
     assert change.base.sha256 == digest
 
 

@@ -33,7 +33,7 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, items: ItemRequ
     assert items.update_item(item, path="new").path == "new"
     assert world.client.done == ["move new"]
     assert world.namespace.told == ["publish new from file"]
-    elsewhere = [world.context.was_renamed_here("a", path) for path in ("file", "new")]
+    elsewhere = [world.context.may_be_late_move("a", path) for path in ("file", "new")]
     assert elsewhere == [bool(lose), False], "a late request may bring it to its old name"
 
 
@@ -85,7 +85,7 @@ def test_remembered_times_go_over_to_the_version_that_an_own_move_made(
     world: World, items: ItemRequests
 ) -> None:
     item = world.client.put("a", "file")
-    world.state.write(edit(world.state.file_for_item(item), version=item.updated_at, mtime_ns=5))
+    world.state.write(edit(world.state.get_or_add_file(item), version=item.updated_at, mtime_ns=5))
     world.client.moves_touch = True
     moved = items.update_item(item, path="new")
     assert (file := world.state.index.file_of(moved)) is not None
@@ -161,7 +161,7 @@ def test_the_bytes_of_a_file_are_on_the_disk_before_its_item_is_deleted(
     world.closed("file~", b"content")
     world.client.before["delete"] = [lambda: unsynced.append(world.state.bytes.needs_sync)]
     world.client.lose, world.client.carried_out = 1, False
-    items.run_change(unlinked(world, Base.from_item(item)))
+    items.run_removal(unlinked(world, Base.from_item(item)))
     assert (unsynced, world.client.items) == ([False], {})
 
 
@@ -179,7 +179,7 @@ def test_a_change_of_the_job_since_the_unlink_stays(world: World, items: ItemReq
         world.client.put("a" if act == "write" else "b", "file", b"the job's")
     there = dict(world.client.paths)
     change = unlinked(world, base)
-    assert errno_from(items.run_change, change) == (errno.EIO if act == "refuse" else 0)
+    assert errno_from(items.run_removal, change) == (errno.EIO if act == "refuse" else 0)
     assert (world.client.paths, change.stage) == (there, Stage.DONE)
 
 
@@ -189,7 +189,7 @@ def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(
     """save/protocol.md R2."""
     for content, deleted in ((b"ours", True), (b"the job's", False)):
         world.client.put("a", "file", content)
-        items.run_change(unlinked(world, Base("a", "", None, sha(b"ours"))))
+        items.run_removal(unlinked(world, Base("a", "", None, sha(b"ours"))))
         assert (world.client.items == {}) is deleted
 
 
@@ -211,7 +211,7 @@ def test_a_removed_directory_is_recorded_before_it_is_moved(
 ) -> None:
     """save/protocol.md R4: a record names it; R12: beside its name, or at the top if something of ours is hidden in it."""
     item, _beside = world.client.put("d", "a/dir", None), world.client.put("x", "a/dirt")
-    world.state.write(edit(world.state.file_for_item(item), mode=0o700))
+    world.state.write(edit(world.state.get_or_add_file(item), mode=0o700))
     world.state.plan_change(Verb.PUT, "other", asides=[Aside("o", hidden("other"))])
     if deep:
         world.state.plan_change(Verb.REMOVE, "a/dir/b", asides=[Aside("i", hidden("a/dir/b"))])

@@ -198,7 +198,7 @@ def test_without_two_connections_only_the_first_is_sent(
     """save/protocol.md R13: promote must not queue for a connection while T is absent."""
 
     @contextmanager
-    def none(what: object) -> Iterator[None]:
+    def none(subject: object) -> Iterator[None]:
         yield None
 
     monkeypatch.setattr(world.client, "hold_two_connections", none)

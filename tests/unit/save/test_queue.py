@@ -79,6 +79,8 @@ class Runner:
             with self._lock:
                 self.running -= 1
 
+    run_removal = run_change
+
     def _fail(self, change: Change, error: BaseException) -> None:
         if isinstance(error, REFUSALS):
             if change.file is not None:
@@ -154,7 +156,7 @@ def test_a_due_change_runs_once_and_is_cleaned_up(runner: Runner) -> None:
 
 
 def test_one_target_runs_in_order_others_in_parallel(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LOOK", NEVER)  # the others are not kept waiting
+    monkeypatch.setattr(module, "_POLL_INTERVAL", NEVER)  # the others are not kept waiting
     runner.gate.clear()
     first, second, other = runner.put(), runner.put(), runner.put("other")
     with runner.state.lock:
@@ -186,7 +188,7 @@ def test_an_unlinked_file_goes_before_the_file_that_takes_its_name(runner: Runne
     runner.clean.clear()
     unlinked, newer = cancelled(runner.state, due=time.monotonic() + NEVER), runner.put()
     runner.queue.add_change(newer, 0.0)
-    eventually(lambda: unlinked.is_running and not runner.queue._new)
+    eventually(lambda: unlinked.is_running and not runner.queue._new_heap)
     assert runner.ran == []
     if then == "it ends":
         runner.clean.set()
@@ -202,7 +204,7 @@ def test_a_change_that_waits_for_a_move_away_from_its_name_runs_after_it(runner:
     away = runner.state.plan_change(Verb.MOVE, "elsewhere", source="file", stage=Stage.STAGED, started=True)
     newer = runner.put()
     runner.queue.add_change(newer, 0.0)
-    eventually(lambda: not runner.queue._new)
+    eventually(lambda: not runner.queue._new_heap)
     assert runner.ran == []
     if ended == "by the queue":
         runner.queue.add_change(away, 0.0)
@@ -266,13 +268,13 @@ def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
     runner: Runner, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
-    monkeypatch.setattr(module, "_LOOK", 0.02)
+    monkeypatch.setattr(module, "_POLL_INTERVAL", 0.02)
     monkeypatch.setattr(health, "_PROBE_EVERY", 0.2)
     monkeypatch.setattr(runner.state.lock, "wait", waits := Mock(wraps=runner.state.lock.wait))
     runner.away = True
     works = [runner.put(str(number)) for number in range(100)]
     runner.add(*works)
-    eventually(lambda: world.client.health.is_in_outage and not runner.running)
+    eventually(lambda: world.client.health.is_limited_to_probes and not runner.running)
     before = world.client.health.requests
     time.sleep(1.0)
     assert world.client.health.requests - before <= 6
@@ -303,7 +305,7 @@ def test_no_change_is_begun_before_the_server_wants_to_be_asked(runner: Runner, 
 
 def test_commit_returns_when_the_server_has_the_bytes(runner: Runner) -> None:
     asked, work = list[object](), runner.put()
-    runner.world.client.require_reachable = asked.append  # type: ignore[assignment]
+    runner.world.client.probe_and_require_reachable = asked.append  # type: ignore[assignment]
     runner.queue.add_change(work, NEVER)
     for _ in range(2):
         runner.queue.run_until_finished(work)
@@ -466,8 +468,8 @@ def test_an_unmount_does_not_wait_for_asides_that_must_wait(runner: Runner) -> N
     waits, created = runner.put("1", asides=[unsure]), runner.put("2")
     runner.add(waits, created)
     eventually(lambda: waits.is_settled and not waits.is_running and runner.finished)
-    assert runner.queue.count_uncleaned(20.0, waiting=False) == 0
-    assert runner.queue.count_uncleaned(0.01, waiting=True) == 1
+    assert runner.queue.wait_and_count_uncleaned(20.0, includes_waiting=False) == 0
+    assert runner.queue.wait_and_count_uncleaned(0.01, includes_waiting=True) == 1
     assert runner.finished.count(waits.seq) == 1, "it comes back when it is time"
 
 

@@ -73,7 +73,7 @@ def test_bytes_that_power_may_have_taken_are_not_shown(world: World, remount: Re
             edit(world.state.plan_change(Verb.PUT, "file", file, base=Base.from_item(item), **values))
         )
     again = remount()
-    opened = again.state.file_for_item(item)
+    opened = again.state.get_or_add_file(item)
     assert (opened.generation, opened.size, opened.local) == (0, 0, None)
     assert [file.change.due <= time.monotonic() for file in again.state.backlog().files if file.change] == [
         True

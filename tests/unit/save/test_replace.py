@@ -219,7 +219,7 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
     created = [step for step in world.client.done if step.startswith("create")]
     assert len(set(created)) == len(created) == (1 if carried_out else 2)
     assert contents(world) == {"file": NEW}
-    assert carried_out or world.context.look_again > time.monotonic(), "what comes late is looked for"
+    assert carried_out or world.context.relist_after > time.monotonic(), "what comes late is looked for"
 
 
 def test_a_staged_item_that_vanished_is_made_again(world: World) -> None:

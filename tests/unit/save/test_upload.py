@@ -47,14 +47,14 @@ def test_the_server_is_asked_once(world: World, monkeypatch: pytest.MonkeyPatch,
     upload, made = world.write_back.uploader, world.client.put("d", "dir", None)
     monkeypatch.setattr(upload, "try_make_directory", lambda path: made)
     for _ in range(3):
-        upload.count_create("dir/file")
+        upload.count_create_and_probe("dir/file")
     assert world.client.done == [], "a file or two that are gone before they are sent cost nothing"
     world.write_back.make_directory("dir")
     eventually(lambda: world.context.server.facts.rejects == dict.fromkeys(Kind, True))
     eventually(lambda: world.client.items == {"d": made})
     asked = len(world.client.done)
     for _ in range(100):
-        upload.count_create("dir/file")
+        upload.count_create_and_probe("dir/file")
     assert len(world.client.done) == asked
     eventually(lambda: KnownServer(tmp_path, world.client.base_url).facts == world.context.server.facts)
     assert KnownServer(tmp_path, "https://other.example.com").facts == ServerFacts()
@@ -74,7 +74,7 @@ def test_an_item_made_for_a_question_is_in_the_journal_before(world: World) -> N
     with pytest.raises(AnswerLostError):
         world.write_back.uploader.probe_creates("dir/file")
     assert seen == [True]
-    assert world.context.look_again > time.monotonic(), "what goes unanswered may be carried out late (R4)"
+    assert world.context.relist_after > time.monotonic(), "what goes unanswered may be carried out late (R4)"
     assert world.context.server.facts.rejects == {}
 
 
@@ -117,14 +117,14 @@ def test_the_server_is_asked_once_whether_it_refuses_moves(world: World) -> None
     """save/protocol.md R13: before the first overlap, after a few saves in place; the items of the question are taken away."""
     upload = world.write_back.uploader
     for _ in range(3):
-        upload.count_replacement("dir/file")
+        upload.count_replacement_and_probe("dir/file")
     assert world.client.done == []
-    upload.count_replacement("dir/file")
+    upload.count_replacement_and_probe("dir/file")
     eventually(lambda: world.context.server.facts.moves_refused)
     eventually(lambda: not world.client.items)
     asked = len(world.client.done)
     for _ in range(100):
-        upload.count_replacement("dir/file")
+        upload.count_replacement_and_probe("dir/file")
     assert len(world.client.done) == asked == 5
     assert all(".jobfs-" in step for step in world.client.done if not step.startswith("delete"))
 
@@ -136,5 +136,5 @@ def test_a_server_that_did_not_say_what_it_does_with_moves_is_asked_later(world:
     with pytest.raises(AnswerLostError):
         world.write_back.uploader.probe_moves("dir/file")
     assert world.context.server.facts.moves_refused is None
-    assert world.context.look_again > time.monotonic(), "what goes unanswered may be carried out late (R4)"
+    assert world.context.relist_after > time.monotonic(), "what goes unanswered may be carried out late (R4)"
     assert (world.client.items, world.state.changes) == ({}, {})

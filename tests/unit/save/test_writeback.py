@@ -33,7 +33,7 @@ def test_a_close_writes_soon_what_it_could_not(world: World, monkeypatch: pytest
         full(world, patch, spent=True)
         assert errno_from(world.closed, "file", NEW, of=file) == errno.ENOSPC
     assert (world.state.unclosed, world.state.store.needs_sync) == ({file}, True)
-    for every in ("_SYNC_EVERY", "_TIDY_EVERY", "_GIVE_BACK_EVERY"):
+    for every in ("_SYNC_EVERY", "_TIDY_EVERY", "_TRIM_EVERY"):
         monkeypatch.setattr(module, every, 0.02)
     monkeypatch.setattr("jobfs.process.trim_memory", lambda: listings.append(world.namespace.refreshed))
     monkeypatch.setattr(world.namespace, "snapshot_number", 1, raising=False)
@@ -92,7 +92,7 @@ def test_sync_and_tidy_survive_any_error(world: World, monkeypatch: pytest.Monke
             raise failures.pop()
         return real(*args)
 
-    for every in ("_SYNC_EVERY", "_TIDY_EVERY", "_GIVE_BACK_EVERY"):
+    for every in ("_SYNC_EVERY", "_TIDY_EVERY", "_TRIM_EVERY"):
         monkeypatch.setattr(module, every, 0.02)
     for thread in world.write_back._threads:
         thread._retry = 0.02
@@ -138,12 +138,12 @@ def test_an_fsync_runs_its_save_at_once(world: World, monkeypatch: pytest.Monkey
     """vfs/semantics.md 4.7: it is put into the queue only where it fails before it has begun."""
     file, queued = opened(world.closed("file", NEW)), []
     monkeypatch.setattr(ChangeQueue, "_push", lambda queue, change, due: queued.append(change))
-    world.client.health.require_reachable = lambda what: away()  # type: ignore[method-assign]
+    world.client.health.require_reachable = lambda subject: away()  # type: ignore[method-assign]
     with pytest.raises(UnavailableError):
         world.write_back.wait_until_uploaded(file)
     assert (queued, world.client.done) == ([file.change], [])
     queued.clear()
-    world.client.health.require_reachable = lambda what: None  # type: ignore[method-assign]
+    world.client.health.require_reachable = lambda subject: None  # type: ignore[method-assign]
     world.write_back.wait_until_uploaded(file)
     assert (queued, file.needs_upload) == ([], False)
 

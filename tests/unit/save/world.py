@@ -76,8 +76,8 @@ class FakeClient:
         self.health.latency = 0.001
         self._version = 0
 
-    def require_reachable(self, what: object) -> None:
-        self.health.require_reachable(what)
+    def probe_and_require_reachable(self, subject: object) -> None:
+        self.health.require_reachable(subject)
 
     # -- what the job does
 
@@ -116,12 +116,12 @@ class FakeClient:
         raise self.lost("lost")
 
     @contextmanager
-    def hold_connection(self, what: object) -> Iterator[object]:
+    def hold_connection(self, subject: object) -> Iterator[object]:
         self._asked("turn")
         yield "a connection"
 
     @contextmanager
-    def hold_two_connections(self, what: object) -> Iterator[tuple[HeldConnection, HeldConnection]]:
+    def hold_two_connections(self, subject: object) -> Iterator[tuple[HeldConnection, HeldConnection]]:
         yield HeldConnection(Priority.SMALL), HeldConnection(Priority.SMALL)
 
     def get(self, item_id: str, *, connection: object = None) -> Item:
@@ -181,12 +181,12 @@ class FakeClient:
         source: Path,
         size: int,
         permission: Permission,
-        taken: Any = lambda before, piece: None,
+        on_piece: Any = lambda before, piece: None,
     ) -> Item:
         content = source.read_bytes()[:size]
         # The first attempt breaks off.
         for before, piece in [(0, content[:1]), (0, content[:1]), (1, content[1:]), (size, b"")]:
-            taken(before, piece)
+            on_piece(before, piece)
         return self._create(path, content, permission)
 
     def create_directory(self, path: str, permission: Permission) -> Item:
@@ -213,11 +213,11 @@ class FakeNamespace:
         self.refreshed = 0
         self.listed = 0.0
         self.is_unreachable = False
-        self.max_age_of_empty = self.lookup_ttl = 1.0
+        self.max_age_to_prove_empty = self.lookup_ttl = 1.0
         #: Items that may be elsewhere by now.
         self.doubted: set[str] = set()
 
-    def record_own_change(self, item: Item, old_path: str = "", *, is_second_version: bool = False) -> None:
+    def record_own_change(self, item: Item, old_path: str = "", *, is_reported: bool = False) -> None:
         self.told.append(f"publish {item.path}" + f" from {old_path}" * bool(old_path))
 
     def record_deleted(self, item: Item) -> None:
@@ -236,7 +236,7 @@ class FakeNamespace:
         self.refreshed += 1
         self.listed = time.monotonic()
 
-    def is_listed_since(self, moment: float) -> bool:
+    def has_listing_since(self, moment: float) -> bool:
         return self.listed > moment
 
     def last_seen_at(self, item: Item) -> float:
@@ -342,7 +342,7 @@ class World:
     def opened(self, item: Item, error: Exception | None = None) -> OpenVersion:
         """A program has this version open, and not all of its bytes are on this machine."""
         content = OpenVersion(error)
-        file = self.state.file_for_item(item)
+        file = self.state.get_or_add_file(item)
         handle = Handle(file, item, os.O_RDONLY)
         handle.content = content
         file.handles.append(handle)
@@ -352,7 +352,9 @@ class World:
     def closed(self, path: str, content: bytes, item: Item | None = None, of: File | None = None) -> File:
         """A file that was written and closed here; `item`: the version that was opened, `of`: the File, if there is one."""
         file = of or (
-            self.state.file_for_item(item) if item is not None else self.state.new_local_file(Kind.FILE, path)
+            self.state.get_or_add_file(item)
+            if item is not None
+            else self.state.new_local_file(Kind.FILE, path)
         )
         self.state.apply_in_memory(file, base=Base.from_item(item) if item is not None else Base(), item=item)
         local = self.written(file, content)

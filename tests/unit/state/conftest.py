@@ -51,7 +51,7 @@ def again(state: State) -> State:
 
 def written(state: State, path: str, *, item: Item | None = None, content: bytes = b"x") -> File:
     """A file with bytes that were closed here, as files.py and writeback.py make it; open as long as a test likes."""
-    file = state.file_for_item(item) if item is not None else state.new_local_file(Kind.FILE, path)
+    file = state.get_or_add_file(item) if item is not None else state.new_local_file(Kind.FILE, path)
     local = state.bytes.create(file.ino, state.journal.next_number())
     local.write(content, 0)
     state.bytes.mark_unsynced(file.ino, local)

@@ -33,7 +33,7 @@ def take(state: Path) -> Iterator[Take]:
     held: list[StateDirectory] = []
 
     def take(directory: str = "/mnt/a") -> StateDirectory:
-        held.append(places.acquire(state, JOB, directory, URL))
+        held.append(places.acquire_state_directory(state, JOB, directory, URL))
         return held[-1]
 
     yield take
@@ -81,14 +81,14 @@ def test_a_place_without_its_record_is_taken_or_finished(take: Take, damage: Cal
     """It has none, or that of another place."""
     lost = ended(take())
     (lost.path / "mount.json").write_text(damage((lost.path / "mount.json").read_text()))
-    again = places.reopen(places.inspect_directory(lost.path), URL)
+    again = places.reopen_state_directory(places.inspect_directory(lost.path), URL)
     told = MountRecord(lost.mount_id, JOB, f"({lost.path})", URL, os.getpid(), again.record.started)
     assert (again.path, again.mount_id, again.record) == (lost.path, lost.mount_id, told)
     assert lost.record.started <= again.record.started <= time.time()
     with pytest.raises(
         UsageError, match=f"^{lost.path} is in use by process {os.getpid()}: wait until it ends$"
     ):
-        places.reopen(places.inspect_directory(lost.path), URL)
+        places.reopen_state_directory(places.inspect_directory(lost.path), URL)
     own = ended(take("/mnt/own"), journal=False)
     again.close()
     assert (take("/mnt/own").mount_id, take().mount_id) == (own.mount_id, lost.mount_id)
@@ -99,7 +99,9 @@ def test_other_places_that_have_a_journal_or_run_are_told(take: Take, state: Pat
     ended(second)
     ended(third, journal=False)
     ended(fourth, clean=True)
-    told = {at.path: at.record and at.record.clean for at in places.find_others(state, JOB, first.mount_id)}
+    told = {
+        at.path: at.record and at.record.clean for at in places.find_ended_of_job(state, JOB, first.mount_id)
+    }
     assert told == {second.path: False, fourth.path: True}
     assert [found.path for found in places.find_running(state)] == [first.path]
     assert places.is_in_use(places.inspect_directory(Path("/dev/null"))), (
@@ -121,7 +123,7 @@ def test_what_a_killed_merge_has_left_goes_with_the_next_mount(take: Take) -> No
 @pytest.mark.parametrize("place", ["/proc/no-such-place", "/dev/null/state"])
 def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
     with pytest.raises(UsageError, match=r"can't write to the state directory.*--state-dir"):
-        places.acquire(Path(place), JOB, "/mnt/a", URL)
+        places.acquire_state_directory(Path(place), JOB, "/mnt/a", URL)
 
 
 def test_only_those_who_look_are_waited_for(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:

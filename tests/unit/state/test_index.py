@@ -59,7 +59,10 @@ def test_an_item_that_a_change_shows_is_shown_until_the_change_ends(state: State
 def test_open_and_unsent_files_below_a_directory_are_found(state: State) -> None:
     """vfs/semantics.md 4: rename of a directory: open and unsent files are re-keyed."""
     unsent = [written(state, path) for path in ("dir/b", "dir/sub/c", "dirt/d")]
-    opened, remembered = state.file_for_item(replace(ITEM, id="o", path="dir/o")), state.file_for_item(ITEM)
+    opened, remembered = (
+        state.get_or_add_file(replace(ITEM, id="o", path="dir/o")),
+        state.get_or_add_file(ITEM),
+    )
     opens(opened)
     state.write(edit(remembered, mode=0o600))
     assert set(state.index.local_files_below("dir")) == {*unsent[:2], opened}
@@ -79,7 +82,7 @@ def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) ->
         step()
         editions.append(state.index.edition)
     assert editions == sorted(set(editions))
-    state.forget_if_unused(state.file_for_item(replace(ITEM, id="opened", path="opened")))
+    state.forget_if_unused(state.get_or_add_file(replace(ITEM, id="opened", path="opened")))
     assert state.index.edition == editions[-1], "a file that is only opened shows nothing else"
     file = state.index.file_of(ITEM)
     assert file is not None
@@ -122,9 +125,9 @@ def test_an_inode_number_is_made_from_the_item_until_a_file_has_the_number(state
 
 def test_a_file_that_was_changed_here_is_not_the_file_that_the_job_renames(state: State) -> None:
     """vfs/semantics.md 1: two files never have one number."""
-    file = state.file_for_item(ITEM)
+    file = state.get_or_add_file(ITEM)
     renamed = replace(ITEM, path="new/a")
-    assert (state.index.file_of(renamed), state.file_for_item(renamed).path) == (file, "new/a"), (
+    assert (state.index.file_of(renamed), state.get_or_add_file(renamed).path) == (file, "new/a"), (
         "nothing was written to it"
     )
     written(state, "dir/a", item=ITEM)

@@ -135,7 +135,7 @@ def test_what_has_happened_is_recorded_if_there_is_any_room_and_what_is_new_is_r
         return bool(journal._db.execute("DROP TRIGGER refused"))
 
     if room:
-        monkeypatch.setattr(journal.spare, "release", give_up)
+        monkeypatch.setattr(journal.spare, "release_half", give_up)
     assert (errno_from(journal.write, put(1)), len(journal.load_records(Change))) == (
         (0, 1) if room else (told, 0)
     )
@@ -143,7 +143,7 @@ def test_what_has_happened_is_recorded_if_there_is_any_room_and_what_is_new_is_r
     journal.write(put(2))
     assert [change.seq for change in journal.load_records(Change)][-1] == 2
     journal.path.with_name("spare").unlink()
-    assert room or not journal.spare.release()
+    assert room or not journal.spare.release_half()
 
 
 @pytest.fixture

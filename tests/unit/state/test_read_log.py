@@ -315,12 +315,12 @@ def test_an_ended_process_counts_as_one_while_what_it_has_opened_is_open(proc: P
     """vfs/semantics.md 4.42: a descriptor that it has handed on still replaces what it has read."""
     proc.read(CC, FIRST)
     cc = proc.process(CC)
-    proc.readers.add_open(cc)
+    proc.readers.hold_process(cc)
     proc.ends(CC)
-    proc.readers._hand_to_parent(cc)  # as if it had opened the file after it was checked
+    proc.readers._hand_notes_to_parent(cc)  # as if it had opened the file after it was checked
     proc.read(MAKE, SECOND)
     assert proc.readers.version_read_by(cc, SECOND) == FIRST
-    proc.readers.remove_open(cc)
+    proc.readers.release_process(cc)
     proc.settle()
     assert proc.count == 2, "of make, and of what it has started"
     assert proc.replaced(MAKE, THIRD) == SECOND
@@ -404,12 +404,12 @@ def test_notes_go_along_with_a_directory(proc: Proc) -> None:
         proc.read(who, item, path)
     for path in ("else/f", "new/g"):
         proc.readers.note_placed(path, PLACED["2"])
-    proc.readers.move_directory("dir", "new")
+    proc.readers.move_notes_below("dir", "new")
     assert proc.replaced(CAT, replace(SECOND, path="new/f")) == PLACED["1"]
     assert proc.replaced(MAKE, replace(SECOND, path="new/g")) == FIRST
     assert proc.replaced(OTHER, replace(FIRST, path="else/f")) == THIRD
     assert proc.replaced(OTHER, replace(SECOND, path="else/f")) is None, "that one was placed"
-    proc.readers.move_directory("other", "new")
+    proc.readers.move_notes_below("other", "new")
     assert proc.replaced(CAT, replace(SECOND, path="new/f")) is None
 
 
@@ -561,13 +561,13 @@ def test_threads_that_note_while_processes_start_and_end(
             proc.add(child, child, chance.choice(mine))
             mine.append(child)
             process, path = proc.process(chance.choice(mine)), f"dir/{chance.randrange(40)}"
-            proc.readers.add_open(process)
+            proc.readers.hold_process(process)
             proc.readers.note_read(process, path, chance.choice([FIRST, SECOND]))
             proc.readers.version_read_by(process, replace(THIRD, path=path))
             proc.readers.carry_notes(
                 replace(FIRST, path=path), replace(FIRST, path=f"dir/{chance.randrange(40)}")
             )
-            proc.readers.remove_open(process)
+            proc.readers.release_process(process)
             if len(mine) > 6:
                 proc.end(mine.pop(chance.randrange(1, len(mine))))
 
@@ -576,7 +576,7 @@ def test_threads_that_note_while_processes_start_and_end(
             done.result()
     notes, known = proc.readers._notes, [*proc.readers._processes._known.values()]
     assert notes.count == sum(map(len, notes.by_path.values())) <= 100
-    holders = {holder for process in known for holder in process.note_holders}
+    holders = {holder for process in known for holder in process.self_and_ended_descendants}
     assert {holder for there in notes.by_path.values() for holder in there} <= holders
     assert {id(each): each.uses for each in known} == {
         id(each): sum(other.parent is each for other in known) for each in known

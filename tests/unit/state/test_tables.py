@@ -17,7 +17,7 @@ def test_a_file_that_nothing_needs_is_let_go_of(state: State) -> None:
     """vfs/semantics.md 6, Bounds: memory does not grow with the number of files or hours."""
     kinds = ("handle", "row", "change", "nothing", "bytes", "here")
     items = {name: replace(ITEM, id=name, path=name) for name in kinds}
-    needed = {name: state.file_for_item(item) for name, item in items.items()}
+    needed = {name: state.get_or_add_file(item) for name, item in items.items()}
     written(state, "bytes", item=items["bytes"])
     state.apply_in_memory(needed["here"], never_sent=True)
     opens(needed["handle"])
@@ -100,7 +100,7 @@ def test_an_open_file_lives_on_with_its_handles(state: State, newer: bool) -> No
 
 def test_attributes_survive_a_remount_not_their_item(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 2.11: kept in the state directory per item; goes when the item goes."""
-    state.write(edit(state.file_for_item(ITEM), mode=0o755))
+    state.write(edit(state.get_or_add_file(ITEM), mode=0o755))
     state.set_times(ITEM, content=True)
     state.set_times(ITEM)
     file = state.index.file_of(ITEM)
@@ -124,7 +124,7 @@ def test_attributes_survive_a_remount_not_their_item(state: State, monkeypatch: 
 
 def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None:
     """vfs/semantics.md 4: if the target was deleted meanwhile, the save brings it back; what is only open lives on."""
-    opened = state.file_for_item(replace(ITEM, id="two", path="b"))
+    opened = state.get_or_add_file(replace(ITEM, id="two", path="b"))
     opens(opened)
     state.write(edit(opened, mode=0o755))
     state.forget_item("two")

@@ -106,7 +106,7 @@ def test_open_files_go_with_their_directory_to_its_new_name(pages: PageCacheTrac
     visit(pages, "dir/x", ONE)
     reader = opened(pages, "dir/x", ONE)
     opened(pages, "new/x", OTHER)
-    pages.move_node("dir", "new", directory=True)
+    pages.note_node_moved("dir", "new", directory=True)
     assert (reader.node_path, pages.is_only_version("new/x", ONE)) == ("new/x", True), (
         "what was there is at no path"
     )
@@ -138,11 +138,11 @@ def test_where_handles_are_is_known_without_a_look_at_each(pages: PageCacheTrack
         True,
         False,
     )
-    pages.move_node("dir/0", "dir/1", directory=False)
+    pages.note_node_moved("dir/0", "dir/1", directory=False)
     assert (pages.handles_at("dir/0"), pages.handles_at("dir/1"), second.node_path) == ((), (handles[0],), "")
-    pages.move_node("dir", "other", directory=True)
+    pages.note_node_moved("dir", "other", directory=True)
     assert (pages.handles_at("other/1"), pages.handles_at("other/2")) == ((handles[0],), (handles[2],))
-    pages.detach_node("other/1")
+    pages.note_node_detached("other/1")
     assert (handles[0].node_path, pages.has_open_within("other/1"), pages.has_open_within("other")) == (
         "",
         False,

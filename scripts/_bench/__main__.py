@@ -19,7 +19,7 @@ from .lab import ENDING, Lab, NotMeasured
 from .measure import Outcome
 from .peers import PEERS
 from .readme import write as write_readme
-from .session import Wish, measure
+from .session import Selection, measure
 from .table import line, show, write_json
 from .trial import Plan
 from .workloads import WORKLOADS
@@ -100,16 +100,16 @@ def bench(
     began, outcomes = time.time(), list[Outcome]()
     _take_signals()
     with Lab() as lab:
-        wish = Wish(names, rtts, 1 if quick else runs, peers, Plan(quick))
+        selection = Selection(names, rtts, 1 if quick else runs, peers, Plan(quick))
         if profile:
-            wish = replace(wish, runs=1, peers=(), profile=lab.fresh("profile"))
-        stopped = _measure(wish, lab, console, outcomes)
+            selection = replace(selection, runs=1, peers=(), profile=lab.fresh("profile"))
+        stopped = _measure(selection, lab, console, outcomes)
         if not stopped:
-            _show_profile(wish.profile)
+            _show_profile(selection.profile)
         show(outcomes, console)
     _warn_if_busy(console)
     if json_file is not None:
-        write_json(outcomes, json_file, _facts(wish, began))
+        write_json(outcomes, json_file, _facts(selection, began))
     if readme and not stopped:
         write_readme(outcomes, sys.argv[1:])
     sys.exit(128 + stopped if stopped else _failed(outcomes))
@@ -137,7 +137,7 @@ def _take_signals() -> None:
         signal.signal(number, stop)
 
 
-def _measure(wish: Wish, lab: Lab, console: Console, outcomes: list[Outcome]) -> int:
+def _measure(selection: Selection, lab: Lab, console: Console, outcomes: list[Outcome]) -> int:
     """Measure, and print each row at once; return the number of the signal that ended the measurement, 0 if none did."""
     errors, began = Console(stderr=True), time.monotonic()
 
@@ -145,7 +145,7 @@ def _measure(wish: Wish, lab: Lab, console: Console, outcomes: list[Outcome]) ->
         errors.print(f"{time.monotonic() - began:4.0f} s  {text}", style="dim", highlight=False)
 
     try:
-        for rows in measure(wish, lab, say, outcomes):
+        for rows in measure(selection, lab, say, outcomes):
             for text in filter(None, map(line, rows)):
                 console.print(text, highlight=False, markup=False, soft_wrap=True)
     except _StoppedError as stopped:
@@ -154,11 +154,11 @@ def _measure(wish: Wish, lab: Lab, console: Console, outcomes: list[Outcome]) ->
     return 0
 
 
-def _facts(wish: Wish, began: float) -> dict[str, Any]:
+def _facts(selection: Selection, began: float) -> dict[str, Any]:
     """Return the circumstances of the run; `began` in seconds since the epoch."""
     machine = {"python": platform.python_version(), "cpus": os.cpu_count()}
     seconds = time.time() - began
-    return {"began": began, "seconds": seconds, "runs": wish.runs, "quick": wish.plan.quick, **machine}
+    return {"began": began, "seconds": seconds, "runs": selection.runs, "quick": selection.plan.quick, **machine}
 
 
 def _warn_if_busy(console: Console) -> None:

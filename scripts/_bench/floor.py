@@ -143,7 +143,7 @@ class Floor(System):
         with self.lab.mount_point() as directory:
             command = [sys.executable, "-m", "_bench.floor", self._source / dataset, directory]
             with self.lab.process(command) as process:
-                self.lab.say_of(process)
+                self.lab.read_line(process)
                 yield Mounted(directory, [process.pid])
 
 

@@ -34,7 +34,7 @@ class Server:
     def __init__(self, lab: Lab, directory: Path) -> None:
         command = [sys.executable, "-m", "jobfs", "emulator", "--dir", directory, "--key", _KEY]
         self.process = lab.keep(lab.process(command))
-        self.port = int(lab.say_of(self.process).partition("http://127.0.0.1:")[2].partition(" ")[0])
+        self.port = int(lab.read_line(self.process).partition("http://127.0.0.1:")[2].partition(" ")[0])
 
     def control(self, path: str, method: str = "GET", body: bytes | None = None) -> bytes:
         """Return the answer of a control route."""
@@ -107,7 +107,7 @@ class Jobfs(System):
         with self.lab.mount_point() as directory:
             command = self.command(dataset, directory, "--foreground", **options)
             with self.lab.process(command, self.environment()) as process:
-                self.lab.say_of(process)
+                self.lab.read_line(process)
                 yield Mounted(directory, [process.pid])
 
     def mount_in_background(self, dataset: str, directory: Path) -> None:

@@ -160,7 +160,7 @@ class Lab:
         log = self.root / "stderr.log"
         return "\n".join(log.read_text(errors="replace").splitlines()[-8:]) if log.exists() else ""
 
-    def say_of(self, process: subprocess.Popen[str]) -> str:
+    def read_line(self, process: subprocess.Popen[str]) -> str:
         """Return the next line of a process's stdout. Raises NotMeasured if it has ended, or prints nothing for too long."""
         assert process.stdout is not None
         # No process prints more than one line at a time, so the buffer can't hold one already.
@@ -193,14 +193,14 @@ class Relay:
         command = [sys.executable, "-m", "_bench.relay", str(to), str(rtt)]
         self._lab = lab
         self._process = lab.keep(lab.process(command))
-        self.port = int(lab.say_of(self._process))
+        self.port = int(lab.read_line(self._process))
         self.pid: int = self._process.pid
 
     def ask(self, **changes: float) -> dict[str, int]:
         """Change the network's settings, if any are given; return the counts so far."""
         self._process.stdin.write(json.dumps(changes) + "\n")
         self._process.stdin.flush()
-        counts: dict[str, int] = json.loads(self._lab.say_of(self._process))
+        counts: dict[str, int] = json.loads(self._lab.read_line(self._process))
         return counts
 
     def quiet(self, for_seconds: float = 0.25, patience: float = 60.0) -> dict[str, int]:

@@ -92,7 +92,7 @@ class Outcome:
         return [name for name in self.samples if self.median(name, "synced") == 0]
 
     @property
-    def peer(self) -> tuple[str, float] | None:
+    def best_peer(self) -> tuple[str, float] | None:
         """Return the best peer and its seconds, among those that keep the same promise."""
         found = [
             (name, seconds)
@@ -144,7 +144,10 @@ def of_system(name: str, limit: float) -> Goal:
 def ahead_of_peers(factor: float) -> Goal:
     """Return a goal: so many times as fast as the best peer."""
     return Goal(
-        f">= {factor:g} x peer", lambda o: _ratio(o.peer and o.peer[1], o.median("jobfs")), factor, True
+        f">= {factor:g} x peer",
+        lambda o: _ratio(o.best_peer and o.best_peer[1], o.median("jobfs")),
+        factor,
+        True,
     )
 
 

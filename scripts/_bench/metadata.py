@@ -73,13 +73,13 @@ def single_calls(trial: Trial) -> Iterator[Measured]:
             clients = []
             for _ in range(CLIENTS):  # the first client warms the cache for the others
                 clients.append(stack.enter_context(trial.lab.process(command, trial.env)))
-                same(trial.lab.say_of(clients[-1]), "ready", "the client")
+                same(trial.lab.read_line(clients[-1]), "ready", "the client")
             with trial.system.metered(mounted) as cost:
                 for client in clients:
                     assert client.stdin is not None
                     client.stdin.write("\n")
                     client.stdin.flush()
-                seconds = max(float(trial.lab.say_of(client)) for client in clients)
+                seconds = max(float(trial.lab.read_line(client)) for client in clients)
         calls = turns * CLIENTS
         yield Measured(how, Sample(cost.cpu / calls, cost.requests, facts={"rate": calls / seconds}))
 

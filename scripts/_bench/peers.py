@@ -148,7 +148,7 @@ class Davfs2(Peer):
             finally:
                 detach(directory)
                 for pid in pids:
-                    _gone(pid)
+                    _end_process(pid)
 
 
 class Sshfs(Peer):
@@ -295,7 +295,7 @@ def _processes_with(word: str) -> list[int]:
     return [pid for pid in found if pid != os.getpid()]
 
 
-def _gone(pid: int) -> None:
+def _end_process(pid: int) -> None:
     """Wait until the process has ended by itself, which lets it send what is left; else end it."""
     with suppress(NotMeasured):
         await_that(lambda: not Path(f"/proc/{pid}").exists(), "it ends", 5.0)

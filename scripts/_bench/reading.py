@@ -179,7 +179,7 @@ def streaming(trial: Trial) -> Iterator[Measured]:
         yield Measured("cat", Sample(whole), "curl")
 
 
-def a_part(trial: Trial) -> Iterator[Measured]:
+def reading_block(trial: Trial) -> Iterator[Measured]:
     """Run `dd` on one block in the middle of the large file."""
     offset = tree.BIG_SIZE // 2
     out = trial.lab.fresh("part") / "block"

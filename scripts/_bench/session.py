@@ -27,7 +27,7 @@ _LONG = 10.0
 
 
 @dataclass(frozen=True)
-class Wish:
+class Selection:
     """What to measure; `rtts` in seconds."""
 
     names: Sequence[str]
@@ -44,25 +44,25 @@ class Wish:
 
 
 def measure(
-    wish: Wish, lab: Lab, say: Callable[[str], None], outcomes: list[Outcome]
+    selection: Selection, lab: Lab, say: Callable[[str], None], outcomes: list[Outcome]
 ) -> Iterator[list[Outcome]]:
     """Add all requested outcomes to `outcomes`, and yield the rows of each workload once it is measured.
 
     An outcome's `failures` say what could not be measured.
     """
-    ordinary = [workload for workload in wish.workloads if not workload.huge]
+    ordinary = [workload for workload in selection.workloads if not workload.huge]
     if ordinary:
-        systems = _systems(wish, lab, say)
-        for rtt in wish.rtts:
+        systems = _systems(selection, lab, say)
+        for rtt in selection.rtts:
             for workload in ordinary:
                 outcomes += (new := _blank(workload, rtt))
-                _all_systems(workload, systems, wish, lab, say, new)
+                _all_systems(workload, systems, selection, lab, say, new)
                 yield new
-    for workload in wish.workloads:
+    for workload in selection.workloads:
         if workload.huge:
             say("seeding 100,000 items")
             outcomes += (new := _blank(workload, HUGE_RTT))
-            _all_systems(workload, [Huge(lab)], wish, lab, say, new)
+            _all_systems(workload, [Huge(lab)], selection, lab, say, new)
             yield new
 
 
@@ -70,34 +70,34 @@ def _blank(workload: Workload, rtt: float) -> list[Outcome]:
     return [Outcome(row, rtt) for row in workload.rows]
 
 
-def _systems(wish: Wish, lab: Lab, say: Callable[[str], None]) -> list[System]:
+def _systems(selection: Selection, lab: Lab, say: Callable[[str], None]) -> list[System]:
     say("making the data")
-    share = wish.plan.share
+    share = selection.plan.share
     datasets = {
         "tree": tree.small_files(share(tree.FILES), share(tree.DIRECTORIES)), "saved": tree.saved_files(0)
     }  # fmt: skip
-    if {"cat", "middle"} & set(wish.names):
+    if {"cat", "middle"} & set(selection.names):
         datasets["big"] = tree.big_file()
-    if "git" in wish.names:
+    if "git" in selection.names:
         datasets["git"] = tree.repository(lab.fresh("git"), lab.environment())
-    runs = len(wish.rtts) * wish.runs
-    spare = {"saved": runs * WRITING, "git": runs * ("git" in wish.names)}
-    systems: list[System] = [Jobfs(lab, datasets, spare, wish.profile)]
-    if not wish.profile and any(workload.floor for workload in wish.workloads):
+    runs = len(selection.rtts) * selection.runs
+    spare = {"saved": runs * WRITING, "git": runs * ("git" in selection.names)}
+    systems: list[System] = [Jobfs(lab, datasets, spare, selection.profile)]
+    if not selection.profile and any(workload.floor for workload in selection.workloads):
         systems.append(Floor(lab, {"tree": datasets["tree"]}))
-    return systems + start_peers(wish.peers, lab, datasets, say)
+    return systems + start_peers(selection.peers, lab, datasets, say)
 
 
 def _all_systems(
-    workload: Workload, systems: Sequence[System], wish: Wish, lab: Lab, say: Callable[[str], None],
+    workload: Workload, systems: Sequence[System], selection: Selection, lab: Lab, say: Callable[[str], None],
     filled: Sequence[Outcome],
 ) -> None:  # fmt: skip
     rtt, outcomes = filled[0].rtt, {outcome.row.key: outcome for outcome in filled}
     for system in systems:
         if not _takes_part(workload, system):
             continue
-        trial = Trial(lab, system, rtt, wish.plan)
-        for run in range(wish.runs):
+        trial = Trial(lab, system, rtt, selection.plan)
+        for run in range(selection.runs):
             say(f"{workload.name} at {rtt * 1000:g} ms: {system.name}, run {run + 1}")
             began = time.monotonic()
             try:

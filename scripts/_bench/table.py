@@ -34,7 +34,7 @@ def _cells(outcome: Outcome) -> list[str]:
         outcome.median("jobfs"),
         outcome.median("jobfs", "requests"),
         outcome.bound,
-        outcome.peer,
+        outcome.best_peer,
     )
     local = next(((n, s) for n in ("floor", "curl") if (s := outcome.median(n)) is not None), None)
     return [
@@ -110,7 +110,7 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
             for goal in outcome.goals
         ],
         "met": outcome.met(),
-        "best_peer": outcome.peer,
+        "best_peer": outcome.best_peer,
         "not_measured": outcome.failures,
         "systems": {
             name: {

@@ -29,7 +29,7 @@ WORKLOADS = {
         Workload("find", reading.FIND, reading.finding),
         Workload("grep", reading.GREP, reading.grepping, floor=True),
         Workload("cat", reading.CAT, reading.streaming),
-        Workload("middle", reading.MIDDLE, reading.a_part),
+        Workload("middle", reading.MIDDLE, reading.reading_block),
         Workload("cp", writing.COPY, writing.copying),
         Workload("save", writing.SAVE, writing.saving),
         Workload("replace", writing.REPLACE, writing.replacing),

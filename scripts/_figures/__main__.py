@@ -48,7 +48,7 @@ class Figure(NamedTuple):
     counted: list[str]
 
 
-class Measured(NamedTuple):
+class Measurements(NamedTuple):
     """The results of running a tree, and a sentence on what could not be measured."""
 
     crossings: Mapping[str, Any]
@@ -75,7 +75,7 @@ class _NotRunError(click.ClickException):
 )
 def figures(revision: str | None, listed: bool, cpu: bool, only_static: bool) -> None:
     """Count how much a reader of the core must keep in mind, compared with the former figures and the goals."""
-    measured = Measured({}, {})
+    measured = Measurements({}, {})
     with _tree(revision) as tree:
         if not only_static or cpu:
             measured = _measured(tree, revision, crossings=not only_static, cpu=cpu)
@@ -97,19 +97,21 @@ def figures(revision: str | None, listed: bool, cpu: bool, only_static: bool) ->
             console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _measured(tree: Path, revision: str | None, *, crossings: bool, cpu: bool) -> Measured:
+def _measured(tree: Path, revision: str | None, *, crossings: bool, cpu: bool) -> Measurements:
     """Run a tree and measure it.
 
     Raises ClickException if this tree does not run; for another revision, the result has a sentence instead.
     """
     try:
-        return Measured(_crossings(tree) if crossings else {}, _cpu(tree) if cpu else {})
+        return Measurements(_crossings(tree) if crossings else {}, _cpu(tree) if cpu else {})
     except _NotRunError as error:
         if revision is None:
             print(error.stderr, file=sys.stderr)
             raise
         why = (error.stderr.strip() or error.message).splitlines()[-1]
-        return Measured({}, {}, f"Only what is read off the source: {revision} does not run here ({why}).")
+        return Measurements(
+            {}, {}, f"Only what is read off the source: {revision} does not run here ({why})."
+        )
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class Stage:
         self._lab = lab
         command = [sys.executable, "-m", "jobfs", "emulator", "--dir", lab.fresh("server")]
         command += ["--job", DEFAULT_JOB, "--key", DEFAULT_KEY]
-        self._url = lab.say_of(lab.keep(lab.process(command))).partition("http://")[2].split()[0]
+        self._url = lab.read_line(lab.keep(lab.process(command))).partition("http://")[2].split()[0]
 
     @contextmanager
     def mount(self) -> Iterator[Path]:
@@ -53,7 +53,7 @@ class Stage:
                 "--state-dir", home / "state",
             ]  # fmt: skip
             with self._lab.process(command, self._lab.environment(PERSTACK_API_KEY=DEFAULT_KEY)) as process:
-                self._lab.say_of(process)
+                self._lab.read_line(process)
                 yield directory
                 process.terminate()
                 self._await_end(process)

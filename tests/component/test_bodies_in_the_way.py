@@ -51,7 +51,7 @@ def test_fsync_waits_for_no_large_file_that_is_open_to_be_edited(server: Server,
     with ExitStack() as opened, hanging(server):
         for number in range(MANY):
             opened.enter_context(work.opening(f"large{number}", os.O_RDWR))
-        eventually(lambda: server.faults.struck, "they are on their way")
+        eventually(lambda: server.faults.injected_count, "they are on their way")
         saves_unread(server, work)
 
 
@@ -62,7 +62,8 @@ def test_fsync_waits_for_no_large_file_that_is_overwritten_unread(server: Server
             overwrite(work, f"large{number}")
         queue = work.vfs._write_back.queue
         eventually(
-            lambda: server.faults.struck and queue._busy == queue._most, "as many as may run are on their way"
+            lambda: server.faults.injected_count and queue._busy == queue._most,
+            "as many as may run are on their way",
         )
         saves_unread(server, work)
         work.vfs._write_back.client.abort_requests()

@@ -27,8 +27,8 @@ def test_saves_that_a_server_only_claims_to_do_fail_and_are_sent_once_it_does_th
     server.faults.set_rate("undone", 1.0, on="update")
     failed = {name: errno_from(saved, mounted.path / name, content) for name, content in saves.items()}
     assert failed == dict.fromkeys(saves, errno.EIO)
-    struck = server.faults.struck
-    eventually(lambda: server.faults.struck > struck + 10, "they are tried on and on")
+    struck = server.faults.injected_count
+    eventually(lambda: server.faults.injected_count > struck + 10, "they are tried on and on")
     assert {name: (mounted.path / name).read_bytes() for name in saves} == saves
     assert visible(server) == old
     assert "renaming an item to old0: the server answered, but did not move it" in mounted.log

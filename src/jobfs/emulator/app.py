@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from .bodies import Unsupported
 from .control import Control
-from .exchange import Answer, Bandwidth, Exchange, Struck, error_answer
+from .exchange import Answer, Bandwidth, Exchange, InjectedFault, error_answer
 from .faults import BEFORE, Faults, Rule
 from .log import RequestLog
 from .records import BadPath, Invalid, Missing, Refused, is_valid_id
@@ -81,20 +81,20 @@ class App:
     async def _respond(self, exchange: Exchange, route: Route) -> Answer | None:
         """Return the answer, or None if there must be none. A fault takes effect before or after the operation."""
         await exchange.wait_for_head()
-        rule = exchange.rule = self._faults.pick(route.operation, exchange.entry.method)
+        rule = exchange.rule = self._faults.pick_rule(route.operation, exchange.entry.method)
         if rule is not None:
             exchange.entry.fault = rule.kind
             if rule.kind in BEFORE:
-                return await self._strike(exchange, rule)
+                return await self._apply_replacing_fault(exchange, rule)
         try:
             answer = await self._run_operation(exchange, route)
-        except Struck as hit:
-            return await self._strike(exchange, hit.rule)
+        except InjectedFault as hit:
+            return await self._apply_replacing_fault(exchange, hit.rule)
         await exchange.wait_latency()
         rule = exchange.rule
-        return answer if rule is None else self._spoil(exchange, rule, answer)
+        return answer if rule is None else self._apply_late_fault(exchange, rule, answer)
 
-    def _spoil(self, exchange: Exchange, rule: Rule, answer: Answer) -> Answer | None:
+    def _apply_late_fault(self, exchange: Exchange, rule: Rule, answer: Answer) -> Answer | None:
         """Apply a fault that takes effect after the operation; return the answer to send, or None."""
         if rule.kind == "error_after":
             answer.close()
@@ -110,13 +110,13 @@ class App:
             answer.body = add_odd_items(answer.body, rule.path, rule.field, rule.value)
         return answer
 
-    async def _strike(self, exchange: Exchange, rule: Rule) -> Answer | None:
+    async def _apply_replacing_fault(self, exchange: Exchange, rule: Rule) -> Answer | None:
         """Apply a fault that replaces the operation; return the answer to send, or None."""
         if rule.kind == "drop":
             exchange.drop()
             return None
         if rule.kind == "silent":
-            await exchange.ignore()
+            await exchange.hang()
             return None
         await exchange.drain()
         if rule.kind == "hang":

@@ -90,7 +90,7 @@ class _Form:
     def __init__(self, store: EmulatorStore) -> None:
         self.fields: dict[str, str] = {}
         self.blob: Blob | None = None
-        self.whole = False
+        self.is_complete = False
         self._store = store
         self._header = bytearray()
         self._value = bytearray()
@@ -106,7 +106,7 @@ class _Form:
             "on_header_end": self._header_end,
             "on_part_data": self._part_data,
             "on_part_end": self._part_end,
-            "on_end": self._mark_whole,
+            "on_end": self._mark_complete,
         }
 
     def _part_begin(self) -> None:
@@ -145,8 +145,8 @@ class _Form:
             except UnicodeDecodeError:
                 raise Invalid(f"body.{self._name}", "not UTF-8") from None
 
-    def _mark_whole(self) -> None:
-        self.whole = True
+    def _mark_complete(self) -> None:
+        self.is_complete = True
 
     def check_complete(self, kind: Literal["file", "directory"]) -> None:
         """Check that a file has bytes, and discard those sent with a directory. Raises Invalid."""
@@ -164,7 +164,7 @@ async def _read_multipart(exchange: Exchange, store: EmulatorStore, boundary: by
         async for piece in exchange.body():
             parser.write(piece)
         parser.finalize()
-        if not form.whole:
+        if not form.is_complete:
             raise Invalid("body", "the multipart body is not whole")
         kind, path, permission = _parse_common(form.fields, exchange.behaviour)
         form.check_complete(kind)

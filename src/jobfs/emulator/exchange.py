@@ -32,7 +32,7 @@ _PER_SECOND = 200
 _LOOK, _SILENCE = 0.1, 300
 
 
-class Struck(Exception):  # noqa: N818
+class InjectedFault(Exception):  # noqa: N818
     """A fault with a path pattern was picked before the operation."""
 
     def __init__(self, rule: Rule) -> None:
@@ -189,7 +189,7 @@ class Exchange:
         async for _ in self.body():
             pass
 
-    async def ignore(self) -> None:
+    async def hang(self) -> None:
         """Read nothing and send nothing until the client disconnects, at most five minutes; then close the connection."""
         # asyncio does not notice the end of a connection that it does not read from.
         poll = select.poll()
@@ -200,19 +200,19 @@ class Exchange:
             await asyncio.sleep(_LOOK)
         self._transport.abort()
 
-    async def strike_path_fault(self, path: str) -> None:
+    async def apply_path_fault(self, path: str) -> None:
         """Apply late, slow and path faults. Handlers call this right before their work, with the path that it affects.
 
-        Raises Struck for a fault that replaces the work.
+        Raises InjectedFault for a fault that replaces the work.
         """
         self.entry.target = path
         if self.rule is None:
-            self.rule = self._faults.pick(self.entry.operation, self.entry.method, path)
+            self.rule = self._faults.pick_rule(self.entry.operation, self.entry.method, path)
             if self.rule is None:
                 return
             self.entry.fault = self.rule.kind
             if self.rule.kind in BEFORE:
-                raise Struck(self.rule)
+                raise InjectedFault(self.rule)
         if self.rule.kind == "late":
             self.drop()
         if self.rule.kind in ("late", "slow"):

@@ -116,7 +116,7 @@ class Faults:
         self._lock = threading.Lock()
         self._rules: list[Rule] = []
         self._rng = random.Random(seed)
-        self.struck = 0
+        self.injected_count = 0
         for rule in rules:
             self.add(rule)
 
@@ -149,7 +149,7 @@ class Faults:
         with self._lock:
             return list(self._rules)
 
-    def pick(self, operation: str, method: str, path: str | None = None) -> Rule | None:
+    def pick_rule(self, operation: str, method: str, path: str | None = None) -> Rule | None:
         """Return the rule that picks this request, None if none does.
 
         Without `path`, only rules without a path pattern are checked; with it, only those whose pattern matches.
@@ -162,8 +162,8 @@ class Faults:
                     continue
                 if path is not None and not fnmatchcase(path, rule.path):
                     continue
-                if self._strikes(position, rule):
-                    self.struck += 1
+                if self._consume_if_due(position, rule):
+                    self.injected_count += 1
                     return self._draw_weather(rule) if rule.kind == "weather" else rule
         return None
 
@@ -176,7 +176,7 @@ class Faults:
             retry_after=self._rng.choice((None, "1", "+1")),
         )
 
-    def _strikes(self, position: int, rule: Rule) -> bool:
+    def _consume_if_due(self, position: int, rule: Rule) -> bool:
         if rule.skip:
             self._rules[position] = replace(rule, skip=rule.skip - 1)
             return False

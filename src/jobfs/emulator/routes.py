@@ -69,7 +69,7 @@ def _route(
 
 
 class Operations:
-    """The handlers, one per endpoint. They raise Refused, Missing, Invalid, Unsupported or Struck."""
+    """The handlers, one per endpoint. They raise Refused, Missing, Invalid, Unsupported or InjectedFault."""
 
     def __init__(self, store: EmulatorStore) -> None:
         self._store = store
@@ -88,7 +88,7 @@ class Operations:
     async def instance(self, exchange: Exchange) -> Answer:
         """GET workspace_instance/."""
         workspace = exchange.workspace
-        await exchange.strike_path_fault("")
+        await exchange.apply_path_fault("")
         items, count = workspace.page(2**62, 0)
         shown = exchange.behaviour.instance_items
         items = [] if shown == "empty" else items[:_PARTIAL] if shown == "partial" else items
@@ -103,7 +103,7 @@ class Operations:
             _parse_number(query.get("take", "100"), "take", 1, 100), float(exchange.behaviour.page_cap)
         )
         skip = _parse_number(query.get("skip", "0"), "skip", 0, math.inf)
-        await exchange.strike_path_fault("")
+        await exchange.apply_path_fault("")
         items, total = workspace.page(int(take), int(skip))
         meta = {"total": total, "take": _format_number(take), "skip": _format_number(skip)}
         return Answer(body=page_json(map(workspace.render, items), meta))
@@ -113,7 +113,7 @@ class Operations:
         path = exchange.request.query_params.get("path")
         if not path:
             raise Invalid("query.path", "required" if path is None else "at least 1 character")
-        await exchange.strike_path_fault(path.removeprefix("/"))
+        await exchange.apply_path_fault(path.removeprefix("/"))
         workspace = exchange.workspace
         own = exchange.behaviour.input_spelling == "own"
         foreign = own and path.startswith("/") != (exchange.behaviour.path_style == "slash")
@@ -123,7 +123,7 @@ class Operations:
     async def get(self, exchange: Exchange) -> Answer:
         """GET items/{id}."""
         workspace = exchange.workspace
-        await exchange.strike_path_fault(workspace.path_of(exchange.item_id))
+        await exchange.apply_path_fault(workspace.path_of(exchange.item_id))
         return _item_answer(exchange, workspace.get(exchange.item_id))
 
     async def create(self, exchange: Exchange) -> Answer:
@@ -132,7 +132,7 @@ class Operations:
         draft = await read_create(exchange, self._store)
         blob = draft.blob
         try:
-            await exchange.strike_path_fault(draft.path.removeprefix("/"))
+            await exchange.apply_path_fault(draft.path.removeprefix("/"))
             name, size = ("", 0) if blob is None else (blob.name, blob.size)
             item = workspace.create(draft.kind, draft.path, draft.permission, name, size)
         except BaseException:
@@ -147,14 +147,14 @@ class Operations:
         workspace = exchange.workspace
         path, permission, lifecycle = await read_update(exchange)
         current = workspace.path_of(exchange.item_id)
-        await exchange.strike_path_fault(current if path is None else path.removeprefix("/"))
+        await exchange.apply_path_fault(current if path is None else path.removeprefix("/"))
         if exchange.rule is not None and exchange.rule.kind == "undone":
             return _item_answer(exchange, workspace.get(exchange.item_id))
         changes = exchange.item_id, path, permission, lifecycle
         if path is None or not exchange.behaviour.move_work:
             return _item_answer(exchange, workspace.update(*changes))
         async with self._move_lock() if exchange.behaviour.move_locked else contextlib.nullcontext():
-            workspace.check_update(*changes)
+            workspace.begin_update(*changes)
             await asyncio.sleep(exchange.behaviour.move_work / 1000)
             return _item_answer(exchange, workspace.carry_out_update(*changes))
 
@@ -165,7 +165,7 @@ class Operations:
     async def delete(self, exchange: Exchange) -> Answer:
         """DELETE items/{id}."""
         workspace = exchange.workspace
-        await exchange.strike_path_fault(workspace.path_of(exchange.item_id))
+        await exchange.apply_path_fault(workspace.path_of(exchange.item_id))
         item = workspace.delete(exchange.item_id)
         bodies = {"null": b"null", "empty": b"{}", "nothing": b""}
         body = bodies.get(exchange.behaviour.delete_body)
@@ -174,7 +174,7 @@ class Operations:
     async def download(self, exchange: Exchange) -> Answer:
         """GET items/{id}/download: text/plain for any bytes; with `ranges`, 206 or 416 to a Range."""
         workspace = exchange.workspace
-        await exchange.strike_path_fault(workspace.path_of(exchange.item_id))
+        await exchange.apply_path_fault(workspace.path_of(exchange.item_id))
         item, fd = workspace.open_content(exchange.item_id)
         headers = [_TEXT]
         if not exchange.behaviour.ranges:

@@ -77,10 +77,10 @@ class Workspace:
     ) -> StoredItem:
         """POST items/{id}: change what is not None. A directory moves with its contents, unless `move_carries` is off."""
         with self.lock:
-            self.check_update(item_id, path, permission, lifecycle)
+            self.begin_update(item_id, path, permission, lifecycle)
             return self.carry_out_update(item_id, path, permission, lifecycle)
 
-    def check_update(
+    def begin_update(
         self, item_id: str, path: str | None, permission: str | None, lifecycle: str | None
     ) -> None:
         """Do the first half of `update`: raise Refused or Missing if it is not possible."""
@@ -90,7 +90,7 @@ class Workspace:
                 raise Refused("At least one field is required")
             self._check_writable(item, moves=path is not None or lifecycle is not None)
             target = item.path if path is None else self._check_destination(path, item)
-            self._free_target(item, target, lifecycle or item.lifecycle)
+            self._refuse_or_delete_at_target(item, target, lifecycle or item.lifecycle)
 
     def carry_out_update(
         self, item_id: str, path: str | None, permission: str | None, lifecycle: str | None
@@ -210,7 +210,7 @@ class Workspace:
         self.commit([changed])
         return changed
 
-    def _free_target(self, item: StoredItem, target: str, lifecycle: str) -> None:
+    def _refuse_or_delete_at_target(self, item: StoredItem, target: str, lifecycle: str) -> None:
         """Raise Refused if another item is at the target; with `move_existing=replace`, delete that item instead."""
         if (target, lifecycle) == (item.path, item.lifecycle):
             return

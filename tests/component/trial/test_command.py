@@ -180,7 +180,7 @@ UNSURE, UNSAFE, FAILED = (
      ["FAILED  reads: a download returns other bytes than were uploaded: don't use this server"], FAILED),
     (None, (FileAnswer, "chunks", lambda answer, _: iter([os.pread(answer._fd, answer.length, 0)])),
      ["FAILED  reads: a download returns other bytes than were uploaded: don't use this server"], FAILED),
-    (None, (Workspace, "_free_target", lambda *_: None),
+    (None, (Workspace, "_refuse_or_delete_at_target", lambda *_: None),
      ["UNSAFE  moves: a move to a taken path is not refused, so no save is safe: mount only with --read-only"], UNSAFE),
     (None, (Workspace, "update", lying),
      ["UNSAFE  moves: a move was confirmed but not made, so no save is safe: mount only with --read-only",

@@ -10,7 +10,7 @@ from jobfs.errors import UsageError
 
 
 def kinds(faults: Faults, count: int, operation: str = "list", method: str = "GET") -> list[str]:
-    return [rule.kind if (rule := faults.pick(operation, method)) else "" for _ in range(count)]
+    return [rule.kind if (rule := faults.pick_rule(operation, method)) else "" for _ in range(count)]
 
 
 def test_the_next_requests_are_struck_and_then_no_more() -> None:
@@ -18,7 +18,7 @@ def test_the_next_requests_are_struck_and_then_no_more() -> None:
     faults.fail_next("drop", on="create", times=2)
     assert kinds(faults, 1) == [""]
     assert kinds(faults, 3, "create", "POST") == ["drop", "drop", ""]
-    assert (faults.struck, faults.rules()) == (2, [])
+    assert (faults.injected_count, faults.rules()) == (2, [])
     # They come before a rate, and skip lets some pass.
     faults.set_rate("unavailable", 1.0)
     faults.fail_next("hang", skip=1)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
-from tests.support.environment import shed
+from tests.support.environment import replace_environment
 from tests.support.forks import ForkServer
 from tests.support.machine import NEEDS_ROOT, NO_MOUNT, must_mount, why_left_out, why_no_mount
 
@@ -16,7 +16,7 @@ from tests.support.machine import NEEDS_ROOT, NO_MOUNT, must_mount, why_left_out
 #: a race that shows once in twenty runs must fail one of them.
 _REPEATED = {"test_bench", "test_editors", "test_recipes", "test_service", "test_terminal"}
 
-shed()
+replace_environment()
 
 # In a shell's background Ctrl-C is ignored, and by what the tests start too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

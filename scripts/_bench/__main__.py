@@ -158,7 +158,13 @@ def _facts(selection: Selection, began: float) -> dict[str, Any]:
     """Return the circumstances of the run; `began` in seconds since the epoch."""
     machine = {"python": platform.python_version(), "cpus": os.cpu_count()}
     seconds = time.time() - began
-    return {"began": began, "seconds": seconds, "runs": selection.runs, "quick": selection.plan.quick, **machine}
+    return {
+        "began": began,
+        "seconds": seconds,
+        "runs": selection.runs,
+        "quick": selection.plan.quick,
+        **machine,
+    }
 
 
 def _warn_if_busy(console: Console) -> None:

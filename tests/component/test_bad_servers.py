@@ -14,7 +14,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.gateway import Asked, Gateway, Reply, gateway
 from tests.support.waiting import eventually
-from tests.support.workspaces import Start, settled, workspace
+from tests.support.workspaces import Start, wait_until_settled, workspace
 
 from jobfs.emulator import Server
 
@@ -62,7 +62,7 @@ def test_a_gateways_404_is_no_missing_file(before: Gateway, server: Server, star
     work.vfs._namespace._stale_if_error = 0.1
     eventually(lambda: errno_from(work.vfs.getattr, "unknown.txt") in (errno.EIO, errno.ETIMEDOUT))
     before.answer = lambda asked: None
-    settled(work, {"known.txt": b"saved later"})
+    wait_until_settled(work, {"known.txt": b"saved later"})
 
 
 @pytest.mark.parametrize(("sizes", "told"), [("omitted", False), ("omitted", True), ("present", True)])

@@ -9,7 +9,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import doubled, hidden, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace, settled
+from tests.support.workspaces import Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 from jobfs.nodes import Kind
@@ -32,7 +32,7 @@ def test_new_files_are_created_at_once_only_where_the_server_was_seen_to_reject(
     assert [entry.operation for entry in server.log.changes()] == ["create", "update"], "nothing is known yet"
     files = made(server, work, 3)
     eventually(lambda: work.vfs._write_back.context.server.facts.rejects.get(Kind.FILE) is not None)
-    settled(work)
+    wait_until_settled(work)
     assert work.vfs._write_back.context.server.facts.rejects.get(Kind.FILE) is (create_existing == "reject")
     server.log.clear()
     work.write("another", b"one more", fsync=True)
@@ -51,7 +51,7 @@ def test_an_answer_that_is_lost_or_shows_another_path_makes_no_second_item(
     work.vfs._write_back.uploader.probe_creates("x")
     server.faults.fail_next(fault, on="create", field="path", value='"elsewhere"')
     work.write("file.txt", b"content", fsync=True)
-    settled(work)
+    wait_until_settled(work)
     eventually(lambda: visible(server) == {"file.txt": b"content"}, lambda: str(visible(server)))
     assert doubled(server) == []
     assert hidden(server) == []
@@ -64,7 +64,7 @@ def test_directories_are_made_in_one_request_where_that_is_known_to_be_safe(
     for name in ("a", "b", "c", "f"):
         work.mkdir(name)
     eventually(lambda: work.vfs._write_back.context.server.facts.rejects.get(Kind.DIRECTORY))
-    settled(work)
+    wait_until_settled(work)
     server.log.clear()
     work.mkdir("c/d")
     assert [entry.operation for entry in server.log.changes()] == ["create"]

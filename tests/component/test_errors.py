@@ -9,7 +9,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import doubled, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import Start, Workspace, settled
+from tests.support.workspaces import Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 
@@ -46,7 +46,7 @@ def test_a_save_whose_answer_was_lost_is_exactly_one_save(
     server.faults.fail_next(kind, on=operation, skip=1 if second else 0, **LOST[kind])
     work.write("file.txt", b"new", fsync=True)
     assert server.store.read("file.txt") == b"new"
-    settled(work, {"file.txt": b"new"})
+    wait_until_settled(work, {"file.txt": b"new"})
     assert doubled(server) == []
     assert work.read("file.txt") == b"new"
 
@@ -60,7 +60,7 @@ def test_a_file_made_read_only_before_it_was_sent_is_saved(server: Server, start
     work = start(write_back_delay=30)
     work.write("file", b"new")
     work.vfs.chmod("file", 0o444)
-    settled(work)
+    wait_until_settled(work)
     assert (visible(server), server.store.item_at("file").permission) == ({"file": b"new"}, "readOnly")
     assert errno_from(work.vfs.unlink, "file") == errno.EIO
     assert work.read("file") == b"new"

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from tests.support.boundaries import Boundaries, Mortal
 from tests.support.files import errno_from
-from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise, taken_up
+from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise, start_next_mount
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Start, Workspace, settled
+from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 from jobfs.errors import FsError
@@ -87,7 +87,7 @@ def test_an_operation_on_a_full_disk_ends_right_once_there_is_space(
                 eventually(lambda work=work: at_rest(work), "it is at rest")  # type: ignore[misc]
                 operation.check(work, promise, where)
         if killed:
-            with taken_up(work) as again:
+            with start_next_mount(work) as again:
                 again.settle()
                 operation.check(again, promise, where)
             struck = disk.free()
@@ -205,7 +205,7 @@ def test_a_failed_operation_on_a_local_name_changes_nothing(
             # Of a write it is the close that fails: the bytes are there.
             assert not failed or name == "write" or after == before, f"full at write {at}"
             struck = disk.free()
-        with taken_up(work, **LOCAL_NAMES) as again:
+        with start_next_mount(work, **LOCAL_NAMES) as again:
             # Killed before its item has left the server, a file with a new scratch name is there under its old name too.
             least, most = after.items(), (JOBS | after).items()
             comes_to(again, lambda now, least=least, most=most: least <= now.items() <= most, f"full at {at}")  # type: ignore[misc]
@@ -229,7 +229,7 @@ def test_an_unsent_file_can_be_unlinked(server: Server, start: Start, kind: str)
     Disk(work.vfs._state.journal, 1)
     work.vfs.unlink("file")
     assert (work.names(), work.vfs.status()["failed"]) == ([], [])
-    settled(work, {})
+    wait_until_settled(work, {})
 
 
 def test_a_file_that_could_not_be_closed_is_unsent_until_there_is_space(server: Server, start: Start) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Boundaries, Mortal
-from tests.support.operations import taken_up
+from tests.support.operations import start_next_mount
 from tests.support.serverside import visible
-from tests.support.workspaces import Start, Workspace, settled
+from tests.support.workspaces import Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 from jobfs.save.upload import Uploader
@@ -49,7 +49,7 @@ def test_killed_at_any_boundary_of_a_save_what_is_kept_is_what_was_saved_last(
             work.write("file", FIRST)
             work.settle()
             work.work(lambda work=work: work.write(path, SECOND, fsync=True))  # type: ignore[misc]
-        with taken_up(work) as again:
+        with start_next_mount(work) as again:
             again.settle()
             assert kept(again, path) == visible(server).get(path), work.boundaries.last
         if not work.boundaries.struck:
@@ -70,7 +70,7 @@ def test_killed_at_any_boundary_a_conflict_copy_has_its_base(server: Server, tmp
         with mortal(server, tmp_path / f"{at}", at) as work:
             work.read("file")
             work.work(lambda work=work: save(work))  # type: ignore[misc]
-        with taken_up(work) as again:
+        with start_next_mount(work) as again:
             again.settle()
             copies = [path for path in visible(server) if ".conflict-" in path]
             bases = {path: kept(again, path, BASES) for path in copies}
@@ -101,7 +101,7 @@ def test_a_save_that_is_kept_costs_no_request(
             work.write("new", content, fsync=True)
             work.write("temporary", content)
             work.vfs.rename("temporary", "file")
-        settled(work, {"file": SECOND, "new": SECOND})
+        wait_until_settled(work, {"file": SECOND, "new": SECOND})
         operations = Counter(entry.operation for entry in server.log.entries())
         # Looks are repeated on a machine that is slow (save/protocol.md R8).
         looks = ("list", "find", "get")

@@ -11,7 +11,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.machine import require_descriptors
 from tests.support.serverside import visible
-from tests.support.workspaces import CALLER, Start, Workspace, settled
+from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 from jobfs.errors import FsError
@@ -32,7 +32,7 @@ def test_files_that_wait_to_be_sent_hold_no_descriptors(server: Server, work: Wo
         work.write(f"f{number}", b"%d" % number)
     assert _descriptors() < before + _SOME
     server.faults.clear()
-    settled(work)
+    wait_until_settled(work)
     assert _descriptors() < before + _SOME
     assert visible(server) == {f"f{number}": b"%d" % number for number in range(300)}
 
@@ -50,7 +50,7 @@ def test_an_open_file_that_is_written_to_holds_one_descriptor(server: Server, st
     for fh in handles:
         assert work.vfs.read(fh, 10, 0) == b"new"
         work.vfs.release(fh)
-    settled(work)
+    wait_until_settled(work)
     assert _descriptors() < before + _SOME
 
 
@@ -70,7 +70,7 @@ def test_opening_too_many_files_fails_with_enfile_and_the_rest_goes_on(
         work.vfs.write(fh, b"x", 0)
         work.vfs.release(fh)
     work.write("more", b"more", fsync=True)
-    settled(work)
+    wait_until_settled(work)
     assert visible(server)["more"] == b"more"
 
 
@@ -94,5 +94,5 @@ def test_a_file_that_can_not_be_recorded_keeps_no_other_file_from_being_sent(
     assert [entry["path"] for entry in left] == ["odd"]
     assert visible(server) == {"other": b"x"}
     monkeypatch.undo()
-    settled(work)
+    wait_until_settled(work)
     assert visible(server) == {"odd": b"x", "other": b"x"}

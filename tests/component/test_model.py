@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from tests.support.boundaries import Boundaries, Mortal
-from tests.support.environment import asked
+from tests.support.environment import read_test_variable
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 
@@ -667,7 +667,7 @@ def test_the_mount_does_as_the_model(server: Server, tmp_path: Path, monkeypatch
     """
     monkeypatch.setattr(rename, "SCRATCH_DELAY", 600.0)
     Machine.server, Machine.homes = server, (tmp_path / f"home{number}" for number in itertools.count())
-    runs = int(asked("MODEL") or "0")
+    runs = int(read_test_variable("MODEL") or "0")
     profile = settings(
         max_examples=runs or 16, derandomize=not runs, stateful_step_count=100,
         phases=[Phase.generate, *([Phase.shrink] if runs else [])], suppress_health_check=list(HealthCheck),

@@ -9,7 +9,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import Start, Workspace, settled
+from tests.support.workspaces import Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 
@@ -42,7 +42,7 @@ def test_an_implied_directory_is_shown_and_made_when_needed(server: Server, star
         work.vfs.unlink("open/file")
         assert work.vfs.read(fh, 100, 0) == b"old"
     assert work.names("open") == []
-    settled(work, {
+    wait_until_settled(work, {
         "x": None, "x/sub": None, "x/y": None, "x/y/new.txt": b"new", "x/y/z.txt": b"deep", "over": None,
         "over/file": b"another",
     })  # fmt: skip

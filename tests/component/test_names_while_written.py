@@ -13,7 +13,7 @@ from tests.support.boundaries import watch
 from tests.support.files import errno_from
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Start, Workspace, settled
+from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 
@@ -65,7 +65,7 @@ def test_a_file_that_is_written_is_unlinked_where_its_directory_is_now(
     assert work.names("other") == []
     assert work.vfs.read(fh, 100, 0) == b"not saved"
     work.vfs.release(fh)
-    settled(work, {"other": None, "file": b"old"})
+    wait_until_settled(work, {"other": None, "file": b"old"})
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_bytes_written_while_the_file_is_renamed_go_to_its_new_name(
         assert work.names() == sorted(["dir", name])
         assert work.read(name) == b"new"
         work.vfs.release(fh)
-        settled(work)
+        wait_until_settled(work)
     eventually(lambda: "file" not in visible(server))
 
 
@@ -116,7 +116,7 @@ def test_what_the_job_wrote_before_an_open_file_was_renamed_is_kept(
             work.vfs.refresh()
         work.vfs.rename("file", "other")
         work.vfs.write(fh, b"new", 0)
-    settled(work)
+    wait_until_settled(work)
     assert server.store.read("other") == b"new"
     assert contents(server) == [b"new", b"the job's"]
 
@@ -133,7 +133,7 @@ def test_a_file_that_the_job_made_anew_before_it_was_opened_is_one_file(
     with work.opening("file") as fh:
         work.vfs.rename("file", "other") if goes == "renamed" else work.vfs.unlink("file")
         work.vfs.write(fh, b"written", 0)
-    settled(work, {"other": b"written"} if goes == "renamed" else {})
+    wait_until_settled(work, {"other": b"written"} if goes == "renamed" else {})
 
 
 def test_bytes_written_while_the_file_is_replaced_go_with_the_file(
@@ -146,7 +146,7 @@ def test_bytes_written_while_the_file_is_replaced_go_with_the_file(
     assert work.vfs.read(fh, 100, 0) == b"new"
     work.vfs.release(fh)
     assert work.read("file") == b"old"
-    settled(work, {"dir": None, "file": b"old"})
+    wait_until_settled(work, {"dir": None, "file": b"old"})
 
 
 def test_a_file_closed_while_its_directory_is_renamed_goes_along(server: Server, work: Workspace) -> None:
@@ -167,7 +167,7 @@ def test_a_file_closed_while_its_directory_is_renamed_goes_along(server: Server,
     work.vfs.flush(fh)
     renamer.join()
     work.vfs.release(fh)
-    settled(work, {"file": b"old", "other": None, "other/file": b"old", "other/made": b"new"})
+    wait_until_settled(work, {"file": b"old", "other": None, "other/file": b"old", "other/made": b"new"})
     assert work.names("other") == ["file", "made"]
 
 
@@ -179,7 +179,7 @@ def test_a_name_that_a_rename_is_about_to_give_is_taken(server: Server, work: Wo
         eventually(lambda: not server.faults.rules(), "the rename is under way")
         assert errno_from(work.vfs.mkdir, "new", 0o755, CALLER) == errno.EEXIST
     renaming.result()
-    settled(work, {"dir": None, "dir/file": b"old", "new": b"old"})
+    wait_until_settled(work, {"dir": None, "dir/file": b"old", "new": b"old"})
 
 
 def test_a_file_that_is_unlinked_while_it_is_opened_is_not_there(

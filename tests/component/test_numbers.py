@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import Start, Workspace, settled
+from tests.support.workspaces import Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 
@@ -21,7 +21,7 @@ def work(server: Server, start: Start) -> Workspace:
     work.write("file", b"saved once", fsync=True)
     server.store.write("file", JOBS)
     work.write("file", MINE, fsync=True)
-    settled(work)
+    wait_until_settled(work)
     work.vfs.refresh()
     work.write("file", UNSENT)
     return work
@@ -59,7 +59,7 @@ def test_a_file_renamed_by_the_job_while_it_is_written_to_is_a_file_of_its_own(
         work.vfs.rename("moved", "again")
     assert work.read("file") == UNSENT
     work.drain()
-    settled(work)
+    wait_until_settled(work)
     others = {"read": {"moved": b"old"}, "write": {"moved": MINE}, "unlink": {}, "rename": {"again": b"old"}}
     eventually(lambda: visible(server) == {"file": UNSENT, **others[change]}, lambda: str(visible(server)))
     assert {name: work.read(name) for name in work.names()} == visible(server)

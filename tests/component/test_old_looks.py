@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from tests.support.crowds import crowd
+from tests.support.crowds import take_all_connections
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import Start, Workspace, settled
+from tests.support.workspaces import Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
@@ -37,7 +37,7 @@ def waiting(
     def crowded(*arguments: Any, **more: Any) -> Any:
         if called:
             return real(*arguments, **more)
-        with crowd(client) as others, ThreadPoolExecutor(1) as threads:
+        with take_all_connections(client) as others, ThreadPoolExecutor(1) as threads:
             called.append(method)
             acting = threads.submit(act, others, time.monotonic())
             try:
@@ -47,7 +47,7 @@ def waiting(
 
     def act(others: Any, looked: float) -> None:
         try:
-            others.delays()
+            others.wait_until_queued()
             bound = max(wait, 4 * max(0.05, client.health.latency or 0.0))
             eventually(lambda: time.monotonic() > looked + bound, "the look is old")
             job()
@@ -87,7 +87,7 @@ def test_a_file_renamed_while_its_set_aside_waits_is_not_taken_from_its_new_name
     replace = work.vfs._write_back.replacer
     with waiting(work, replace, "_set_aside", rename_away(server)):
         edit(work)
-    settled(work, {"file": NEW, "elsewhere": OLD, "other": NEW})
+    wait_until_settled(work, {"file": NEW, "elsewhere": OLD, "other": NEW})
 
 
 def test_a_file_that_is_still_there_is_set_aside_after_one_more_look(server: Server, work: Workspace) -> None:
@@ -95,7 +95,7 @@ def test_a_file_that_is_still_there_is_set_aside_after_one_more_look(server: Ser
     replace = work.vfs._write_back.replacer
     with waiting(work, replace, "_set_aside", server.log.clear):
         edit(work)
-    settled(work, {"file": NEW, "other": NEW})
+    wait_until_settled(work, {"file": NEW, "other": NEW})
     sent = [entry.operation for entry in server.log.entries() if entry.operation != "list"]
     assert sent[:3] == ["get", "update", "update"]
 
@@ -104,7 +104,7 @@ def test_a_file_renamed_while_its_unlink_waits_is_not_deleted(server: Server, wo
     """save/protocol.md R10, vfs/semantics.md 4.32: the id that stood at the path a second before the delete is sent."""
     with waiting(work, work.vfs._write_back.items, "_delete_observed", rename_away(server), NAMED):
         work.vfs.unlink("file")
-    settled(work, {"elsewhere": OLD, "other": NEW})
+    wait_until_settled(work, {"elsewhere": OLD, "other": NEW})
     assert not work.exists("file")
 
 
@@ -116,7 +116,7 @@ def test_bytes_the_job_writes_while_a_delete_by_version_waits_stay(server: Serve
         work, work.vfs._write_back.items, "_delete_observed", lambda: server.store.write("file", JOBS)
     ):
         work.vfs.unlink("file")
-    settled(work, {"file": JOBS, "other": NEW})
+    wait_until_settled(work, {"file": JOBS, "other": NEW})
 
 
 @pytest.mark.parametrize("content", [JOBS, OLD])
@@ -131,7 +131,7 @@ def test_bytes_written_to_an_aside_while_its_delete_waits_are_kept(
 
     with waiting(work, work.vfs._write_back.cleanup, "_delete_if_unchanged", overwrite):
         edit(work)
-        settled(work)
+        wait_until_settled(work)
     found = sorted(data for data in visible(server).values() if data is not None)
     assert found == sorted([NEW, NEW, *([JOBS] if content == JOBS else [])])
 
@@ -152,7 +152,7 @@ def test_a_file_renamed_while_a_change_of_it_waits_is_left_alone(
     ):
         calls[change]()
     assert caught.value.errno == errno.ENOENT
-    settled(work, {"elsewhere": OLD, "other": NEW})
+    wait_until_settled(work, {"elsewhere": OLD, "other": NEW})
     (item,) = (item for item in server.store.items() if item.path == "elsewhere")
     assert item.permission == Permission.READ_WRITE
 
@@ -168,7 +168,7 @@ def test_a_source_renamed_while_its_rename_over_a_file_waits_is_left_alone(
     ):
         work.vfs.rename("other", "file")
     assert caught.value.errno == errno.ENOENT
-    settled(work, {"file": OLD, "elsewhere": NEW})
+    wait_until_settled(work, {"file": OLD, "elsewhere": NEW})
 
 
 def test_a_directory_renamed_while_its_removal_waits_is_left_alone(server: Server, work: Workspace) -> None:
@@ -182,4 +182,4 @@ def test_a_directory_renamed_while_its_removal_waits_is_left_alone(server: Serve
     ):
         work.vfs.rmdir("dir")
     assert caught.value.errno == errno.ENOENT
-    settled(work, {"file": OLD, "other": NEW, "kept": None})
+    wait_until_settled(work, {"file": OLD, "other": NEW, "kept": None})

@@ -12,7 +12,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Start, Workspace, settled
+from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 
@@ -62,7 +62,7 @@ def test_files_and_directories_are_made_in_an_outage_and_sent_after_it(
     assert work.read("dir/d3/sub/file") == b"3"
     assert stat.S_ISDIR(work.vfs.getattr("dir/d3").mode)
     server.faults.clear()
-    settled(work, expected)
+    wait_until_settled(work, expected)
     assert work.names("dir/d3") == ["file", "sub"]
     assert work.read("dir/d3/sub/file") == b"3"
 
@@ -78,7 +78,7 @@ def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, 
     after = work.vfs.getattr("dir")
     assert (after.mode, after.ino) == (before.mode, before.ino)
     server.faults.clear()
-    settled(work, {"dir": None, "dir/file": NEW})
+    wait_until_settled(work, {"dir": None, "dir/file": NEW})
     after = work.vfs.getattr("dir")
     assert (after.mode, after.ino) == (before.mode, before.ino)
 
@@ -94,7 +94,7 @@ def test_a_directory_that_the_job_made_too_is_the_same_one_and_a_file_of_its_nam
     work.write("other", NEW)
     server.store.seed({"name": JOBS, "other": JOBS, "dir/jobs": JOBS})
     server.faults.clear()
-    settled(work)
+    wait_until_settled(work)
     tree = visible(server)
     copies = {path.partition(".conflict-")[0] for path in tree if ".conflict-" in path}
     assert copies == {"name", "other"}
@@ -113,7 +113,7 @@ def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, work
     work.vfs.rmdir("dir")
     assert not work.exists("dir")
     server.faults.clear()
-    settled(work, {})
+    wait_until_settled(work, {})
 
 
 def test_a_directory_made_in_an_outage_can_be_given_up_with_its_content(server: Server, start: Start) -> None:
@@ -131,7 +131,7 @@ def test_a_directory_made_in_an_outage_can_be_given_up_with_its_content(server: 
     assert set(given_up) == {"dir", "dir/below", "dir/file", "dir/open"}
     assert Path(given_up["dir/file"]).read_bytes() == NEW
     server.faults.clear()
-    settled(work)
+    wait_until_settled(work)
     assert (work.names(), visible(server)) == ([], {})
 
 
@@ -164,7 +164,7 @@ def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
         work.remount()
         assert [work.read(name) for name in ("renamed", "third")] == [content] * 2
     server.faults.clear()
-    settled(work, {"renamed": content, "third": content})
+    wait_until_settled(work, {"renamed": content, "third": content})
 
 
 @pytest.mark.parametrize("name", ["file", "new"])
@@ -182,4 +182,4 @@ def test_atomic_saves_of_a_file_go_on_in_an_outage(server: Server, patient: Work
         assert work.read(name) == b"%d" % number
         eventually(lambda: any(change.attempts for change in list(state.changes.values())))
     server.faults.clear()
-    settled(work, {"file": OLD, name: b"2"})
+    wait_until_settled(work, {"file": OLD, name: b"2"})

@@ -11,7 +11,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import contents
 from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import Start, Workspace, settled
+from tests.support.workspaces import Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 from jobfs.namespace import remote
@@ -153,7 +153,7 @@ def test_a_read_to_the_end_does_not_count_the_jobs_later_change_as_seen(
         assert work.vfs.fgetattr(fh).size == len(opened)
         work.vfs.ftruncate(fh, 0)
         work.vfs.write(fh, b"the user's", 0)
-    settled(work)
+    wait_until_settled(work)
     assert server.store.read("file.txt") == b"the user's"
     assert sorted(contents(server)) == [now, b"the user's"]
 
@@ -172,7 +172,7 @@ def test_bytes_that_the_job_wrote_between_open_and_read_do_not_count_as_seen(
         assert shown == old
         work.vfs.ftruncate(fh, 0)
         work.vfs.write(fh, b"the user's", 0)
-    settled(work)
+    wait_until_settled(work)
     assert server.store.read("large.bin") == b"the user's"
     assert sorted(map(len, contents(server))) == sorted([len(b"the user's"), len(old + added)])
 
@@ -216,6 +216,6 @@ def test_an_unknown_program_that_saves_a_closed_file_replaces_the_version_that_i
         work.vfs.refresh()
         assert work.vfs.getattr("file").mtime_ns != before
     save(work)
-    settled(work)
+    wait_until_settled(work)
     assert server.store.read("file") == OURS
     assert sorted(contents(server)) == sorted([OURS] if shown else [OURS, JOBS])

@@ -10,7 +10,7 @@ from tests.support.boundaries import Mortal
 from tests.support.files import errno_from
 from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import CALLER, Start, Workspace, settled
+from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 from jobfs.save import rename
@@ -43,7 +43,7 @@ def work(request: pytest.FixtureRequest, start: Start, seeded: None, waits: None
     if request.param != "the job's":
         work.write("file", OLD, fsync=request.param == "saved here")
         if request.param == "saved here":
-            settled(work)
+            wait_until_settled(work)
     back_up(work)
     return work
 
@@ -96,7 +96,7 @@ def test_bytes_of_a_scratch_file_that_are_not_here_are_fetched(
     server.faults.set_rate("unavailable", 1.0)
     assert work.read("file~") == NEW
     server.faults.clear()
-    settled(work)
+    wait_until_settled(work)
     assert (tree(work), visible(server)) == ({"file~": NEW, "other": OTHER}, {"other": OTHER})
 
 
@@ -135,7 +135,7 @@ def test_a_new_file_of_the_old_name_is_one_save_of_the_item(
     """vfs/semantics.md 4.34: the removal is void if a new file of the real name comes, which is then one save of that item."""
     server.log.clear()
     work.write("file", NEW, fsync=fsync)
-    settled(work, {"file": NEW, "other": OTHER})
+    wait_until_settled(work, {"file": NEW, "other": OTHER})
     assert server.store.item_at("file").lifecycle == "application"
     assert len([entry for entry in server.log.changes() if entry.method == "DELETE"]) == 1
     for _ in range(2):
@@ -161,7 +161,7 @@ def test_a_file_renamed_to_the_old_name_replaces_the_item(
     """vfs/semantics.md 4.27: the version that was renamed away is what is replaced."""
     content = replace(work)
     assert (work.read("file"), work.read("file~")) == (content, OLD)
-    settled(work)
+    wait_until_settled(work)
     assert visible(server)["file"] == content
     assert server.store.item_at("file").lifecycle == "application"
     assert OLD not in visible(server).values()
@@ -179,7 +179,7 @@ def test_a_rename_to_the_old_name_that_is_refused_keeps_the_item(
     assert errno_from(work.vfs.rename, "other", "file")
     server.faults.clear()
     assert tree(work) == {"file": OLD, "file~": OLD, "other": OTHER}
-    settled(work, {"file": OLD, "other": OTHER})
+    wait_until_settled(work, {"file": OLD, "other": OTHER})
 
 
 @pytest.mark.parametrize("name", ["file", "third"])
@@ -188,7 +188,7 @@ def test_the_scratch_file_is_sent_once_it_has_a_real_name_again(
 ) -> None:
     """vfs/semantics.md 4.14: a scratch name that gets a real one is sent; under its old name it is a save of the item."""
     work.vfs.rename("file~", name)
-    settled(work)
+    wait_until_settled(work)
     for _ in range(2):
         assert tree(work) == visible(server) == {name: OLD, "other": OTHER}
         work.remount()
@@ -215,7 +215,7 @@ def test_a_new_file_that_goes_again_does_not_uncover_the_old_name(
         work.vfs.rename("file", name)
         expected[name] = NEW
     assert tree(work) == expected
-    settled(work)
+    wait_until_settled(work)
     assert tree(work) == expected
     assert visible(server) == {name: content for name, content in expected.items() if name != "file~"}
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.support.boundaries import Boundaries, Death, Mortal
 from tests.support.files import errno_from
-from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise, taken_up
+from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise, start_next_mount
 from tests.support.waiting import eventually
 
 from jobfs.content import fetcher
@@ -28,7 +28,7 @@ def test_an_operation_killed_at_any_boundary_ends_with_old_or_new_content_whole(
         boundaries, promise = Boundaries(at), Promise()
         with operation.started(server, tmp_path / f"{at}", boundaries) as work:
             work.work(lambda work=work, promise=promise: operation.run(work, promise))  # type: ignore[misc]
-        with taken_up(work) as again:
+        with start_next_mount(work) as again:
             again.settle()
             operation.check(again, promise, f"killed at {at}: {boundaries.last} of {boundaries.passed}")
         if not boundaries.struck:
@@ -123,6 +123,6 @@ def test_an_operation_killed_again_in_its_recovery_still_ends_right(
             again.work(lambda: None)
         deaths.append(again.boundaries.last)
         again.end()
-    with taken_up(work) as last:
+    with start_next_mount(work) as last:
         last.settle()
         operation.check(last, promise, f"killed at {deaths}")

@@ -21,7 +21,7 @@ from tests.support.operations import OPERATIONS, Operation
 from tests.support.overlaps import force_overlap
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace, settled
+from tests.support.workspaces import Workspace, wait_until_settled
 
 from jobfs.api.client import Client
 from jobfs.emulator import Server
@@ -169,7 +169,7 @@ def test_the_name_is_taken_by_the_promote_right_behind_the_set_aside(
     server.store.seed({"dir/file.txt": OLD}, age=60)
     first("aside")
     saved(work)
-    settled(work, {"dir": None, "dir/file.txt": NEW})
+    wait_until_settled(work, {"dir": None, "dir/file.txt": NEW})
     assert sent == {"placed": 1}
     assert [entry.operation for entry in server.log.changes()] == ["create", "update", "update", "delete"]
 
@@ -184,7 +184,7 @@ def test_a_promote_that_comes_too_early_is_sent_again(
     server.log.clear()
     saved(work)
     looks = server.log.count("find")
-    settled(work, {"dir": None, "dir/file.txt": NEW})
+    wait_until_settled(work, {"dir": None, "dir/file.txt": NEW})
     assert sent == {"PathExistsError" if words.startswith("Path") else "BadRequestError": 1}
     changes = [entry.operation for entry in server.log.changes()]
     assert changes == ["create", "update", "update", "update", "delete"]
@@ -201,7 +201,7 @@ def test_a_version_that_the_job_writes_before_an_overlapping_save_is_kept(
         work.vfs.write(fh, NEW, 0)
         server.store.write("dir/file.txt", JOBS)
         work.vfs.fsync(fh)
-    settled(work)
+    wait_until_settled(work)
     assert contents(server) == sorted([JOBS, NEW])
     assert visible(server)["dir/file.txt"] == NEW
     assert sent.total() == 1
@@ -225,7 +225,7 @@ def test_saves_that_overlap_end_right_however_the_server_checks_and_moves(
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(save, range(4)))
     last = {f"dir/{number}.txt": b"version 2 of %d " % number for number in range(4)}
-    settled(work)
+    wait_until_settled(work)
     assert {path: content[:15] for path, content in visible(server).items() if content} == {
         path: content[:15] for path, content in last.items()
     }
@@ -253,7 +253,7 @@ class TestAsked:
         assert sent.total() == 0
         for number in range(4, 8):
             saved(work, b"version %d" % number)
-        settled(work, {"dir": None, "dir/file.txt": b"version 7" + OLD[9:]})
+        wait_until_settled(work, {"dir": None, "dir/file.txt": b"version 7" + OLD[9:]})
         assert facts_of(work).moves_refused is (existing == "reject")
         assert bool(sent.total()) is (existing == "reject")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Boundaries
-from tests.support.operations import BEGINNING, NEW, OLD, OPERATIONS, Operation, Promise, taken_up
+from tests.support.operations import BEGINNING, NEW, OLD, OPERATIONS, Operation, Promise, start_next_mount
 from tests.support.powerloss import FATES, SyncedState, reboot
 from tests.support.serverside import visible
 
@@ -31,7 +31,7 @@ def test_an_operation_ends_with_old_or_new_content_whole_whenever_the_power_goes
         synced.lose_power(fate)
         with monkeypatch.context() as patch:
             reboot(patch, work.home)
-            with taken_up(work) as again:
+            with start_next_mount(work) as again:
                 again.settle()
                 where = f"power lost at {at}: {boundaries.last} of {boundaries.passed}; unsynced bytes {fate}"
                 operation.check(again, promise, where, power_lost=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import Start, Workspace, settled
+from tests.support.workspaces import Start, Workspace, wait_until_settled
 
 from jobfs.api.client import Client
 from jobfs.api.deadline import limit_time
@@ -68,7 +68,7 @@ def test_the_name_of_an_unlinked_file_is_free_and_the_file_does_not_come_back(
     comes(work)
     shown = sorted(path for path in tree if "/" not in path)
     assert work.names() == shown
-    settled(work)
+    wait_until_settled(work)
     eventually(lambda: visible(server) == tree, lambda: str(visible(server)))
     assert work.names() == shown
     assert work.vfs.status()["conflicts"] == []
@@ -87,7 +87,7 @@ def test_an_fsync_that_waits_for_a_removal_ends(server: Server, start: Start) ->
     syncing.join(10)
     assert not syncing.is_alive()
     work.vfs.release(fh)
-    settled(work)
+    wait_until_settled(work)
     assert (visible(server), work.names()) == ({}, [])
 
 
@@ -148,7 +148,7 @@ def test_a_file_that_the_job_renames_before_its_promote_is_answered_outlives_an_
     with in_flight("file", carried_out=True) as work:
         server.store.move("file", "renamed")
         work.vfs.unlink("file")
-    settled(work, {"renamed": b"the user's"})
+    wait_until_settled(work, {"renamed": b"the user's"})
     eventually(lambda: work.names() == ["renamed"])
 
 
@@ -160,7 +160,7 @@ def test_what_the_job_writes_after_an_unlink_is_at_the_name_again(
     with in_flight(".jobfs-", carried_out=False) as work:
         work.vfs.unlink("file")
         server.store.write("file", b"the job's")
-    settled(work, {"file": b"the job's"})
+    wait_until_settled(work, {"file": b"the job's"})
     eventually(lambda: work.names() == ["file"])
 
 
@@ -171,7 +171,7 @@ def test_what_the_job_wrote_before_a_save_was_placed_stays_beside_after_an_unlin
     server.store.seed({"file": "as it was"}, age=60)
     with in_flight("file", carried_out=True, overwritten=True) as work:
         work.vfs.unlink("file")
-    settled(work)
+    wait_until_settled(work)
     assert contents(server) == [b"the job's"]
     assert "file" not in work.names()
 
@@ -183,5 +183,5 @@ def test_an_unlinked_version_that_was_set_aside_does_not_come_back(
     server.store.seed({"file": "as it was"}, age=60)
     with in_flight(".jobfs-", carried_out=True) as work:
         work.vfs.unlink("file")
-    settled(work, {})
+    wait_until_settled(work, {})
     assert work.names() == []

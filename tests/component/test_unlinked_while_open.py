@@ -11,7 +11,7 @@ from tests.support.boundaries import Mortal
 from tests.support.files import errno_from
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import settled
+from tests.support.workspaces import wait_until_settled
 
 from jobfs.emulator import Server
 
@@ -96,7 +96,7 @@ def test_an_unlinked_file_of_each_kind_is_readable_and_writable(
     assert work.vfs.read(fh, 100, 50) == b"SECRET"
     assert work.names() == (["dir", "other"] if path in ("file", "file~") else ["dir", "file", "other"])
     close(work, fh)
-    settled(work)
+    wait_until_settled(work)
     left = {"other": OTHER} if path in ("file", "file~") else {"file": OLD, "other": OTHER}
     assert visible(server) == {**ALL, **left}
     assert work.names() == ["dir", *left]
@@ -153,7 +153,7 @@ def test_an_open_file_that_is_renamed_over_is_readable_and_writable(
     assert work.vfs.read(fh, 6, 0) == b"SECRET"
     assert work.vfs.getattr("file").ino != work.vfs.fgetattr(fh).ino
     close(work, fh)
-    settled(work, wanted)
+    wait_until_settled(work, wanted)
     assert source is not new or server.store.item_at("file").lifecycle == "application"
     assert hidden(server) == []
     assert work.vfs.status()["conflicts"] == []
@@ -170,7 +170,7 @@ def test_a_file_that_the_job_has_written_to_and_that_is_renamed_over_is_kept(
     server.store.write("file", JOBS)
     work.vfs.rename(path, "file")
     close(work, fh)
-    settled(work)
+    wait_until_settled(work)
     found = visible(server)
     (copy,) = [name for name in found if "conflict" in name]
     assert found.pop(copy) == JOBS
@@ -194,7 +194,7 @@ def test_a_refused_rename_over_an_open_file_leaves_the_file_there(
         assert work.read("file") == OLD
         assert work.read("other") == (MINE if source is edited else OTHER)
     work.vfs.retry(None)
-    settled(work)
+    wait_until_settled(work)
     before = {**ALL, "file": OLD, "other": MINE if source is edited else OTHER}
     assert visible(server) == (before if failed else after(source))
 
@@ -213,7 +213,7 @@ def test_a_file_that_the_server_refuses_to_remove_is_still_there(
     assert work.vfs.read(fh, 100, 0) == (b"unsent" if unsent else OLD)
     close(work, fh)
     server.faults.clear()
-    settled(work)
+    wait_until_settled(work)
     assert visible(server) == {**ALL, "file": b"unsent" if unsent else OLD, "other": OTHER}
 
 
@@ -249,6 +249,6 @@ def test_a_file_is_removed_though_a_reader_has_a_lost_version_of_it_open(
     eventually(lambda: work.vfs.getattr("log").size > 24 << 20)
     work.vfs.unlink("log")
     work.write("log", MINE, fsync=True)
-    settled(work)
+    wait_until_settled(work)
     assert server.store.read("log") == MINE
     close(work, fh)

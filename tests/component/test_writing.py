@@ -15,7 +15,7 @@ from tests.support.boundaries import watch
 from tests.support.files import errno_from
 from tests.support.serverside import visible
 from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import CALLER, Start, Workspace, settled
+from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
 
 from jobfs.api.deadline import limit_time
 from jobfs.emulator import Server
@@ -81,7 +81,7 @@ def test_a_file_that_grows_and_is_closed_again_and_again_is_not_copied(
             )
     assert (copies, len([*work.vfs._state.bytes.directory.iterdir()])) == ([0], 1)
     assert work.read("log") == written
-    settled(work, {"log": written})
+    wait_until_settled(work, {"log": written})
 
 
 @pytest.mark.parametrize("how", ["written over", "cut", "emptied"])
@@ -102,7 +102,7 @@ def test_closed_bytes_that_change_are_copied_once(
         (closed,) = work.vfs._state.backlog().files
         assert work.vfs._state.bytes.generation_path(closed.ino, closed.generation).read_bytes() == b"closed"
     assert copies == [0, 0 if how == "emptied" else 6]
-    settled(
+    wait_until_settled(
         work, {"file": {"written over": b"closeD", "cut": b"clo\0\0\0", "emptied": bytes(6)}[how] + b"mo"}
     )
 
@@ -130,7 +130,7 @@ def test_what_is_written_behind_closed_bytes_is_sent_when_it_is_closed(
         assert copies == [0, 4], "a copy of what is sent, no other"
         work.vfs.write(fh, b"O", 0)
         assert copies == [0, 4, *[len(shown)] * begun], "closed bytes never change"
-    settled(work, {"log": b"O" + shown[1:]})
+    wait_until_settled(work, {"log": b"O" + shown[1:]})
     work.vfs._state.store.sync()
     assert [*work.vfs._state.bytes.directory.iterdir()] == []
 
@@ -184,7 +184,7 @@ def test_closed_bytes_that_the_disk_knows_are_not_written_over_before_it_knows_t
             assert state.journal.needs_sync, "after a loss of power the journal names the first generation"
             assert on_disk.read_bytes()[:size] == b"one "
             sending.result(20)
-    settled(work, {"log": b"XXX two "})
+    wait_until_settled(work, {"log": b"XXX two "})
     work.vfs._state.store.sync()
     assert [*work.vfs._state.bytes.directory.iterdir()] == []
 
@@ -226,7 +226,7 @@ def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Start) 
         work.write("gone", b"%d" % number)
     work.vfs.unlink("gone")
     assert server.log.changes() == []
-    settled(work)
+    wait_until_settled(work)
     assert changes(server).count("create") == 1
     assert visible(server) == {"file": b"19"}
 
@@ -249,7 +249,7 @@ def test_a_half_downloaded_content_is_never_sent(server: Server, start: Start) -
     server.faults.set_rate("cut", 1.0, on="download")
     assert errno_from(work.vfs.open, "file", os.O_RDWR) in (errno.EIO, errno.ETIMEDOUT)
     server.faults.clear()
-    settled(work, {"file": b"0123456789" * 1000})
+    wait_until_settled(work, {"file": b"0123456789" * 1000})
     eventually(lambda: errno_from(work.read, "file") == 0)
     assert work.read("file") == b"0123456789" * 1000
 
@@ -260,7 +260,7 @@ def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, wo
     server.store.seed({"file": "default"}, lifecycle="application", age=60)
     server.store.seed({"file": "of the job"}, age=60)
     work.write("file", b"of the user", fsync=True)
-    settled(work)
+    wait_until_settled(work)
     found = {item.lifecycle: server.store.content_of(item.id) for item in server.store.items_at("file")}
     assert found == {"application": b"default", "expertJob": b"of the user"}
 
@@ -276,7 +276,7 @@ def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Work
     server.store.delete("dir/made by the job")
     eventually_equal(lambda: errno_from(work.vfs.rmdir, "dir"), 0)
     eventually_equal(lambda: visible(server), {"full": None, "full/file": b"x"})
-    settled(work)
+    wait_until_settled(work)
 
 
 def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server, work: Workspace) -> None:
@@ -286,7 +286,7 @@ def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server
     assert errno_from(work.vfs.mkdir, "dir", 0o755, CALLER) == errno.EEXIST
     assert errno_from(work.vfs.mkdir, "no/such", 0o755, CALLER) == errno.ENOENT
     work.write("dir/file", b"x")
-    settled(work, {"dir": None, "dir/file": b"x"})
+    wait_until_settled(work, {"dir": None, "dir/file": b"x"})
 
 
 def rounds(server: Server) -> int:
@@ -326,7 +326,7 @@ def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
         assert rounds(server) <= 2 + len(server.log.entries("find")), server.log.entries()  # R8
     assert syncs.count(threading.get_ident()) == 1, "one for the save; others are the background's"
     work.vfs.release(fh)
-    settled(work, {"file": b"new"})
+    wait_until_settled(work, {"file": b"new"})
     assert changes(server) == ["create", "update", "update", "delete"]
 
 
@@ -383,7 +383,7 @@ def test_a_write_while_the_last_save_ends_goes_on_with_the_saved_bytes(
         inode = work.vfs.get_handle(fh).file
         inode.lock = _FirstOf(inode.lock, work.drain)  # type: ignore[assignment]
         work.vfs.write(fh, b"and more", 21)
-    settled(work)
+    wait_until_settled(work)
     assert server.store.read("file") == b"from the first save, and more"
 
 
@@ -394,7 +394,7 @@ def test_the_cache_does_not_grow_with_the_saves_of_one_file(server: Server, star
     work.read("file")
     for number in range(5):
         work.write("file", b"save %d" % number, fsync=True)
-    settled(work)
+    wait_until_settled(work)
     kept = [
         path for path in (work.home / "cache").rglob("*") if path.is_file() and path.stat().st_size in (3, 6)
     ]
@@ -416,4 +416,4 @@ def test_a_content_that_can_not_be_read_for_now_does_not_count_as_unknown(
             assert errno_from(work.vfs.fsync, fh)
         assert visible(server) == {"file": b"the old content"}
     server.faults.clear()
-    settled(work, {"file": b"new"})
+    wait_until_settled(work, {"file": b"new"})

@@ -8,7 +8,7 @@ import time
 import pytest
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Start, Workspace, settled
+from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
 
 from jobfs.api.wire import HeldConnection
 from jobfs.emulator import Server
@@ -46,7 +46,7 @@ def test_what_the_job_wrote_before_a_change_by_an_old_look_is_kept(
     name = changed(work, how)
     with work.opening(name, os.O_WRONLY | os.O_TRUNC) as fh:
         work.vfs.write(fh, b"user", 0)
-    settled(work)
+    wait_until_settled(work)
     assert jobs in visible(server).values()
 
 
@@ -71,7 +71,7 @@ def test_what_the_job_wrote_while_a_rename_looked_at_its_target_is_kept(
         work.vfs.rename("file", "new")
     with work.opening("new", os.O_WRONLY | os.O_TRUNC) as fh:
         work.vfs.write(fh, b"user", 0)
-    settled(work)
+    wait_until_settled(work)
     assert {*visible(server).values()} == {b"JOB content", b"user"}
 
 
@@ -97,7 +97,7 @@ def test_what_the_job_wrote_before_a_rename_was_tried_again_is_kept(
     work.vfs.rename("file", "new")
     with work.opening("new", os.O_WRONLY | os.O_TRUNC) as fh:
         work.vfs.write(fh, b"user", 0)
-    settled(work)
+    wait_until_settled(work)
     assert {*visible(server).values()} == {b"JOB content", b"user"}
 
 
@@ -120,5 +120,5 @@ def test_what_the_job_wrote_over_a_save_before_a_change_is_kept(
     monkeypatch.setattr("jobfs.save.context.RACY_SECONDS", 0.0)  # some seconds later
     with work.opening(name, os.O_WRONLY | os.O_TRUNC) as fh:
         work.vfs.write(fh, b"user", 0)
-    settled(work)
+    wait_until_settled(work)
     assert b"JOB content" in visible(server).values()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Boundaries, Mortal
-from tests.support.operations import taken_up
+from tests.support.operations import start_next_mount
 from tests.support.serverside import contents
-from tests.support.workspaces import Start, Workspace, settled
+from tests.support.workspaces import Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 
@@ -39,7 +39,7 @@ def saved_by_the_next_mount(server: Server, home: Path, meanwhile: Callable[[], 
     first.boundaries.dead = True
     first.bury()
     meanwhile()
-    with taken_up(first) as again:
+    with start_next_mount(first) as again:
         again.settle()
 
 
@@ -54,7 +54,7 @@ def test_bytes_that_the_job_wrote_since_an_unread_file_was_truncated_are_kept(
     assert work.names() == ["file"]
     truncate_and_write(work)
     server.store.write("file", SECOND)
-    settled(work)
+    wait_until_settled(work)
     assert server.store.read("file") == OURS
     assert sorted(contents(server)) == sorted([SECOND, OURS])
 
@@ -76,7 +76,7 @@ def test_our_own_save_whose_answer_was_lost_is_no_conflict(server: Server, start
     server.faults.fail_next("drop_after", on="update")
     work.write("file", b"before", fsync=True)
     truncate_and_write(work)
-    settled(work, {"file": OURS})
+    wait_until_settled(work, {"file": OURS})
 
 
 @pytest.mark.parametrize("rewritten", [False, True])
@@ -101,4 +101,4 @@ def test_an_item_that_the_job_wrote_in_the_same_second_is_read_before_it_is_dele
     work.write("file", OURS, flags=os.O_RDWR)
     server.store.write("file", SECOND)
     work.vfs.unlink("file")
-    settled(work, {"file": SECOND})
+    wait_until_settled(work, {"file": SECOND})

@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from tests.support.files import errno_from, saved
+from tests.support.files import errno_from, save_file
 from tests.support.mounts import Mount, MountedJob, is_mounted
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually, eventually_equal
@@ -24,7 +24,7 @@ def test_the_mount_says_the_same_on_a_terminal_and_outlives_the_terminal(
 
     def shown(*arguments: str | Path, key: str | None = server.key) -> str:
         with on_terminal(mounted.home, *arguments, key=key) as terminal:
-            assert terminal.ended() == 0, terminal.screen()
+            assert terminal.wait_for_exit_code() == 0, terminal.screen()
             return " ".join(terminal.screen().split())
 
     assert "a mount works, as far as these checks show" in shown("doctor", server.job, *server_and_state)
@@ -55,7 +55,7 @@ def test_the_key_file_is_read_again_when_it_changes(server: Server, mount: Mount
     eventually(lambda: mounted.status()["server"]["key_refused"] or os.listdir(mounted.path) is None)
     file.write_text(server.key)
     eventually_equal(lambda: os.listdir(mounted.path), ["file"])
-    saved(mounted.path / "file", b"saved")
+    save_file(mounted.path / "file", b"saved")
     assert server.store.read("file") == b"saved"
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from tests.support.files import errno_from, saved
+from tests.support.files import errno_from, save_file
 from tests.support.mounts import MountedJob, run
 from tests.support.waiting import eventually, eventually_equal
 
@@ -28,9 +28,9 @@ def test_an_inode_number_survives_save_rename_and_remount(server: Server, mounte
     assert numbers(*renamed) == before
     mounted.remount()
     assert numbers(*renamed) == before
-    saved(mounted.path / "folder/note.txt", b"saved")
+    save_file(mounted.path / "folder/note.txt", b"saved")
     assert numbers(*renamed) == before
-    mounted.settled()
+    mounted.wait_until_settled()
     assert numbers(*renamed) == before
     assert {entry.name: entry.inode() for entry in os.scandir(mounted.path / "folder")} == {
         "note.txt": before[0], "inner.txt": before[1],
@@ -57,9 +57,9 @@ def test_fstat_of_an_unlinked_file_shows_what_was_written_since(
 def test_the_time_of_a_save_stays_until_the_job_changes_the_file(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 2.5: an editor must not see its own save as a foreign change."""
     server.store.seed({"note.txt": "text"})
-    saved(mounted.path / "note.txt", b"saved")
+    save_file(mounted.path / "note.txt", b"saved")
     before = (mounted.path / "note.txt").stat()
-    mounted.settled()
+    mounted.wait_until_settled()
     after = (mounted.path / "note.txt").stat()
     assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
     server.store.write("note.txt", "of the job")
@@ -88,11 +88,11 @@ def test_read_only_items_refuse_all_changes(server: Server, mounted: MountedJob)
     assert server.log.changes() == []
     os.chmod(brief, 0o644)
     assert server.store.item_at("brief.md").permission == "readWrite"
-    saved(brief, b"written")
+    save_file(brief, b"written")
     os.chmod(brief, 0o444)
     assert server.store.item_at("brief.md").permission == "readOnly"
     assert errno_from(os.open, brief, os.O_WRONLY) == errno.EACCES
-    mounted.settled()
+    mounted.wait_until_settled()
     assert server.store.read("brief.md") == b"written"
     os.unlink(brief)  # as on a disk: its mode was given here
     assert not server.store.exists("brief.md")

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.support.files import errno_from, saved
+from tests.support.files import errno_from, save_file
 from tests.support.mounts import Mount, MountedJob, run
 from tests.support.serverside import hidden, untimed, visible
 from tests.support.waiting import eventually
@@ -83,9 +83,9 @@ def test_a_directory_of_a_local_only_name_stays_here_with_its_content(server: Se
     """vfs/semantics.md 4.15: in any directory; as Jupyter's checkpoints beside a notebook."""
     mounted = mount(local_only=".ipynb_checkpoints")
     (mounted.path / "work/.ipynb_checkpoints").mkdir(parents=True)
-    saved(mounted.path / "work/.ipynb_checkpoints/data-checkpoint.ipynb", b"checkpoint")
-    saved(mounted.path / "work/data.ipynb", b"notebook")
-    mounted.settled()
+    save_file(mounted.path / "work/.ipynb_checkpoints/data-checkpoint.ipynb", b"checkpoint")
+    save_file(mounted.path / "work/data.ipynb", b"notebook")
+    mounted.wait_until_settled()
     assert visible(server) == {"work": None, "work/data.ipynb": b"notebook"}
     mounted.remount()
     assert (mounted.path / "work/.ipynb_checkpoints/data-checkpoint.ipynb").read_bytes() == b"checkpoint"

@@ -32,7 +32,7 @@ def saves(server: Server) -> int:
 
 def only_the_edit_is_there(server: Server, mounted: MountedJob, edited: str = EDITED) -> None:
     """The server has the edited file, once, its neighbour, and nothing that the editor made for itself."""
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {"dir": None, "dir/notes.md": edited.encode(), "dir/other.md": b"untouched"}
     assert doubled(server) == []
     assert mounted.status()["conflicts"] == []
@@ -71,10 +71,10 @@ def test_vim_as_it_comes_is_not_told_that_its_own_save_changed_the_file(
         vim.shows("third line")
         vim.lines(":%s/second/2nd/", ":w")
         vim.shows("written")
-        mounted.settled()
+        mounted.wait_until_settled()
         vim.lines(":checktime", ":%s/third/3rd/", ":w", ":set modified?")
         vim.shows("nomodified")
-        mounted.settled()
+        mounted.wait_until_settled()
         vim.lines(":checktime", ":set fileformat?")
         vim.shows("fileformat=unix")
         assert "WARNING" not in vim.screen()

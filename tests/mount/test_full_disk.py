@@ -120,7 +120,7 @@ def test_acknowledged_bytes_are_sent_though_the_disk_has_no_byte_left(
     server.faults.clear()
     if again == "mount":
         mounted.mount(write_back_delay=0)
-        mounted.settled()
+        mounted.wait_until_settled()
     else:
         places = ("--base-url", server.url, "--state-dir", mounted.state, "--cache-dir", mounted.cache)
         done = mounted.jobfs("recover", server.job, *places, "--request-lifetime", "0.2")
@@ -172,7 +172,7 @@ def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(
     disk.replace()
     mounted.mount(write_back_delay=0)
     (mounted.path / "new.txt").write_bytes(b"goes on")
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {"kept.txt": b"acknowledged", "old.txt": b"old content", "new.txt": b"goes on"}
 
 

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from tests.support.files import saved
+from tests.support.files import save_file
 from tests.support.mounts import Mount, MountedJob, gone_afterwards, run
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually, eventually_equal
@@ -43,7 +43,7 @@ def test_twenty_mounts_at_once(server: Server, mount: Mount, tmp_path: Path) -> 
     ended = jobs[0].jobfs("umount", "--all", "--state-dir", state, timeout=60)
     assert ended.returncode == 0, ended.stderr
     for job in jobs:
-        job.ended()
+        job.wait_for_end()
     assert visible(server) == {"shared": b"of the job", **{name: name.encode() for name in names}}
 
 
@@ -69,12 +69,12 @@ def test_a_mount_that_was_stopped_for_longer_than_its_ttl_goes_on(server: Server
     assert (at / "shown").read_bytes() == b"the job's"
     assert reader.communicate(timeout=30)[0] == b"before"
     assert reader.returncode == 0
-    mounted.settled()
+    mounted.wait_until_settled()
     assert contents(server) == sorted([b"before", b"here", b"here", b"the job's", b"the job's"])
     assert {name: server.store.read(name) for name in ("both", "unsent")} == dict.fromkeys(
         ("both", "unsent"), b"here"
     )
-    saved(at / "read", b"saved")
+    save_file(at / "read", b"saved")
     (conflict,) = mounted.status()["conflicts"]
     assert conflict["origin"] == "both"
     assert [told for told in mounted.status()["problems"] if not told.startswith("1 conflict")] == []
@@ -123,7 +123,7 @@ def test_a_clock_that_is_set_makes_no_conflict_and_hides_none(
     server.store.seed(dict.fromkeys(("alone", "both", "shown", "kept"), "before"), age=60)
     with gone_afterwards(OffMount(server, tmp_path / "home", write_back_delay=1)) as mounted:
         at = mounted.path
-        saved(at / "new", b"new")
+        save_file(at / "new", b"new")
         for name in ("alone", "both", "shown"):
             assert (at / name).read_bytes() == b"before"
         (at / "kept").write_bytes(b"unsent when it is set")
@@ -137,7 +137,7 @@ def test_a_clock_that_is_set_makes_no_conflict_and_hides_none(
         eventually_equal(lambda: (at / "shown").read_bytes(), b"of the job")
         # A program that keeps what it has seen of the directory looks again.
         eventually(lambda: (at / "beside").exists() and at.stat().st_mtime_ns > seen)
-        mounted.settled()
+        mounted.wait_until_settled()
         (conflict,) = mounted.status()["conflicts"]
         assert (conflict["origin"], (at / conflict["path"]).read_bytes()) == ("both", b"of the job")
     assert contents(server) == sorted(
@@ -160,7 +160,7 @@ def test_a_file_is_as_young_as_it_is_after_the_clock_was_set(
         clock.write_text("3600")
         (mounted.path / "file").write_bytes(b"saved")
         server.store.write("file", "later")
-        mounted.settled()
+        mounted.wait_until_settled()
     assert contents(server) == [b"later", b"saved"]
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.support.files import saved
+from tests.support.files import save_file
 from tests.support.mounts import Mount, MountedJob, environment, run
 from tests.support.recipes import install_scripts
 from tests.support.waiting import eventually
@@ -118,8 +118,8 @@ def test_a_hostile_repository_in_the_workspace_runs_nothing(
     assert history.files() == {
         "evil/file": b"inner\n", "evil/.gitattributes": ATTRIBUTES.encode(), "notes.md": b"a\n",
     }  # fmt: skip
-    saved(history.directory / "notes.md", b"a\nb\n")
-    saved(history.directory / "evil/file", b"other\n")
+    save_file(history.directory / "notes.md", b"a\nb\n")
+    save_file(history.directory / "evil/file", b"other\n")
     history.recorded()
     assert "2 files changed" in history.git("log", "-1", "--since=yesterday", "--stat")
     assert "+b\n" in history.git("diff", "HEAD~1", "HEAD", "--", "notes.md")
@@ -175,7 +175,7 @@ def test_gitattributes_of_the_job_neither_alter_nor_hide_what_is_recorded(
     server.store.seed({".gitattributes": ATTRIBUTES, "sub/.gitattributes": ATTRIBUTES, "sub/crlf.txt": BYTES})
     history.recorded()
     assert history.files()["sub/crlf.txt"] == BYTES
-    saved(history.directory / "sub/crlf.txt", BYTES + b"three\n")
+    save_file(history.directory / "sub/crlf.txt", BYTES + b"three\n")
     history.recorded()
     # Some versions of git take the attributes of a bare repository from its last commit.
     for where in (), ("-c", "attr.tree=HEAD"):
@@ -327,7 +327,7 @@ def test_plain_git_may_keep_its_repository_outside_with_a_local_link(server: Ser
     work = f"git init -q --separate-git-dir ~/job.git . && {git} add -A && {git} commit -qm one && echo b >> notes.md"
     run(mounted.path, "sh", "-ec", work, home=mounted.home)
     assert run(mounted.path, "git", "status", "--short", home=mounted.home) == " M notes.md\n"
-    mounted.settled()
+    mounted.wait_until_settled()
     assert server.store.tree() == {"notes.md": b"a\nb\n"}
 
 

@@ -97,7 +97,7 @@ def test_a_program_that_waits_for_the_server_ends_when_it_is_told_to(
     elif wait in ("fsync", "close"):
         mounted.kill()  # what hangs would go on for as long as --timeout
         mounted.mount()
-        mounted.settled()
+        mounted.wait_until_settled()
         assert visible(server) == {"d": None, "d/file": b"text", "d/new": b"mine"}
 
 

@@ -70,5 +70,5 @@ def test_a_write_of_a_mebibyte_is_one_request(server: Server, tmp_path: Path) ->
             command = ["dd", f"if={mounted.path}/file", "bs=1M", f"iflag=fullblock{flags}"]
             assert subprocess.run(command, check=True, capture_output=True).stdout == text
         assert max(mounted.noted("read")) == 128 * KIB
-        mounted.settled()
+        mounted.wait_until_settled()
     assert visible(server) == {"file": text}

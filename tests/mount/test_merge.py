@@ -73,7 +73,7 @@ def write_both(server: Server, mounted: MountedJob, program: str, name: str = "n
         job.chmod(0o755)
         words = ("env", f"job={job}", "bash", "-e", "-c", PROGRAMS[program], f"./{name}")
         run(mounted.path, *words, home=mounted.home)
-    mounted.settled()
+    mounted.wait_until_settled()
     return conflict(server)
 
 
@@ -100,7 +100,7 @@ def test_what_both_wrote_is_merged_however_it_was_written(
     assert merge(mounted, "notes.md", "-n") == (0, expected, "")
     assert name in visible(server)
     assert merge(mounted, "notes.md") == (0, "", "")
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {"notes.md": expected.encode()}
     assert mounted.status()["conflicts"] == []
     assert doubled(server) == []
@@ -140,11 +140,11 @@ def test_a_copy_stays_whose_changes_were_taken_out_of_the_file_since_that_was_re
     """vfs/semantics.md 4.57: FILE has all of the copy when it is read, and another program writes it then."""
     copy = write_both(server, mounted, "python, in place")
     (mounted.path / "notes.md").write_text(BOTH)
-    mounted.settled()
+    mounted.wait_until_settled()
     slow_git(mounted, f"echo other > {mounted.path}/notes.md")
     told = f"jobfs: {mounted.path}/notes.md has changed since it was read: run jobfs merge again\n"
     assert merge(mounted, "notes.md") == (1, "", told)
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {"notes.md": b"other\n", copy: JOBS.encode()}
 
 
@@ -154,7 +154,7 @@ def test_a_file_that_was_changed_since_it_was_read_is_left_alone(server: Server,
     slow_git(mounted, f"echo more >> {mounted.path}/notes.md")
     told = f"jobfs: {mounted.path}/notes.md has changed since it was read: run jobfs merge again\n"
     assert merge(mounted, "notes.md") == (1, "", told)
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {"notes.md": f"{MINE}more\n".encode(), copy: JOBS.encode()}
     assert sorted(os.listdir(mounted.path)) == [copy, "notes.md"]
 
@@ -184,7 +184,7 @@ def test_several_copies_are_merged_the_oldest_first_and_an_edited_one_as_it_is(
         server.store.write("notes.md", more)
         file.seek(0)
         file.write(text.replace("line 7", "more of mine"))
-    mounted.settled()
+    mounted.wait_until_settled()
     assert len(mounted.status()["conflicts"]) == 2
     mounted.remount(write_back_delay=30)
     (mounted.path / first).write_text(JOBS.replace("line 11", "edited"))
@@ -194,7 +194,7 @@ def test_several_copies_are_merged_the_oldest_first_and_an_edited_one_as_it_is(
         .replace("line 7", "more of mine")
     )
     assert merge(mounted, "notes.md") == (0, "", "")
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {"notes.md": merged.encode()}
 
 
@@ -249,7 +249,7 @@ def test_what_cannot_be_merged_is_named_with_the_reason_and_nothing_is_changed(
     assert (code, err) == (1, told)
     marked = f"<<<<<<< {mounted.path}/notes.md\nmine\n=======\nnot mine\n>>>>>>> {mounted.path}/{copy}\n"
     assert out == (MINE.replace("mine\n", marked) if why is overlapping else MINE)
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == before
 
 
@@ -279,7 +279,7 @@ def write_inner(server: Server, mounted: MountedJob, copy: str) -> str:
         file.seek(0)
         file.write(text.replace("line 11", "here"))
         file.truncate()
-    mounted.settled()
+    mounted.wait_until_settled()
     (inner,) = [name for name in visible(server) if name.count(".conflict-") == 2]
     return inner
 
@@ -352,10 +352,10 @@ def test_on_a_server_with_whole_seconds_the_last_save_is_at_hand(tmp_path: Path,
         mounting(server, tmp_path / "home") as mounted,
     ):
         (mounted.path / "notes.md").write_text(LINES)
-        mounted.settled()
+        mounted.wait_until_settled()
         write_both(server, mounted, program)
         assert merge(mounted, "notes.md") == (0, "", "")
-        mounted.settled()
+        mounted.wait_until_settled()
         assert visible(server) == {"notes.md": BOTH.encode()}
 
 

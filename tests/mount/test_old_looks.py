@@ -39,5 +39,5 @@ def test_a_file_renamed_while_what_replaces_it_waits_for_a_connection_is_not_los
             changing.result(20)
     finally:
         os.close(busy)
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {"file": NEW, "elsewhere": OLD, "busy": b"x"}

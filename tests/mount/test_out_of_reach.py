@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from tests.support.files import errno_from, saved
+from tests.support.files import errno_from, save_file
 from tests.support.mounts import Mount, MountedJob
 from tests.support.serverside import visible
 from tests.support.waiting import eventually, eventually_equal
@@ -71,10 +71,10 @@ def test_calls_fail_at_once_while_the_server_is_out_of_reach_and_work_when_it_is
             assert sorted(os.listdir(at)) == ["a", "b", "c", "d", "empty"]
             assert (at / "d/notes").read_bytes() == b"notes\n"
             os.mkdir(at / "made")
-            assert errno_from(saved, at / "c", b"saved") == errno.EIO
+            assert errno_from(save_file, at / "c", b"saved") == errno.EIO
         assert requests(mounted) - before <= 2 + time.monotonic() - began
     eventually(lambda: not errno_from(os.rename, at / "a", at / "a4"))
-    mounted.settled()
+    mounted.wait_until_settled()
     tree = {name: content for name, content in TREE.items() if name != "a"}
     assert visible(server) == {**tree, "a4": b"a", "c": b"saved", "made": None}
     told = [line for line in mounted.log.splitlines() if "reached" in line or "answers again" in line]
@@ -89,7 +89,7 @@ def test_a_server_that_is_restarted_within_two_seconds_makes_no_error(
     at = mounted.path
     calls: list[Callable[[], object]] = [
         lambda: os.rename(at / "a", at / "a2"),
-        lambda: saved(at / "c", b"saved"),
+        lambda: save_file(at / "c", b"saved"),
         lambda: os.chmod(at / "a2", 0o444),
         lambda: os.unlink(at / "b"),
         lambda: os.rmdir(at / "empty"),
@@ -103,7 +103,7 @@ def test_a_server_that_is_restarted_within_two_seconds_makes_no_error(
             call()
         finally:
             restart.join()
-    mounted.settled()
+    mounted.wait_until_settled()
     left = {name: content for name, content in TREE.items() if name[0] == "d"}
     assert visible(server) == {**left, "a2": b"a", "c": b"saved"}
     assert "can't be reached" not in mounted.log
@@ -128,5 +128,5 @@ def test_unsent_files_stay_listed_and_readable_when_all_else_is_too_old(
         assert sorted(os.listdir(at / "d")) == ["new", "notes", "unread"]
         assert [(at / name).read_bytes() for name in ("d/new", "c")] == [b"new", b"rewritten"]
         assert errno_from(os.stat, at / "d/unread") == errno.ENETUNREACH
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {**TREE, "d/new": b"new", "c": b"rewritten"}

@@ -66,7 +66,7 @@ def test_scripts_leave_the_same_files_as_on_a_disk(server: Server, mount: Mount,
         command = ("bash", "-e", "-c", f'out=$(mktemp -d -p "$0"); {script}', tmp_path)
         expected = run(tmp_path / f"disk/w{place}", *command)
         assert run(mounted.path / f"w{place}", *command) == expected, script
-    mounted.settled()
+    mounted.wait_until_settled()
     for place, script in enumerate(SCRIPTS):
         assert below(server, f"w{place}") == on_disk(tmp_path / f"disk/w{place}"), script
     assert doubled(server) == []
@@ -94,7 +94,7 @@ def test_git_clones_branches_stashes_collects_and_makes_worktrees(
         cd ../tree && echo x > new && git add new && git commit -qm fourth
         wait $probe && git worktree list | wc -l"""
     assert run(mounted.path, "bash", "-e", "-c", script, home=mounted.home).split()[-1] == "2"
-    mounted.settled()
+    mounted.wait_until_settled()
     mounted.remount()
     check = 'test -z "$(git status --porcelain)" && git fsck --strict && git log --oneline | wc -l'
     assert run(mounted.path / "copy", "bash", "-e", "-c", check, home=mounted.home).split()[-1] == "3"
@@ -115,7 +115,7 @@ def test_rsync_in_place_deletes_and_has_nothing_to_do_twice(
     assert len(run(tmp_path, *words, f"{source}/", f"{mounted.path}/in/").splitlines()) <= 3
     run(tmp_path, "rsync", "-a", f"{mounted.path}/in/", f"{back}/")
     assert on_disk(back) == on_disk(source)
-    mounted.settled()
+    mounted.wait_until_settled()
     mounted.remount()
     assert run(tmp_path, *words, f"{source}/", f"{mounted.path}/in/") == ""
     assert run(tmp_path, *words, f"{mounted.path}/in/", f"{back}/") == ""
@@ -145,7 +145,7 @@ def test_sqlite_counts_right_from_two_processes(
     run(mounted.path, "bash", "-e", "-c", both, timeout=80)
     ask = ("sqlite3", "data.db", "SELECT n FROM t; PRAGMA integrity_check;")
     assert run(mounted.path, *ask) == "20\nok\n"
-    mounted.settled()
+    mounted.wait_until_settled()
     assert set(visible(server)) == {"data.db"}
     (tmp_path / "data.db").write_bytes(server.store.read("data.db"))
     assert run(tmp_path, *ask) == "20\nok\n"
@@ -168,7 +168,7 @@ print("well")
     run(mounted.path, sys.executable, "-m", "venv", "--without-pip", "env", timeout=80)
     assert (mounted.path / "env/bin/python").is_symlink()
     assert run(mounted.path, "env/bin/python", "-c", program) == "well\n"
-    mounted.settled()
+    mounted.wait_until_settled()
     assert server.store.read("counters") == bytes(5000) + b"hello" + bytes(4995)
     mounted.remount()
     assert run(mounted.path, "env/bin/python", "-c", "print('well')") == "well\n"

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.support.files import errno_from, saved
+from tests.support.files import errno_from, save_file
 from tests.support.mounts import Mount, MountedJob, run
 from tests.support.serverside import doubled, visible
 
@@ -30,7 +30,7 @@ def test_when_fsync_returns_the_server_has_exactly_these_bytes(
                 file.write(content)
                 os.fsync(file.fileno())
                 assert server.store.read(name) == content
-    mounted.settled()
+    mounted.wait_until_settled()
     assert doubled(server) == []
 
 
@@ -49,7 +49,7 @@ def test_flush_and_unmount_return_when_the_server_has_everything(server: Server,
     (mounted.path / "by-signal").write_bytes(b"s")
     assert mounted.process is not None
     os.kill(mounted.process.pid, signal.SIGTERM)
-    mounted.ended()
+    mounted.wait_for_end()
     assert visible(server) == {**expected, "by-umount": b"u", "by-signal": b"s"}
 
 
@@ -77,9 +77,9 @@ def test_the_key_is_found_nowhere(server: Server, mount: Mount) -> None:
     said: list[str] = []
     server.store.seed({"note.txt": "text", "dir/a.txt": "a"})
     run(mounted.path, "grep", "-r", "text", ".")
-    saved(mounted.path / "note.txt", b"new text")
+    save_file(mounted.path / "note.txt", b"new text")
     server.faults.fail_next("error", on="create", status=401, reason="Failed to authenticate")
-    assert errno_from(saved, mounted.path / "other.txt", b"other") != 0
+    assert errno_from(save_file, mounted.path / "other.txt", b"other") != 0
     said.append(str(mounted.status()["failed"]))
     os.unlink(mounted.path / "other.txt")
     server.faults.fail_next("drop", on="find", times=2)

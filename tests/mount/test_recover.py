@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.files import errno_from, saved
+from tests.support.files import errno_from, save_file
 from tests.support.mounts import Mount, MountedJob, environment
 from tests.support.serverside import hidden, untimed, visible
 from tests.support.terminal import on_terminal
@@ -35,7 +35,7 @@ def slot(mounted: MountedJob) -> Path:
 def refused(mounted: MountedJob, name: str, content: bytes) -> None:
     """A save that the server refuses for good."""
     mounted.server.faults.set_rate("error", 1.0, on="create", status=413, reason="Too large")
-    assert errno_from(saved, mounted.path / name, content)
+    assert errno_from(save_file, mounted.path / name, content)
     eventually(lambda: name in str(mounted.status()["failed"]))
     mounted.server.faults.clear()
 
@@ -87,14 +87,14 @@ def test_a_read_only_mount_tells_of_unsent_files_of_an_earlier_mount_and_leaves_
     del mounted.options["read_only"]
     mounted.mount()
     assert "taken up: made: was not sent yet" in mounted.log
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {"made": b"made here"}
 
 
 def test_recover_leaves_a_running_mount_alone(server: Server, mounted: MountedJob) -> None:
     code, _, err = recover(mounted)
     assert (code, str(mounted.path) in err) == (1, True), "0 says that the server has everything"
-    saved(mounted.path / "file", b"still served")
+    save_file(mounted.path / "file", b"still served")
     assert server.store.read("file") == b"still served"
 
 
@@ -151,7 +151,7 @@ def test_a_refused_save_is_sent_by_retry(server: Server, mounted: MountedJob) ->
     refused(mounted, "big.bin", b"refused at first")
     done = mounted.jobfs("retry", mounted.path / "big.bin")
     assert (done.returncode, "big.bin" in done.stdout) == (0, True)
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {"big.bin": b"refused at first"}
     assert mounted.jobfs("status", mounted.path).returncode == 0
     assert "no file there has failed" in mounted.jobfs("retry", mounted.path).stderr
@@ -174,7 +174,7 @@ def test_a_refused_save_is_given_up_by_discard(server: Server, mounted: MountedJ
     with on_terminal(mounted.home, "discard", mounted.path / "new.txt") as terminal:
         terminal.shows(re.compile(r"Give up the unsent changes to new.txt.*\? \[y/N\]:"))
         terminal.lines("y")
-        assert terminal.ended() == 0
+        assert terminal.wait_for_exit_code() == 0
     assert os.listdir(mounted.path) == ["dir"]
     assert mounted.jobfs("status", mounted.path).returncode == 0
     mounted.umount()
@@ -202,7 +202,7 @@ def test_a_damaged_journal_is_refused_in_one_sentence_and_its_bytes_stay(
     assert journal.read_bytes() == damaged
     place.rename(place.with_name("moved away"))
     mounted.mount()
-    saved(mounted.path / "goes on", b"x")
+    save_file(mounted.path / "goes on", b"x")
 
 
 def test_the_command_that_status_tells_sends_what_is_left_as_it_stands(

@@ -83,7 +83,7 @@ def test_the_copies_are_what_the_next_mount_sends(server: Server, mount: Mount) 
     again = saved_to(mounted, to)
     assert (again.returncode, again.stdout, again.stderr.count("exists\n")) == (1, "", len(copied))
     mounted.mount()
-    mounted.settled()
+    mounted.wait_until_settled()
     assert untimed(visible(server)) == {"half.txt": b"old", "untouched": b"x", **copied}
 
 

@@ -59,7 +59,7 @@ def is_gone(mounted: MountedJob, name: str) -> bool:
 def saved(server: Server, mounted: MountedJob, name: str = "notes.md", text: str = SAVED) -> None:
     """A file that was saved here, and that the job has overwritten since."""
     (mounted.path / name).write_text(text)
-    mounted.settled()
+    mounted.wait_until_settled()
     server.store.write(name, JOBS)
     eventually(lambda: (mounted.path / name).stat().st_size == len(JOBS))
 
@@ -71,7 +71,7 @@ def test_what_each_program_saved_is_printed_though_the_job_overwrote_or_deleted_
     """vfs/semantics.md 4.51: whatever the job has done to FILE since; nothing is changed."""
     server.store.seed({"notes.md": FIRST}, age=60)
     run(mounted.path, "bash", "-e", "-c", PROGRAMS[program], "notes.md", home=mounted.home)
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {"notes.md": SAVED.encode()}
     server.store.write("notes.md", JOBS)
     assert restored(mounted, "notes.md") == SAVED
@@ -111,7 +111,7 @@ def test_in_place_is_a_save_and_what_nobody_has_read_stays_beside(
         if round:
             mounted.remount()
         assert restored(mounted, "notes.md", "--in-place") == ""
-        mounted.settled()
+        mounted.wait_until_settled()
         (copy,) = [name for name in visible(server) if ".conflict-" in name]
         assert visible(server) == {"notes.md": SAVED.encode(), copy: JOBS.encode()}
         (mounted.path / copy).unlink()
@@ -121,7 +121,7 @@ def test_in_place_is_a_save_and_what_nobody_has_read_stays_beside(
         f"cat notes.md; PYTHONPATH={shlex.quote(str(_SOURCE))} {_PYTHON} -m jobfs restore --in-place notes.md"
     )
     assert run(mounted.path, "bash", "-e", "-c", script, home=mounted.home) == JOBS
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {"notes.md": SAVED.encode()}
     assert doubled(server) == []
 
@@ -164,7 +164,7 @@ def test_in_place_makes_no_file_where_the_mount_was_detached(server: Server, mou
         assert f"{mounted.path} is unmounted" in done.stderr
         assert os.listdir(mounted.path) == []
         assert restored(mounted, "notes.md") == SAVED
-    mounted.ended()
+    mounted.wait_for_end()
     assert server.store.read("notes.md") == JOBS.encode()
 
 
@@ -184,7 +184,7 @@ def test_a_file_that_the_shell_has_emptied_is_refused_and_still_kept(
         done.stderr
         == f"jobfs: the output is {file} itself, which the shell has emptied: run jobfs restore --in-place {file}\n"
     )
-    mounted.settled()
+    mounted.wait_until_settled()
     assert server.store.read("notes.md") == b""
     restored(mounted, "notes.md", "--in-place")
     assert server.store.read("notes.md") == SAVED.encode()
@@ -213,7 +213,7 @@ def turned_off(mounted: MountedJob) -> None:
     mounted.remount(keep_saves=0)
     assert list(mounted.state.glob("*/*/saves/[0-9]*")) == []
     (mounted.path / "notes.md").write_text("more\n")
-    mounted.settled()
+    mounted.wait_until_settled()
 
 
 @pytest.mark.parametrize("drop", [removed, forgotten, forgotten_unmounted, renamed_over, turned_off])
@@ -249,7 +249,7 @@ def test_two_mounts_of_a_job_keep_their_own_saves_and_a_read_only_one_none(
     saved(server, one)
     assert is_gone(other, "notes.md")
     (other.path / "notes.md").write_text("of the other\n")
-    other.settled()
+    other.wait_until_settled()
     assert restored(one, "notes.md") == SAVED
     assert restored(other, "notes.md") == "of the other\n"
     one.remount(read_only=True)

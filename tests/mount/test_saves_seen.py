@@ -112,7 +112,7 @@ def test_a_save_through_a_mount_promotes_before_its_set_aside_is_answered(
 
     saves: list[str] = []
     eventually(overlapped, "a save overlaps")
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {"file": b"%07d" % (len(saves) - 1)}
     # The fourth save has the server asked.
     assert len(saves) > 4

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.support.files import on_disk, saved
+from tests.support.files import on_disk, save_file
 from tests.support.mounts import Mount
 from tests.support.serverside import below
 from tests.support.waiting import eventually
@@ -59,9 +59,9 @@ def test_two_versions_are_two_files(mount: Mount, tmp_path: Path, state: str) ->
     mounted.server.store.seed({f"{place}/note.txt": "old\n" for place in places}, age=60)
     eventually(lambda: all(note.exists() for note in notes.values()))
     for place, note in notes.items():
-        saved(note, b"saved once\n")
+        save_file(note, b"saved once\n")
         mounted.server.store.write(f"{place}/note.txt", JOBS)
-        saved(note, MINE)
+        save_file(note, MINE)
     copies = {place: conflict_in(mounted.path / place) for place in places}
     if state == "unsent after a kill":
         for note in notes.values():

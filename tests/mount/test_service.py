@@ -80,7 +80,7 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
         assert (done.returncode, is_mounted(mounted.path)) == (1, False)
     server.faults.clear()
     mounted.mount()
-    mounted.settled()
+    mounted.wait_until_settled()
     mounted.kill_only()
     done = mounted.jobfs("umount", mounted.path)
     assert (done.returncode, done.stderr) == (0, f"{gone}: its dead mount was removed\n")

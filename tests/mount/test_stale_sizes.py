@@ -141,7 +141,7 @@ def test_a_writer_finds_the_end_of_what_the_job_wrote(mount: Mount, ttl: float, 
         look(mounted, file)
         mounted.server.store.write(file, new)
         run_on(mounted, WRITERS[name], file)
-    mounted.settled()
+    mounted.wait_until_settled()
     tree = untimed(visible(mounted.server))
     found = {name: tree[file] for name, file in files.items()}
     assert {name: (data or b"")[-100:] for name, data in found.items() if data != new + MINE} == {}
@@ -158,7 +158,7 @@ def test_a_writer_finds_the_end_of_what_the_job_appended_to_a_large_file(mount: 
         look(mounted, file, old)
         mounted.server.store.write(file, old + ADDED)
         run_on(mounted, WRITERS[name], file)
-    mounted.settled()
+    mounted.wait_until_settled()
     tree = untimed(visible(mounted.server))
     found = {name: tree[file] for name, file in files.items()}
     assert {name: (data or b"")[-100:] for name, data in found.items() if data != old + ADDED + MINE} == {}
@@ -176,7 +176,7 @@ def test_the_first_open_of_a_new_version_finds_its_end_beside_a_program_that_has
         assert before.read() == OLD
         mounted.server.store.write("file0", new)
         run_on(mounted, AS_SOON_AS_IT_IS_NEW, "file0")
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(mounted.server) == {"file0": new + MINE}
 
 
@@ -240,7 +240,7 @@ def test_a_writer_that_finds_the_end_of_a_newer_version_writes_to_no_other(
         assert errno_from(write, fd, len(new)) == errno.ESTALE
     finally:
         os.close(fd)
-    mounted.settled()
+    mounted.wait_until_settled()
     assert untimed(visible(mounted.server)) == {"file0": new}
 
 
@@ -257,5 +257,5 @@ def test_a_page_of_a_mapping_brings_no_zeros_up_to_the_end_of_a_newer_version(mo
             assert errno_from(pages.flush) == errno.ESTALE
     finally:
         os.close(fd)
-    mounted.settled()
+    mounted.wait_until_settled()
     assert untimed(visible(mounted.server)) == {"file0": new}

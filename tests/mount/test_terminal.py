@@ -26,7 +26,7 @@ def test_umount_and_flush_show_how_far_they_are(server: Server, mount: Mount) ->
         with on_terminal(mounted.home, command, mounted.path) as terminal:
             terminal.shows(_AMOUNT)
             terminal.keys("C-c")
-            assert terminal.ended() == 130
+            assert terminal.wait_for_exit_code() == 130
             assert re.search("interrupted: .*kept", terminal.screen())
             assert is_mounted(mounted.path)
     with on_terminal(mounted.home, "umount", mounted.path) as terminal:
@@ -34,6 +34,6 @@ def test_umount_and_flush_show_how_far_they_are(server: Server, mount: Mount) ->
         server.set(bandwidth=0)
         with server.down():  # what is under way on the slow line is broken off
             pass
-        assert terminal.ended() == 0
-    mounted.ended()
+        assert terminal.wait_for_exit_code() == 0
+    mounted.wait_for_end()
     assert visible(server) == expected

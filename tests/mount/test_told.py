@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.files import errno_from, saved
+from tests.support.files import errno_from, save_file
 from tests.support.mounts import Mount, MountedJob
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually
@@ -77,7 +77,7 @@ def test_a_conflict_is_compared_as_long_as_its_file_is_there(server: Server, mou
     with file.open("r+b") as opened:
         opened.write(b"new\n")
         server.store.write("dir/it's a note.md", "the job's\n")
-    mounted.settled()
+    mounted.wait_until_settled()
     (conflict,) = mounted.status()["conflicts"]
     done = subprocess.run(["sh", "-c", conflict["diff"]], capture_output=True, text=True, timeout=20)
     assert done.stdout.endswith("-new\n+the job's\n")
@@ -102,7 +102,7 @@ def test_a_watch_shows_each_change_until_it_is_interrupted(server: Server, mount
     with on_terminal(mounted.home, "status", "--watch", mounted.path) as screen:
         screen.shows("! 1 conflict")
         screen.keys("C-c")
-        assert screen.ended() == 1
+        assert screen.wait_for_exit_code() == 1
     with on_terminal(mounted.home, "status", "--watch", mounted.path) as screen:
         screen.shows("! 1 conflict")
         os.unlink(mounted.path / "a.conflict-20260101T000000Z")
@@ -140,7 +140,7 @@ def test_a_failed_file_counts_as_unsent_in_each_report(server: Server, mounted: 
     """vfs/semantics.md 4, Nothing is forgotten: one number, in the status, in `.jobfs/pending`, of umount, and after it."""
     server.store.seed({"old": "old"}, age=60)
     server.faults.set_rate("error", 1.0, on="create", status=413, reason="Too large")
-    errno_from(saved, mounted.path / "big", b"refused")
+    errno_from(save_file, mounted.path / "big", b"refused")
     eventually(lambda: mounted.status()["failed"])
     server.faults.clear()
     server.faults.set_rate("unavailable", 1.0, on="change")

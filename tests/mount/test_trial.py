@@ -47,7 +47,9 @@ def test_a_try_on_a_terminal_asks_before_it_writes(server: Server, tmp_path: Pat
             terminal.shows("[y/N]")
             assert server.log.changes() == []
             terminal.lines(answer)
-            assert (terminal.ended(), said in terminal.screen()) == (code, True), terminal.screen()
+            assert (terminal.wait_for_exit_code(), said in terminal.screen()) == (code, True), (
+                terminal.screen()
+            )
     assert server.log.changes()
     assert server.store.tree() == before
 

@@ -61,7 +61,7 @@ def sent_by_the_next(server: Server, mounted: MountedJob, expected: dict[str, by
     server.faults.clear()
     mounted.kill()
     mounted.mount()
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == expected
 
 
@@ -116,7 +116,7 @@ def test_a_mount_whose_directory_has_another_name_by_now_is_unmounted_there(
     done = mounted.jobfs("umount", tmp_path / "later/mnt")
     detach(tmp_path / "later/mnt")
     assert (done.returncode, done.stderr) == (0, "")
-    mounted.ended()
+    mounted.wait_for_end()
     assert visible(server) == {"notes.md": b"notes"}
 
 
@@ -176,7 +176,7 @@ def test_umount_all_names_the_mounts_and_asks_on_a_terminal(mount: Mount) -> Non
         with on_terminal(one.home, "umount", "--all") as terminal:
             terminal.shows("Unmount these 2? [y/N]:")
             terminal.lines("n")
-            assert terminal.ended() == 1
+            assert terminal.wait_for_exit_code() == 1
         assert is_mounted(one.path)
         assert is_mounted(two.path)
         with holding(two.path / "open"):
@@ -185,8 +185,8 @@ def test_umount_all_names_the_mounts_and_asks_on_a_terminal(mount: Mount) -> Non
             assert f"{two.path} is in use by" in done.stderr
             assert not is_mounted(one.path)
         with on_terminal(one.home, "umount", "--all") as terminal:
-            assert (terminal.ended(), terminal.screen().splitlines()[:1]) == (0, named[1:])
-        two.ended()
+            assert (terminal.wait_for_exit_code(), terminal.screen().splitlines()[:1]) == (0, named[1:])
+        two.wait_for_end()
     finally:
         two.kill()
 
@@ -209,7 +209,7 @@ def test_umount_lazy_detaches_and_answers_when_the_last_file_is_closed_and_sent(
             assert program.does("close") == "ok"
             assert (ended(umount), ended(second)) == ((0, ""), (0, ""))
         assert visible(server) == {"notes.md": b"after the detaching"}
-    mounted.ended()
+    mounted.wait_for_end()
 
 
 def test_umount_lazy_with_a_timeout_says_what_is_still_open_and_the_mount_ends_later(
@@ -228,7 +228,7 @@ def test_umount_lazy_with_a_timeout_says_what_is_still_open_and_the_mount_ends_l
         assert again.returncode == 2
         assert "still runs" in again.stderr
         assert (program.does("write two"), program.does("close")) == ("ok", "ok")
-    mounted.ended()
+    mounted.wait_for_end()
     assert visible(server) == {"notes.md": b"onetwo"}
 
 
@@ -256,7 +256,7 @@ def test_on_a_signal_a_file_that_is_never_closed_is_cut_off_within_twice_the_tim
         assert program.does("write one") == "ok"
         began = time.monotonic()
         end(mounted)
-        mounted.ended()
+        mounted.wait_for_end()
         assert time.monotonic() - began < 2 * 2 + 5
         assert "cut off" in mounted.log
         assert visible(server) == {"notes.md": b"one"}
@@ -342,7 +342,7 @@ def test_every_answered_close_is_on_the_server_when_the_mount_ends(
             if len(closed) > 400:
                 program.terminate()
         ending.join()
-    mounted.ended(60)
+    mounted.wait_for_end(60)
     there = visible(server)
     assert [name for name in closed if there.get(name) != name.encode()] == []
     for left in mounted.path.iterdir():

@@ -137,7 +137,7 @@ def _edited(mounted: MountedJob, desk: Path) -> Iterator[None]:
         for name, process in running.items():
             told = process.communicate(timeout=30)[0]
             assert process.returncode == 0, f"{name}: {told}"
-        mounted.settled()
+        mounted.wait_until_settled()
     finally:
         for process in running.values():
             with suppress(ProcessLookupError):
@@ -196,7 +196,7 @@ def test_programs_that_save_in_turn_make_no_second_version(server: Server, mount
     for file, (one, other) in pairs.items():
         run(mounted.path, "sh", "-c", f"{one} {file}; {other} {file}; mv {file} {file}~; echo new > {file}")
     server.faults.clear()
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server).keys() == pairs.keys()
 
 
@@ -206,11 +206,11 @@ def test_who_is_near_a_reader_keeps_what_the_job_wrote(server: Server, mounted: 
     server.faults.set_rate("unavailable", 1.0, on="create")
     run(mounted.path, "sh", "-c", "echo mine > file; cat file")
     server.faults.clear()
-    mounted.settled()
+    mounted.wait_until_settled()
     server.store.write("file", JOB)
     eventually(partial(_shows, mounted.path / "file", JOB))
     run(mounted.path, "sh", "-c", "echo new > file")
-    mounted.settled()
+    mounted.wait_until_settled()
     assert untimed(visible(server)) == {"file": b"new\n", "file.conflict": JOB}
 
 
@@ -230,7 +230,7 @@ def test_nano_that_is_told_to_write_over_it_keeps_what_has_changed(
         nano.shows("Wrote")
         nano.keys("C-x")
         nano.ends()
-    mounted.settled()
+    mounted.wait_until_settled()
     assert untimed(visible(server)) == {"file": b"mine" + OLD, "file.conflict": JOB}
 
 
@@ -247,7 +247,7 @@ def _run(mounted: MountedJob, desk: Path, command: list[str]) -> Iterator[None]:
             assert program.wait(60) == 0
         finally:
             program.kill()
-    mounted.settled()
+    mounted.wait_until_settled()
 
 
 def _edits(*lines: str) -> list[str]:
@@ -295,7 +295,7 @@ def test_a_shell_that_rewrites_what_its_children_read_makes_no_copy(
     with _run(mounted, tmp_path, ["bash", "-c", script]):
         for number in range(1, turns + 1):
             eventually((tmp_path / f"done{number}").exists, f"turn {number}")
-            mounted.settled()
+            mounted.wait_until_settled()
             _job_writes(mounted, JOB * number)
             (tmp_path / f"go{number}").touch()
     assert visible(server) == {"file": JOB * turns}
@@ -333,7 +333,7 @@ open(os.environ["d"] + "/saved", "w").close()
     with _run(mounted, tmp_path, [sys.executable, "-c", _PYTHON + daemon, "file"]):
         _job_writes(mounted)
     eventually((tmp_path / "saved").exists, "the daemon to save")
-    mounted.settled()
+    mounted.wait_until_settled()
     assert untimed(visible(server)) == {"file": b"mine", "file.conflict": JOB}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tests.support.files import saved
+from tests.support.files import save_file
 from tests.support.mounts import TTL, MountedJob
 from tests.support.serverside import hidden
 from tests.support.waiting import SLACK, eventually, eventually_equal
@@ -79,7 +79,7 @@ def test_a_file_opened_again_shows_its_present_content(server: Server, mounted: 
     show(two, one, three)
     with a.open("rb") as still:
         assert still.read(10) == two[:10]
-        saved(a, three)
+        save_file(a, three)
         show(three, one, three)
     server.store.write("d/c", one)
     eventually(lambda: c.read_bytes() == one)

@@ -69,7 +69,7 @@ def test_the_line_stays_on_a_terminal_and_control_c_ends_the_waiting(
         terminal.shows("waiting for the server, which can't be reached: 3 files are unsent; Ctrl-C ends")
         terminal.keys("C-c")
         terminal.shows("interrupted")
-        assert terminal.ended() == 130
+        assert terminal.wait_for_exit_code() == 130
         assert is_mounted(mounted.path)
     mounted.umount()
     assert visible(server) == {"dir": None, **FILES}

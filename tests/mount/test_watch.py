@@ -15,7 +15,7 @@ from time import time
 from typing import Any, NamedTuple
 
 import pytest
-from tests.support.files import errno_from, saved
+from tests.support.files import errno_from, save_file
 from tests.support.mounts import Mount, MountedJob, environment
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually, eventually_equal
@@ -121,9 +121,9 @@ def test_the_jobs_step_a_conflict_and_a_failed_save_are_told(server: Server, mou
         with (mounted.path / "a").open("r+b") as opened:
             opened.write(b"new")
             server.store.write("a", "the job's")
-        mounted.settled()
+        mounted.wait_until_settled()
         server.faults.set_rate("error", 1.0, on="create", status=413, reason="Too large")
-        errno_from(saved, mounted.path / "big", b"refused")
+        errno_from(save_file, mounted.path / "big", b"refused")
         eventually(lambda: told("job") and told("conflict") and told("failed"), lambda: watch.told)
         (job,), (conflict,), (failed,) = map(told, ("job", "conflict", "failed"))
     assert (job["job"]["status"], job["job"]["current_step"]) == ("completed", 7)
@@ -162,7 +162,7 @@ def test_on_a_terminal_it_is_in_colour_and_ends_at_ctrl_c(server: Server, mounte
         screen.shows("created   it  2B")
         assert "\x1b[32mcreated" in screen.tmux("capture-pane", "-p", "-e").stdout
         screen.keys("C-c")
-        assert screen.ended() == 0
+        assert screen.wait_for_exit_code() == 0
 
 
 @pytest.mark.parametrize("how", [" is unmounted", ": the mount ended before it answered"])

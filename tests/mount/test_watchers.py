@@ -146,7 +146,7 @@ def test_own_saves_have_the_events_of_a_disk(server: Server, mount: Mount, tmp_p
         for save in SAVES:
             for place in (mounted.path, disk):
                 run(place, "bash", "-e", "-c", save)
-            mounted.settled()
+            mounted.wait_until_settled()
             # What is in a new directory is told to who has begun to watch it.
             eventually(lambda: here.watches() == there.watches())
         told_all(server, here, "last")

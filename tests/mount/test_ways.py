@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.files import saved
+from tests.support.files import save_file
 from tests.support.gateway import Asked, Gateway, gateway
 from tests.support.mounts import Mount, MountedJob, is_mounted
 from tests.support.serverside import visible
+from tests.support.tls_and_proxy import NAME, Proxy, make_certificate, proxying
 from tests.support.waiting import eventually
-from tests.support.ways import NAME, Proxy, certified, proxying
 
 from jobfs.emulator import Server
 
@@ -29,7 +29,7 @@ def variables() -> dict[str, str]:
 @pytest.fixture
 def front(server: Server, tmp_path: Path, variables: dict[str, str]) -> Iterator[Gateway]:
     """The server over TLS, with an authority that mounts trust."""
-    authority, tls = certified(tmp_path)
+    authority, tls = make_certificate(tmp_path)
     variables["SSL_CERT_FILE"] = str(authority)
     with gateway(server, tls) as made:
         yield made
@@ -60,12 +60,12 @@ def test_a_job_is_read_and_saved_over_tls(
     mounted.mount()
     at = mounted.path
     assert (at / "large").read_bytes() == LARGE
-    saved(at / "large", LARGE[::-1])
+    save_file(at / "large", LARGE[::-1])
     assert server.store.read("large") == LARGE[::-1]
     for number in range(3):
         before = len(front.connections)
         front.cut()
-        saved(at / "note", b"%d" % number)
+        save_file(at / "note", b"%d" % number)
         assert server.store.read("note") == b"%d" % number
         assert len(front.connections) > before
     assert mounted.status()["problems"] == []
@@ -74,7 +74,7 @@ def test_a_job_is_read_and_saved_over_tls(
     assert (at / "large").read_bytes() == LARGE[::-1]
     eventually(lambda: "the server does not answer" in str(mounted.status()["problems"]))
     front.answer = lambda asked: None
-    mounted.settled()
+    mounted.wait_until_settled()
     mounted.umount()
     assert visible(server) == {"large": LARGE[::-1], "note": b"2", "other": b"kept here meanwhile"}
     assert "hunter" not in mounted.log

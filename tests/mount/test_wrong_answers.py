@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 import pytest
-from tests.support.files import errno_from, saved
+from tests.support.files import errno_from, save_file
 from tests.support.mounts import MountedJob, run
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
@@ -25,7 +25,7 @@ def test_saves_that_a_server_only_claims_to_do_fail_and_are_sent_once_it_does_th
     server.set(create_existing="overwrite")  # else what is new is made at its name after a while
     assert len(os.listdir(mounted.path)) == 5
     server.faults.set_rate("undone", 1.0, on="update")
-    failed = {name: errno_from(saved, mounted.path / name, content) for name, content in saves.items()}
+    failed = {name: errno_from(save_file, mounted.path / name, content) for name, content in saves.items()}
     assert failed == dict.fromkeys(saves, errno.EIO)
     struck = server.faults.injected_count
     eventually(lambda: server.faults.injected_count > struck + 10, "they are tried on and on")
@@ -34,7 +34,7 @@ def test_saves_that_a_server_only_claims_to_do_fail_and_are_sent_once_it_does_th
     assert "renaming an item to old0: the server answered, but did not move it" in mounted.log
     assert "does not match the API reference" not in mounted.log
     server.faults.clear()
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == saves
 
 
@@ -60,7 +60,7 @@ def test_changes_of_names_that_a_server_only_claims_to_do_fail(server: Server, m
     server.faults.clear()
     for name in ("rename over", "rename of a directory", "mkdir", "rmdir"):
         calls[name]()
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {"other": b"1", "moved": None, "moved/inside": b"3", "made": None}
 
 
@@ -72,7 +72,7 @@ def test_a_name_that_the_server_keeps_in_another_form_is_refused_at_once(
     server.set(name_form="nfc")
     server.store.seed({"from": "x", "dir/inside": "y"}, age=60)
     for number in range(8):  # enough for a mount to ask how this server takes new files
-        saved(path / f"plain{number}", b"plain")
+        save_file(path / f"plain{number}", b"plain")
     before = visible(server)
 
     (path / name).write_bytes(b"mine")
@@ -81,7 +81,7 @@ def test_a_name_that_the_server_keeps_in_another_form_is_refused_at_once(
     (failed,) = mounted.status()["failed"]
     assert "the server keeps the name" in failed["reason"]
     asked = len(server.log.changes())
-    assert errno_from(saved, path / name, b"mine again") == errno.EIO
+    assert errno_from(save_file, path / name, b"mine again") == errno.EIO
     assert errno_from((path / f"d{name}").mkdir) == errno.EIO
     assert errno_from((path / "from").rename, path / f"to {name}") == errno.EIO
     assert errno_from((path / "from").rename, path / name) == errno.EIO
@@ -95,7 +95,7 @@ def test_a_name_that_the_server_keeps_in_another_form_is_refused_at_once(
 
     server.set(name_form="as_sent")
     mounted.ask("retry", path=None)
-    mounted.settled()
+    mounted.wait_until_settled()
     assert visible(server) == {**before, name: b"mine again"}
 
 
@@ -110,7 +110,7 @@ def test_fsync_of_a_refused_save_fails_as_a_disk_would(server: Server, mounted: 
     for status, expected in REFUSALS.items():
         server.faults.set_rate("error", 1.0, on="create", status=status, reason="No")
         for path in (mounted.path / f"new{status}", mounted.path / f"old{status}"):
-            assert errno_from(saved, path, b"mine") == expected, status
+            assert errno_from(save_file, path, b"mine") == expected, status
             assert path.read_bytes() == b"mine"
             with open(path, "rb+") as file:
                 assert errno_from(os.fsync, file.fileno()) == expected, "asked once more, it says the same"

@@ -20,7 +20,7 @@ class Crowd:
             self._line.acquire(Deadline(UNBOUNDED), "the crowd") for _ in range(client.max_connections)
         ]
 
-    def delays(self) -> None:
+    def wait_until_queued(self) -> None:
         """Wait until a request is waiting for its connection."""
         eventually(lambda: self._line._waiting, "a request waits")
 
@@ -31,7 +31,7 @@ class Crowd:
 
 
 @contextmanager
-def crowd(client: Client) -> Iterator[Crowd]:
+def take_all_connections(client: Client) -> Iterator[Crowd]:
     """Take all connections for this block, or until they are given back."""
     found = Crowd(client)
     try:

@@ -37,7 +37,7 @@ def fresh(home: Path) -> dict[str, str]:
     }
 
 
-def asked(name: str) -> str:
+def read_test_variable(name: str) -> str:
     """Return the value of `JOBFS_TEST_<name>` that the caller of the tests set, or ""."""
     return os.environ.get(_ASKED_HERE + name, "")
 
@@ -49,7 +49,7 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def shed() -> None:
+def replace_environment() -> None:
     """Replace this process's environment with a fresh one, whose empty home lasts as long as the process. Reset its umask."""
     kept = {name: value for name, value in os.environ.items() if name.startswith((_ASKED_HERE, "PYTEST_"))}
     for name, value in os.environ.items():

@@ -12,7 +12,7 @@ from typing import Any
 from jobfs.errors import JobfsError
 
 
-def saved(path: Path, content: bytes) -> None:
+def save_file(path: Path, content: bytes) -> None:
     """Save as an editor does: open, write, fsync, close."""
     with path.open("wb") as file:
         file.write(content)

@@ -74,12 +74,12 @@ class Holder:
 def holding(path: Path) -> Iterator[Holder]:
     """Run a program that makes or opens the file `path`; kill it afterwards."""
     holder = Holder(path)
-    with ended(holder.process):
+    with kill_afterwards(holder.process):
         yield holder
 
 
 @contextmanager
-def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+def kill_afterwards(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
     """Kill a program at the end of the block."""
     try:
         yield process
@@ -92,5 +92,5 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 def closing_files(directory: Path) -> Iterator[subprocess.Popen[str]]:
     """Run a program that makes files in `directory`, and prints the names of those whose close returned 0, one per line."""
     command = [sys.executable, "-c", _CLOSER, str(directory)]
-    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/")) as process:
+    with kill_afterwards(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/")) as process:
         yield process

@@ -12,7 +12,7 @@ from functools import cache
 
 import pytest
 
-from .environment import asked
+from .environment import read_test_variable
 
 #: The beginnings of the reasons for which tests are left out, by which the summary counts them.
 NO_MOUNT, NEEDS_ROOT = "no mount is possible here", "needs root"
@@ -21,7 +21,7 @@ NO_MOUNT, NEEDS_ROOT = "no mount is possible here", "needs root"
 @cache
 def why_no_mount() -> str:
     """Return a sentence that says why no mount is possible here, or "" if one is."""
-    device = asked("FUSE_DEVICE") or "/dev/fuse"
+    device = read_test_variable("FUSE_DEVICE") or "/dev/fuse"
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
@@ -31,7 +31,7 @@ def why_no_mount() -> str:
 
 def must_mount() -> bool:
     """Return whether a run without mounts is a failure."""
-    return asked("NEEDS_FUSE") not in ("", "0")
+    return read_test_variable("NEEDS_FUSE") not in ("", "0")
 
 
 def require_mount() -> None:

@@ -157,9 +157,9 @@ class MountedJob:
         """Run `jobfs umount`: afterwards the server has everything, and the process has ended with 0."""
         done = self.jobfs("umount", self.path)
         assert done.returncode == 0, done.stderr + self.log
-        self.ended()
+        self.wait_for_end()
 
-    def ended(self, timeout: float = 15) -> None:
+    def wait_for_end(self, timeout: float = 15) -> None:
         """Wait for the mount's process to end by itself, with 0."""
         assert self.process is not None
         code = self.process.wait(timeout)
@@ -212,7 +212,7 @@ class MountedJob:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def settled(self) -> None:
+    def wait_until_settled(self) -> None:
         """Wait until everything is sent, and nothing hidden is left on the server."""
         self.flush()
         # Only a listing reveals the leftover of a create whose answer was lost.

@@ -98,7 +98,7 @@ class Operation:
 
 
 @contextmanager
-def taken_up(work: Mortal, **options: object) -> Iterator[Mortal]:
+def start_next_mount(work: Mortal, **options: object) -> Iterator[Mortal]:
     """Start the next mount, which takes over what another one has left."""
     again = Mortal(work.server, work.home, Boundaries(), **options)
     again.start()
@@ -123,7 +123,7 @@ def without_recovered(tree: Tree) -> Tree:
 Run = Callable[[Mortal, Promise], None]
 
 
-def told(act: Callable[[Mortal], object]) -> Run:
+def with_promise(act: Callable[[Mortal], object]) -> Run:
     """Return an operation that does this, and then gives its promise."""
 
     def run(work: Mortal, promise: Promise) -> None:
@@ -133,7 +133,7 @@ def told(act: Callable[[Mortal], object]) -> Run:
     return run
 
 
-def synced(work: Mortal, promise: Promise, fh: int, mode: int | None = None) -> None:
+def write_and_sync(work: Mortal, promise: Promise, fh: int, mode: int | None = None) -> None:
     """Write to the handle's file; the promise is given once fsync returns."""
     with work.closing(fh):
         work.vfs.write(fh, NEW, 0)
@@ -144,11 +144,11 @@ def synced(work: Mortal, promise: Promise, fh: int, mode: int | None = None) -> 
 
 
 def save(work: Mortal, promise: Promise, mode: int | None = None) -> None:
-    synced(work, promise, work.vfs.open("dir/file", os.O_RDWR).fh, mode)
+    write_and_sync(work, promise, work.vfs.open("dir/file", os.O_RDWR).fh, mode)
 
 
 def make(work: Mortal, promise: Promise) -> None:
-    synced(work, promise, work.vfs.create("dir/file", 0o644, os.O_WRONLY, CALLER).fh)
+    write_and_sync(work, promise, work.vfs.create("dir/file", 0o644, os.O_WRONLY, CALLER).fh)
 
 
 def truncate_and_write(work: Mortal, promise: Promise) -> None:
@@ -173,7 +173,7 @@ def grow(work: Mortal, promise: Promise, *, sent: bool = False) -> None:
     work.vfs.release(fh)
 
 
-def renamed(old: str, new: str, unsent: str = "") -> Run:
+def rename_operation(old: str, new: str, unsent: str = "") -> Run:
     """Return a rename, whose promise is given once it returns; then it is due. `unsent`: a file that is written just before."""
 
     def run(work: Mortal, promise: Promise) -> None:
@@ -187,8 +187,8 @@ def renamed(old: str, new: str, unsent: str = "") -> Run:
     return run
 
 
-rename_over = renamed("dir/draft", "dir/file")
-unlink = told(lambda work: work.vfs.unlink("dir/file"))
+rename_over = rename_operation("dir/draft", "dir/file")
+unlink = with_promise(lambda work: work.vfs.unlink("dir/file"))
 
 
 def while_open(run: Run) -> Run:
@@ -202,7 +202,7 @@ def while_open(run: Run) -> Run:
     return run_open
 
 
-def comes_to(work: Mortal, request: str) -> None:
+def wait_until_reached(work: Mortal, request: str) -> None:
     """Wait until a save has reached `request`; if answers are lost, or it is refused, it may end without that."""
 
     def there() -> bool:
@@ -221,10 +221,10 @@ def unlink_while_saved(request: str, flags: int | None = os.O_RDWR, path: str = 
     def act(work: Mortal) -> None:
         work.write(path, NEW, flags=flags)
         if request:
-            comes_to(work, request)
+            wait_until_reached(work, request)
         work.vfs.unlink(path)
 
-    return told(act)
+    return with_promise(act)
 
 
 def knows_rejection(work: Mortal) -> None:
@@ -298,7 +298,7 @@ OPERATIONS = [
     Operation("truncate and write", truncate_and_write, EDITED, durable=False, sends=4),
     Operation("rename over", rename_over, EDITED, prepare=reads_both, seed=BOTH, sends=3),
     Operation("rename over an open file", while_open(rename_over), EDITED, prepare=reads_both, seed=BOTH, sends=3),
-    Operation("mkdir", told(lambda work: work.mkdir("dir/made")), {"dir/made": None}, seed={}, sends=2),
+    Operation("mkdir", with_promise(lambda work: work.mkdir("dir/made")), {"dir/made": None}, seed={}, sends=2),
     Operation("unlink of a saved file", unlink, {}, (EDITED,), prepare=saved_before),
     Operation(
         "unlink while it is staged", unlink_while_saved("before create_file"), {}, (FILE, EDITED), durable=False
@@ -306,7 +306,7 @@ OPERATIONS = [
     Operation("unlink while it is placed", unlink_while_saved("after update"), {}, (FILE, EDITED), durable=False, sends=4),
     Operation(
         "rename of a directory with an unsent file in it",
-        renamed("box", "moved", unsent="box/file"),
+        rename_operation("box", "moved", unsent="box/file"),
         {"moved": None, "moved/file": NEW},
         tuple({place: None, f"{place}/file": content} for place in ("box", "moved") for content in (OLD, NEW)),
         seed={"box/file": OLD},

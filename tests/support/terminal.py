@@ -58,7 +58,7 @@ class Terminal:
         assert found is not None
         return found
 
-    def ended(self) -> int:
+    def wait_for_exit_code(self) -> int:
         """Return the exit code of a command (`on_terminal`)."""
         return int(self.shows(re.compile(r"ended: (\d+)\s"), 2 * PATIENCE)[1])
 

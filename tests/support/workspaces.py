@@ -131,7 +131,7 @@ class Workspace:
 Start = Callable[..., Workspace]
 
 
-def settled(work: Workspace, tree: Mapping[str, bytes | None] | None = None) -> None:
+def wait_until_settled(work: Workspace, tree: Mapping[str, bytes | None] | None = None) -> None:
     """Wait until everything is sent and nothing hidden is left; then check that the server has this tree.
 
     Only a listing reveals the leftover of a create whose answer was lost.

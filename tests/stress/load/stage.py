@@ -274,7 +274,7 @@ class Stage:
         took = time.monotonic() - began
         if ended:
             with suppress(AssertionError, subprocess.TimeoutExpired):
-                self.mounted.ended(5)
+                self.mounted.wait_for_end(5)
         self.check(
             at_most("seconds that umount takes", took, within),
             # It would end after some seconds all the same, and has not ended in order.

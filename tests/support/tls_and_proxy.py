@@ -18,7 +18,7 @@ from typing import Any
 NAME = "api.example.test"
 
 
-def certified(directory: Path) -> tuple[Path, ssl.SSLContext]:
+def make_certificate(directory: Path) -> tuple[Path, ssl.SSLContext]:
     """Make a new authority, and a TLS context with a server certificate from it."""
     authority, own, key = (directory / name for name in ("authority.pem", "server.pem", "key.pem"))
     options = "-x509 -days 1 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=test"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
 from tests.support.boundaries import At, Mortal
-from tests.support.serverside import visible
+from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
+from tests.support.workspaces import CALLER
 
 from jobfs.emulator import Server
 from jobfs.nodes import Permission
@@ -61,6 +63,53 @@ def test_bytes_that_the_job_writes_after_an_unanswered_change_are_shown(
         work.settle()
     assert server.store.read(path) == JOBS
     eventually(lambda: work.read(path) == JOBS, lambda: f"the mount shows {work.read(path)!r}")
+
+
+def replace_all(work: Mortal, path: str, content: bytes) -> None:
+    with work.opening(path, os.O_WRONLY | os.O_TRUNC) as fh:
+        work.vfs.write(fh, content, 0)
+        work.vfs.fsync(fh)
+
+
+@pytest.mark.parametrize("moves", ["no", "item"])
+@pytest.mark.parametrize("sizes", ["present", "omitted"])
+def test_what_the_job_wrote_after_an_unanswered_save_is_kept_by_the_next(
+    server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch, moves: str, sizes: str
+) -> None:
+    """save/protocol.md R2: the look after the lost answer has shown the `updatedAt` of what the job wrote."""
+    server.set(move_touches=moves, sizes=sizes)
+    server.store.seed({TARGET: OLD}, age=60)
+    work = mortal(At("failed update", 1, job_writes(server)))
+    assert work.read(TARGET) == OLD
+    server.faults.fail_next("drop_after", on="update", skip=1)
+    work.work(lambda: replace_all(work, TARGET, USERS))
+    work.settle()
+    assert server.store.read(TARGET) == JOBS
+    monkeypatch.setattr("jobfs.save.context.RACY_SECONDS", -60.0)  # some seconds later
+    replace_all(work, TARGET, b"next")
+    work.settle()
+    assert contents(server) == sorted([b"next", JOBS])
+
+
+@pytest.mark.parametrize("over", [True, False], ids=["over a file", "to a free name"])
+@pytest.mark.parametrize("moves", ["no", "item"])
+def test_what_the_job_wrote_after_an_unanswered_rename_is_kept_by_a_save(
+    server: Server, mortal: Callable[..., Mortal], moves: str, over: bool
+) -> None:
+    """vfs/semantics.md 4.46: the look after the lost answer is no read. Editors sync a new file and rename it so."""
+    server.set(move_touches=moves)
+    server.store.seed({TARGET: OLD} if over else {"dir": None}, age=60)
+    work = mortal(At("failed update", 1, job_writes(server)))
+    with work.closing(work.vfs.create("dir/new", 0o644, os.O_WRONLY, CALLER).fh) as fh:
+        work.vfs.write(fh, USERS, 0)
+        work.vfs.fsync(fh)
+    server.faults.fail_next("drop_after", on="update", skip=int(over))
+    work.work(lambda: work.vfs.rename("dir/new", TARGET, CALLER.pid))
+    work.settle()
+    assert server.store.read(TARGET) == JOBS
+    replace_all(work, TARGET, b"next")
+    work.settle()
+    assert contents(server) == sorted([b"next", JOBS])
 
 
 def test_a_directory_whose_mkdir_was_killed_keeps_the_files_that_the_job_put_there(

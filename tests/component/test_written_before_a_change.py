@@ -75,6 +75,28 @@ def test_what_the_job_wrote_while_a_rename_looked_at_its_target_is_kept(
     assert {*visible(server).values()} == {b"JOB content", b"user"}
 
 
+@pytest.mark.parametrize("moves", ["no", "item"])
+@pytest.mark.parametrize("jobs", ["write", "replace"])
+@pytest.mark.parametrize("over", [True, False], ids=["over a file", "to a free name"])
+def test_what_the_job_wrote_before_its_reader_renamed_the_file_is_kept(
+    server: Server, start: Start, moves: str, jobs: str, over: bool
+) -> None:
+    """vfs/semantics.md 4.46: to rename a file is not to read what it has by then."""
+    server.set(move_touches=moves)
+    server.store.seed({"file": OLD} | ({"new": b"other"} if over else {}), age=60)
+    work = start(ttl=0.02)
+    work.names()
+    assert work.read("file") == OLD
+    seen = time.monotonic()
+    getattr(server.store, jobs)("file", b"JOB content")
+    eventually(lambda: time.monotonic() > seen + 0.1, "the look is older than a round trip")
+    work.vfs.rename("file", "new", CALLER.pid)
+    with work.opening("new", os.O_WRONLY | os.O_TRUNC) as fh:
+        work.vfs.write(fh, b"user", 0)
+    wait_until_settled(work)
+    assert b"JOB content" in visible(server).values()
+
+
 @pytest.mark.parametrize("fault", ["throttled", "unavailable"])
 def test_what_the_job_wrote_before_a_rename_was_tried_again_is_kept(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, fault: Kind

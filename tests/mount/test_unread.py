@@ -337,6 +337,17 @@ open(os.environ["d"] + "/saved", "w").close()
     assert untimed(visible(server)) == {"file": b"mine", "file.conflict": JOB}
 
 
+@pytest.mark.needs_fuse
+def test_mv_has_not_read_what_the_job_wrote_before_it(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 4.46: it knows what the program beside it has read."""
+    server.store.seed({"file": OLD}, age=60)
+    assert run(mounted.path, "cat", "file") == OLD.decode()
+    _job_writes(mounted)
+    run(mounted.path, "bash", "-c", "mv file new; echo mine > new")
+    mounted.wait_until_settled()
+    assert untimed(visible(server)) == {"new": b"mine\n", "new.conflict": JOB}
+
+
 class _Apart(MountedJob):
     """A mount in a process-id namespace of its own, whose `/proc` is that of all."""
 

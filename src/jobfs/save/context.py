@@ -239,6 +239,10 @@ class Context:
             ):
                 self.state.write(edit(file, version=after.updated_at))
 
+    def carry_notes_to_path(self, before: Item, path: str) -> None:
+        """Carry over the old version after a lost answer: what a look shows at the new path may be the job's next version."""
+        self.carry_notes_over(before, replace(before, path=path))
+
     def may_be_late_move(self, item_id: str, path: str) -> bool:
         """Return whether a late request may have moved the item to `path`: this mount has given it another path since."""
         with self.state.lock:

@@ -76,6 +76,7 @@ class ItemRequests:
             reply = self._client.get(item.id)
             observation = observation._replace(item=reply, observed_at=time.monotonic())
             if all(value in (None, getattr(reply, name)) for name, value in wanted.items()):
+                self._context.carry_notes_to_path(item, reply.path)
                 return self._record_update(reply, item.path, **wanted)
             self._context.undo_other_form(reply, wanted.get("path", reply.path), item.path)
             if reply.path != item.path:

@@ -30,7 +30,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 from jobfs import names
@@ -305,14 +305,13 @@ class Replacer:
         if (stagger := self._overlap_sender.choose_stagger(change, aside)) is not None:
             return self._set_aside_and_promote(change, aside, observation, stagger)
         return self._set_aside(
-            change, aside, observation.item, partial(self._context.update_item, observation, path=aside.path)
+            change, aside, observation.item, lambda: self._context.update_item(observation, path=aside.path)
         )
 
     def _set_aside_and_promote(
         self, change: Change, aside: Aside, observation: Observation, stagger: float
     ) -> bool:
         """Set an item aside, and promote `stagger` seconds later (R13); return False if the target must be looked at again."""
-        current = observation.item
         hiding, promoting = self._overlap_sender.send_pair(
             observation,
             lambda latest, held: self._context.update_item(latest, held=held, path=aside.path),
@@ -322,8 +321,8 @@ class Replacer:
         error = promoting.exception() if promoting is not None else None
         if promoting is None or not (error is None or isinstance(error, AnswerLostError)):
             # The promote was not sent, or came too early.
-            return self._set_aside(change, aside, current, hiding.result)
-        self._note_aside_outcome(change, aside, current, hiding)
+            return self._set_aside(change, aside, observation.item, hiding.result)
+        self._note_aside_outcome(change, aside, observation.item, hiding)
         if error is None:
             self._record_placed(change, promoting.result(), adopted=True)
             return True
@@ -477,6 +476,8 @@ class Replacer:
         self._context.note_rename(item.id, change.target)
         if before is not None and adopted:
             self._context.carry_notes_over(before, item)
+        elif before is not None:
+            self._context.carry_notes_to_path(before, item.path)
 
     def _record_saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
         state, content = self._state, self._context.content
@@ -489,6 +490,7 @@ class Replacer:
                 # Before the journal has the save: a kill in between must not leave the previous save as the last one.
                 self._base_keeper.keep_as_last_save(change, copy)
                 self._write_saved(change, file, item)
+                self._state.read_log.note_placed(item.path, replace(file.base, racy=not adopted))
                 if adopted:
                     content.remember_size(item, change.size)
                 self._update_namespace(change, item)
@@ -521,7 +523,6 @@ class Replacer:
             remove=[] if change.asides else [change],
         )
         file.item, file.change = item, None
-        self._state.read_log.note_placed(item.path, file.base)
 
     def _record_moved(self, change: Change, item: Item) -> None:
         state, file = self._state, change.file

@@ -247,6 +247,17 @@ class ReadLog:
             if process is not None and self._closest_reader(process, self._notes.records_at(path)) is None:
                 self.note_write(process, path, None, _NONE, read=True)
 
+    def inherit_note(self, process: Process | None, path: str) -> bool:
+        """Give a process that is about to rename a file its closest reader's note, to be carried; False if none has read."""
+        with self._lock:
+            if (
+                process is None
+                or (note := self._closest_reader(process, self._notes.records_at(path))) is None
+            ):
+                return False
+            self._put(process, path, note.item, wrote=note.has_written, read=True)
+            return True
+
     def ignore_backup_read(self, process: Process | None, path: str) -> None:
         """Undo a process's last read of a file, if the `path` that it creates is a backup of that (vfs/semantics.md 4.45)."""
         name = names.basename(path)
@@ -298,20 +309,14 @@ class ReadLog:
     def _carry_record(
         self, process: Process, note: ReadRecord, before: Item, after: Item, *, ours: bool
     ) -> None:
-        shows = note.is_of_version(before)
-        if after.path != before.path and (shows or (ours and note.has_written)):
-            self._put(
-                process,
-                after.path,
-                after if shows else None,
-                wrote=note.has_written,
-                read=note.has_read_unsent,
-            )
-        elif shows:
-            note.item = after
-        elif after.path != before.path and note.item is not None and note.item.id == before.id:
-            # The job has written to the item since the process read it: the note keeps the version that was read.
-            self._put(process, after.path, note.item, wrote=note.has_written, read=note.has_read_unsent)
+        # If the job has written to the item since, or replaced it, the note keeps the version that was read.
+        item = after if note.is_of_version(before) else note.item
+        if after.path == before.path:
+            note.item = item
+        elif (
+            ours or note.has_read_unsent or item is not None
+        ):  # else the process has only written another item here
+            self._put(process, after.path, item, wrote=note.has_written, read=note.has_read_unsent)
 
     def move_notes_below(self, old: str, new: str) -> None:
         """Carry the notes below `old` over to `new`, to which this mount has renamed the directory; drop those below `new`."""
@@ -345,7 +350,9 @@ class ReadLog:
         """
         with self._lock:
             placed = self._placed.get(item.path)
-            if process is None or (placed is not None and placed.matches_version(item)):
+            if placed is not None and placed.matches_version(item):
+                return placed if placed.racy else None
+            if process is None:
                 return None
             note = self._closest_reader(process, self._notes.records_at(item.path))
             if note is None or note.is_of_version(item):

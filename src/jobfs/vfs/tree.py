@@ -283,8 +283,10 @@ class NameOperations:
             self._write_back.queue.wait_idle(new)
         file = self._state.index.file_of(item)
         replaced = self._state.index.file_of(displaced.item) if displaced.item is not None else None
+        has_note = self._state.read_log.inherit_note(process, item.path)
         moved = self._move_item(item, new, displaced)
-        self._state.read_log.note_read(process, new, moved)  # the process knows what it has put there
+        if not has_note:
+            self._state.read_log.note_read(process, new, moved)  # the process knows what it has put there
         for file_at_target in (overwritten, replaced):
             if file_at_target is not None and file_at_target.path == new:
                 self._unlink_displaced(file_at_target)

@@ -27,7 +27,7 @@ FIRST = Item("i", Kind.FILE, "dir/f", updated_at="1", size=1)
 SECOND, THIRD = replace(FIRST, updated_at="2"), replace(FIRST, updated_at="3")
 VERSIONS = {"0": replace(FIRST, updated_at=""), "1": FIRST, "2": SECOND, "3": THIRD}
 #: A version that this mount has placed.
-PLACED = {number: Base.from_item(item, sha256="0" * 64, racy=True) for number, item in VERSIONS.items()}
+PLACED = {number: Base.from_item(item, sha256="0" * 64) for number, item in VERSIONS.items()}
 
 #: Threads by number: their thread group, and the parent of that. A shell with two children, one of which has a child.
 SHELL, CAT, MAKE, CC, OTHER = 10, 20, 30, 31, 40
@@ -137,6 +137,58 @@ def test_who_puts_back_an_old_save_replaces_only_what_somebody_near_has_read(
     proc.readers.note_unread_replace(proc.process(MAKE), "dir/f")
     assert proc.replaced(MAKE, THIRD) == base
     proc.readers.note_unread_replace(None, "dir/f")
+
+
+def test_a_placed_version_with_an_unproved_timestamp_is_told_by_its_bytes(proc: Proc) -> None:
+    """vfs/semantics.md 4.44, save/protocol.md R2: what a look has shown may be what the job has written since."""
+    racy = replace(PLACED["1"], racy=True)
+    proc.readers.note_placed("dir/f", racy)
+    assert proc.replaced(CAT, FIRST) == racy
+    assert proc.readers.version_read_by(None, FIRST) == racy, "whoever replaces it"
+
+
+def rename(proc: Proc, before: Item, after: Item) -> bool:
+    """CAT renames a file; return whether CAT had, or has got, a note to be carried."""
+    has_note = proc.readers.inherit_note(proc.process(CAT), before.path)
+    proc.readers.carry_notes(before, after)
+    return has_note
+
+
+@pytest.mark.parametrize("reader", [CAT, SHELL])
+@pytest.mark.parametrize("job", ["writes", "replaces"])
+def test_a_program_that_renames_a_file_knows_what_it_knew_before(proc: Proc, reader: int, job: str) -> None:
+    """vfs/semantics.md 4.46: the answer to the rename may show what the job has written since."""
+    proc.read(reader, FIRST)
+    before = SECOND if job == "writes" else replace(SECOND, id="another")
+    after = replace(before, path="new/f")
+    assert rename(proc, before, after)
+    assert proc.replaced(CAT, after) == FIRST
+
+
+def test_a_program_that_renames_the_jobs_file_at_a_name_it_wrote_knows_nothing(proc: Proc) -> None:
+    """vfs/semantics.md 4.46: it has written the file that had the name before."""
+    proc.happens("cat writes")
+    proc.happens("placed 1")
+    before = replace(SECOND, id="another")
+    after = replace(before, path="new/f")
+    assert rename(proc, before, after)
+    assert proc.replaced(CAT, after) == Base()
+
+
+def test_a_program_that_renames_a_file_knows_it_before_what_it_read_at_its_target(proc: Proc) -> None:
+    """vfs/semantics.md 4.46: the closest reader's note is its own at the new name."""
+    proc.read(SHELL, FIRST)
+    proc.read(CAT, THIRD, path="new/f")
+    after = replace(FIRST, path="new/f", updated_at="1b")
+    assert rename(proc, FIRST, after)
+    assert proc.replaced(CAT, after) is None
+
+
+def test_a_program_that_renames_what_nobody_has_read_inherits_no_note(proc: Proc) -> None:
+    """vfs/semantics.md 4.46: it knows the version that is renamed, which the answer to its rename shows."""
+    proc.read(SHELL, THIRD, path="new/f")
+    assert not rename(proc, FIRST, replace(SECOND, path="new/f"))
+    assert not proc.readers.inherit_note(None, "dir/f")
 
 
 @pytest.mark.parametrize("number", [0, -1, 99])

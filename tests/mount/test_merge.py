@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.mounts import Mount, MountedJob, mounting, run
-from tests.support.serverside import doubled, visible
+from tests.support.serverside import contents, doubled, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Behaviour, EmulatorConfig, Server, running
@@ -105,6 +105,24 @@ def test_what_both_wrote_is_merged_however_it_was_written(
     assert mounted.status()["conflicts"] == []
     assert doubled(server) == []
     assert list(mounted.state.glob("*/*/bases/[0-9]*")) == []
+
+
+@pytest.mark.parametrize("how", ["write", "replace"])
+def test_a_merge_keeps_what_the_job_wrote_over_a_file_that_had_all_of_the_copy(
+    server: Server, tmp_path: Path, how: str
+) -> None:
+    """vfs/semantics.md 4.57: the bytes that were read of FILE may be as old as a lookup, and the only ones like the copy's."""
+    with mounting(server, tmp_path / "home", ttl=30) as mounted:
+        write_both(server, mounted, "shell")
+        (mounted.home / "both").write_text(BOTH)
+        run(mounted.path, "bash", "-c", "cat notes.md > /dev/null; cat ../both > notes.md")
+        mounted.settled()
+        assert run(mounted.path, "cat", "notes.md") == BOTH
+        getattr(server.store, how)("notes.md", b"something else\n")
+        assert merge(mounted, "notes.md") == (0, "", "")
+        mounted.settled()
+        assert server.store.read("notes.md") == BOTH.encode()
+        assert contents(server) == sorted([BOTH.encode(), b"something else\n"])
 
 
 def slow_git(mounted: MountedJob, script: str) -> None:

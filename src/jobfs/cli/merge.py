@@ -101,7 +101,7 @@ def merge(file: str, dry_run: bool, state_dir: str | None) -> int:
     if dry_run:
         print_unless_same_file(file, merged)
     elif not reasons:
-        return _save_and_delete_copies(target, before, ours, merged, versions)
+        return _save_and_delete_copies(target, before, merged, versions)
     return 1 if reasons else 0
 
 
@@ -245,7 +245,6 @@ def _run_isolated(words: list[str], directory: str, patience: float) -> subproce
 def _save_and_delete_copies(
     target: _MountedFile,
     before: os.stat_result,
-    ours: bytes,
     merged: bytes,
     versions: list[tuple[_MountedFile, Version, bytes]],
 ) -> int:
@@ -256,11 +255,8 @@ def _save_and_delete_copies(
         if (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size):
             raise FsError(errno.ESTALE, f"{target.file} has changed since it was read: run jobfs merge again")
 
-    if merged != ours:
-        replace_file(target.file, merged, check)
-    else:
-        check()
-        sync_file(target.file)
+    # Even if nothing is new in them: if the job has overwritten FILE since it was read, the save keeps both.
+    replace_file(target.file, merged, check)
     left = [*_delete_unchanged(versions)]
     for copy in left:
         print_escaped(

@@ -14,6 +14,7 @@ from tests.support.operations import start_next_mount
 from tests.support.serverside import contents
 from tests.support.workspaces import Start, Workspace, wait_until_settled
 
+from jobfs.api import health
 from jobfs.emulator import Server
 
 FIRST, SECOND, OURS = b"job's first", b"job, second", b"the user's own"
@@ -77,6 +78,68 @@ def test_our_own_save_whose_answer_was_lost_is_no_conflict(server: Server, start
     work.write("file", b"before", fsync=True)
     truncate_and_write(work)
     wait_until_settled(work, {"file": OURS})
+
+
+def edit_while_the_job_writes(server: Server, work: Workspace) -> None:
+    """A program reads FIRST and changes its beginning in place; the job writes SECOND in between."""
+    with work.opening("file", os.O_RDWR) as fh:
+        assert work.vfs.read(fh, 100, 0) == FIRST
+        server.store.write("file", SECOND)
+        work.vfs.write(fh, b"JOB", 0)
+    settled(work)
+
+
+def test_what_the_job_wrote_in_the_second_of_a_save_is_kept_by_the_next(
+    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md R1: bytes decide on a whole second, whatever time has passed since."""
+    jobs = b"the job's text"
+    assert len(jobs) == len(OURS)
+    server.set(move_touches="no")
+    server.store.seed({"file": FIRST})
+    work = start()
+    assert work.read("file") == FIRST
+    truncate_and_write(work)
+    settled(work)
+    server.store.write("file", jobs)
+    monkeypatch.setattr("jobfs.save.context.RACY_SECONDS", -60.0)  # some seconds later
+    work.write("file", SECOND, flags=os.O_WRONLY | os.O_TRUNC)
+    settled(work)
+    assert contents(server) == sorted([FIRST, SECOND, jobs])
+
+
+@pytest.mark.parametrize("date", ["", "Fri, 01 Jan 2100 00:00:00 GMT"], ids=["no Date", "Date ahead"])
+def test_two_writes_of_a_second_are_two_versions_whatever_the_date_is(
+    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, date: str
+) -> None:
+    """save/protocol.md R1: the clock of `updatedAt` is 30 s behind this machine's, and behind that of `Date`."""
+    now = int(time.time() - 30) * 1_000_000
+    monkeypatch.setattr(type(server.store._store), "now_us", lambda store: now)
+    parse = health._parse_http_date
+    monkeypatch.setattr(health, "_parse_http_date", lambda value: parse(date))
+    server.set(move_touches="no")
+    server.store.seed({"file": FIRST})
+    work = start()
+    edit_while_the_job_writes(server, work)
+    assert contents(server) == sorted([b"JOB" + FIRST[3:], SECOND])
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["read", "unread"])
+def test_an_updated_at_that_is_no_time_proves_nothing(
+    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, read: bool
+) -> None:
+    """save/protocol.md R1: two versions may have the same."""
+    monkeypatch.setattr("jobfs.api.models.parse_time", lambda text: 0)
+    server.set(move_touches="no")
+    server.store.seed({"file": FIRST})
+    work = start(write_back_delay=30)
+    if read:
+        edit_while_the_job_writes(server, work)
+    else:
+        truncate_and_write(work)
+        server.store.write("file", SECOND)
+        settled(work)
+    assert contents(server) == sorted([b"JOB" + FIRST[3:] if read else OURS, SECOND])
 
 
 @pytest.mark.parametrize("rewritten", [False, True])

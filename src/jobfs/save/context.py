@@ -333,8 +333,10 @@ class Context:
             return Base()
         if (read := self.base_by_last_read(item, process)) is not None:
             return read
-        racy = self.is_racy(item) if racy is None else racy
-        return Base.from_item(item, sha256=self._known_hash(item), racy=racy)
+        racy, sha256 = self.is_racy(item) if racy is None else racy, self._known_hash(item)
+        # The item's age is that by the server's `Date`, if it sends one. Bytes need no clock.
+        racy = racy or (sha256 != "" and not has_subsecond(item.updated_ns))
+        return Base.from_item(item, sha256=sha256, racy=racy)
 
     def base_by_last_read(self, item: Item, process: Process | None) -> Base | None:
         """Return the base that follows from what `process` has read last; None if its save replaces the version of `item`."""
@@ -344,8 +346,9 @@ class Context:
         )
 
     def is_racy(self, item: Item) -> bool:
-        """Return whether the item's timestamp is too recent to prove that its bytes did not change (R1)."""
-        return steady_time() + self.client.server_time_offset - item.updated_ns / 1e9 < RACY_SECONDS
+        """Return whether the item's timestamp is too recent to prove that its bytes did not change, or is no time (R1)."""
+        age = steady_time() + self.client.server_time_offset - item.updated_ns / 1e9
+        return age < RACY_SECONDS or item.updated_ns == 0
 
     def _known_hash(self, item: Item) -> str:
         """Return the hash of a version that was placed here or whose bytes are in the cache, else ""."""

@@ -65,8 +65,9 @@ class Verb(StrEnum):
 class Base:
     """The version that a save replaces (save/protocol.md, Vocabulary); an empty id means none.
 
-    `racy`: equal timestamps do not prove equal bytes (R1, R2). The version was less than 2 s old when it was opened, was placed
-    by this mount, or is an earlier one that its program has read. `size` in bytes, None if not known.
+    `racy`: equal timestamps do not prove equal bytes (R1, R2). The version was less than 2 s old when it was opened, has an
+    `updatedAt` of whole seconds, was placed by this mount, or is an earlier one that its program has read. `size` in bytes,
+    None if not known.
     """
 
     id: str = ""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 import pytest
+from tests.support.boundaries import At, Mortal
 from tests.support.files import errno_from
 from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import Start, Workspace
+from tests.support.workspaces import CALLER, Start, Workspace
 
 from jobfs.emulator import Server
 
@@ -167,3 +169,24 @@ def test_a_partial_write_is_not_filled_with_another_version(server: Server, star
         server.set(bandwidth=0)
         assert errno_from(work.vfs.write, fh, b"x", 0) == errno.ESTALE
     assert server.store.read("file") == NEW
+
+
+def test_a_reader_gets_no_bytes_that_the_job_wrote_just_before_a_rename(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
+    """vfs/semantics.md 3.13, 9: where moves keep `updatedAt`, the reply shows what the job has written since the look."""
+    size = 6_000_000
+    server.set(move_touches="no")
+    server.store.seed({"file": b"a" * size, "other": b"x"}, age=60)
+    work = mortal(At("before update", 3, lambda: server.store.write("file", b"b" * size)))
+    work.boundaries.arm()
+    work.write(
+        "other", b"y", flags=os.O_WRONLY | os.O_TRUNC, fsync=True
+    )  # its two updates show that moves keep `updatedAt`
+    server.set(bandwidth=1_000_000)
+    with work.opening("file", os.O_RDONLY) as fh:
+        assert work.vfs.read(fh, 4096, 0) == b"a" * 4096
+        work.vfs.rename("file", "new", CALLER.pid)
+        server.set(bandwidth=0)
+        assert errno_from(work.vfs.read, fh, 4096, size - 4096) == errno.ESTALE
+    assert work.boundaries.struck

@@ -186,9 +186,9 @@ class Context:
                 reply = self.client.update(
                     item.id, kind=item.kind, connection=connection, explain=explain, **wanted
                 )
+            if reply_shows:
+                item = dataclasses.replace(item, updated_at=reply.updated_at, size=reply.size)
             readers.accept_as_same_version(item, reply)
-        if reply_shows:
-            item = dataclasses.replace(item, updated_at=reply.updated_at, size=reply.size)
         return item, reply
 
     def _may_hide_job_write(self, item: Item, *, reply_shows: bool) -> bool:

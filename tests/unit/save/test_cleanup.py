@@ -58,6 +58,18 @@ def test_placed_is_on_the_disk_before_the_first_delete(world: World, cleanup: Cl
     assert unsynced == [False]
 
 
+def test_an_aside_that_the_job_writes_to_before_the_delete_stays(
+    world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md R8: a delete that was decided by bytes is for these bytes only."""
+    monkeypatch.setattr("jobfs.save.context._FRESH", 0.0)
+    world.client.health.latency = 0.0
+    change = placed(world, set_aside(world, "o", OLD))
+    world.client.before["turn"] = [lambda: world.client.put("o", world.client.paths["o"], b"job")]
+    assert cleanup.clean_up(change) > 0.0
+    assert (world.client.contents, world.changes()) == ({"o": b"job"}, [])
+
+
 def test_an_aside_that_has_to_wait_keeps_no_other_waiting(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md R7: nobody waits for this, no other aside either."""
     late = time.monotonic() + 100
@@ -183,14 +195,28 @@ def test_a_cancelled_save_is_taken_back(
     assert (shown.path, shown.atime_ns) == ("dir", shown.mtime_ns), "shown, though no item stands for it"
 
 
+def test_what_the_job_wrote_after_an_unlink_gets_its_name_back(world: World, cleanup: Cleanup) -> None:
+    """save/protocol.md R10: foreign asides go back to T, if the save of the unlinked file was not placed."""
+    aside = set_aside(world, "1", b"the job's")
+    world.client.put("new", STAGED, NEW)
+    change = world.state.plan_change(
+        Verb.PUT, "file", tid=TID, staged_id="new", sha256=sha(NEW), asides=[aside]
+    )
+    world.state.write(edit(change, stage=Stage.CANCELLED, base=Base("o", "", 3, sha(OLD))))
+    cleanup.clean_up(change)
+    assert (world.client.paths, change.stage) == ({"1": "file"}, Stage.DONE)
+
+
 def test_what_a_rename_that_failed_was_to_replace_stays(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md, The steps: a rename over a file whose caller was told that it failed is cancelled."""
-    base = Base.from_item(world.client.put("o", "file", OLD))
+    over = world.client.put("o", "file", OLD)
     change = world.state.plan_change(
-        Verb.MOVE, "file", stage=Stage.STAGED, source="x", staged_id="x", base=base
-    )
+        Verb.MOVE, "file", stage=Stage.STAGED, source="x", staged_id="x", base=Base.from_item(over),
+        shows={"file": over},
+    )  # fmt: skip
     world.state.write(edit(change, started=True))
     world.write_back.replacer.abandon_change(change)
+    assert not world.state.index.has_override("file"), "the name shows what the server has"
     cleanup.clean_up(change)
     assert (world.client.paths, change.stage) == ({"o": "file"}, Stage.DONE)
 

@@ -70,14 +70,18 @@ TABLE: dict[str, tuple[dict[str, Any], list[str] | None]] = {
 
 
 @pytest.mark.parametrize("what", TABLE)
-def test_an_aside_is_deleted_if_base_or_just_saved_and_else_kept(checked: Checked, what: str) -> None:
+def test_an_aside_is_deleted_if_base_or_just_saved_and_else_kept(
+    checked: Checked, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
     """save/protocol.md R1, and vfs/semantics.md 4, Keep both: the item becomes `name.conflict-<UTC time>.ext`. Never guess."""
     given, requests = TABLE[what]
     assert checked.settle(**given)
     if requests is None:
         assert checked.kept
         assert what != "another size" or "download a" not in checked.client.done
-        assert checked.world.namespace.told == [f"publish {checked.client.paths['a']} from {hidden(TARGET)}"]
+        path = checked.client.paths["a"]
+        assert checked.world.namespace.told == [f"publish {path} from {hidden(TARGET)}"]
+        assert caplog.messages == [f"{TARGET}: another version of it is kept as {path}"]
     else:
         assert (checked.client.done, checked.world.namespace.told) == (requests, ["forget a"])
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import time
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from jobfs.api.client import Client
 from jobfs.errors import AnswerLostError, ItemChangedError, NotFoundError
-from jobfs.nodes import Item, Kind
+from jobfs.nodes import Item, Kind, Permission, implicit_directory
 from jobfs.save.context import Observation, fetch_sha256, item_if_bytes_match
 from jobfs.state import edit
 from jobfs.state.processes import Process
@@ -46,8 +49,8 @@ class Readers:
 
 
 @pytest.mark.parametrize(("age", "lasts", "latency", "asked"), [
-    (0.0, 0.0, 0.0, False), (0.04, 0.0, 0.0, False), (0.1, 0.0, 0.0, True), (0.1, 0.0, 0.5, False), (0.6, 0.0, 0.5, True),
-    (0.6, 1.0, 0.0, False), (1.1, 1.0, 0.0, True), (math.inf, 1.0, 9.0, True),
+    (0.0, 0.0, 0.0, False), (0.04, 0.0, 0.0, False), (0.1, 0.0, 0.0, True), (0.1, 0.0, 0.5, False), (0.5, 0.0, 0.5, False),
+    (0.6, 0.0, 0.5, True), (0.6, 1.0, 0.0, False), (1.1, 1.0, 0.0, True), (math.inf, 1.0, 9.0, True),
 ])  # fmt: skip
 def test_a_look_is_repeated_once_it_is_older_than_it_lasts_and_than_a_usual_round_trip(
     world: World, monkeypatch: pytest.MonkeyPatch, age: float, lasts: float, latency: float, asked: bool
@@ -108,6 +111,19 @@ def test_an_item_that_a_program_reads_is_looked_at_before_it_is_changed(world: W
         world.content.readers = cast(Any, readers)
     answer = world.context.update_item(Observation(item, time.monotonic(), valid_for=60.0), path="new")
     assert (answer.path, readers.carried) == ("new", [(written, answer)] if read else [])
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_the_reply_to_a_move_shows_which_version_was_moved(world: World, moves: bool) -> None:
+    """vfs/semantics.md 4.46, save/protocol.md R8: what the job wrote since the look does not count as read here."""
+    world.context.server.learn(moves_keep_updated_at=True)
+    seen = world.client.put("a", "file", CONTENT)
+    written = world.client.put("a", "file", b"the job's")
+    wanted = {"path": "new"} if moves else {"permission": Permission.READ_ONLY}
+    before, after = world.context.update_and_compare(Observation(seen, time.monotonic()), **wanted)
+    assert before.path == "file"
+    assert before.version == (written.version if moves else seen.version)
+    assert after.version == written.version
 
 
 def test_what_a_program_names_is_good_for_as_long_as_a_lookup_shows_it_and_a_second(world: World) -> None:
@@ -202,6 +218,24 @@ def test_a_version_is_young_by_the_servers_clock(world: World, seconds: float, y
     world.client.server_time_offset = 30.0
     assert not world.context.base_of(item(world, seconds)).racy
     assert world.context.base_of(item(world, seconds), racy=True).racy
+
+
+def test_a_free_name_and_an_implicit_directory_have_no_base(world: World) -> None:
+    """save/protocol.md, Vocabulary, base: a version of an item, and here is none."""
+    assert world.context.base_of(None) == Base()
+    assert world.context.base_of(implicit_directory("dir")) == Base()
+
+
+def test_a_full_disk_is_freed_of_cached_contents_then_of_kept_copies(world: World, tmp_path: Path) -> None:
+    """vfs/semantics.md 4.56: the content cache goes first; of what is kept, the oldest, 1 MiB at least."""
+    source, saves = tmp_path / "source", world.state.saves
+    source.write_bytes(bytes(600 << 10))
+    for path in "abc":
+        saves.commit(path, saves.prepare(path, source, 600 << 10))
+    world.content.evictable = 2
+    attempts = [partial(away, OSError(errno.ENOSPC, "full"))] * 3 + [lambda: None]
+    world.context.with_room(lambda: attempts.pop(0)(), lambda: 100)
+    assert (world.content.freed, saves.paths(), attempts) == ([100, 200, 400], ["c"], [])
 
 
 def test_the_hash_of_bytes_that_are_here_or_were_sent_is_known(world: World) -> None:

@@ -65,6 +65,18 @@ def test_a_request_that_is_put_off_is_sent_again_while_there_is_time(
     assert [path for item_id, path in world.client.paths.items() if item_id != "a"] == ["dir"] * updates
 
 
+def test_a_rename_names_the_target_whose_directory_keeps_being_removed(
+    world: World, items: ItemRequests
+) -> None:
+    """vfs/semantics.md 5: the error says what is in the way."""
+    item = world.client.put("a", "file")
+    world.client.put("d", "dir", None)
+    world.client.before["update"] = [partial(away, NoDirectoryError("no directory"))] * 8
+    with pytest.raises(UnavailableError, match=r"^the directory of dir/new keeps being removed$"):
+        items.update_item(item, path="dir/new")
+    assert world.client.paths["a"] == "file"
+
+
 def test_a_name_that_the_server_keeps_in_another_form_is_given_back(
     world: World, items: ItemRequests
 ) -> None:
@@ -181,6 +193,18 @@ def test_a_change_of_the_job_since_the_unlink_stays(world: World, items: ItemReq
     change = unlinked(world, base)
     assert errno_from(items.run_removal, change) == (errno.EIO if act == "refuse" else 0)
     assert (world.client.paths, change.stage) == (there, Stage.DONE)
+
+
+def test_what_the_job_writes_between_look_and_delete_stays(
+    world: World, items: ItemRequests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md R8: a delete that was decided by version is for that version only."""
+    monkeypatch.setattr("jobfs.save.context._FRESH", 0.0)
+    world.client.health.latency = 0.0
+    item = world.client.put("a", "file", b"content")
+    world.client.before["turn"] = [lambda: world.client.put("a", "file", b"the job's")]
+    items.run_change(unlinked(world, Base.from_item(item)))
+    assert (world.client.contents, world.client.done) == ({"a": b"the job's"}, [])
 
 
 def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(

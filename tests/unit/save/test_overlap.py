@@ -269,3 +269,20 @@ def test_a_refused_promote_is_no_refusal_of_the_save(world: World) -> None:
     client.before["update"] = [lambda: eventually(refused.is_set), refuse]
     world.save("dir/file.txt", b"new!", item)
     assert [i.path for i in client.items.values() if client.contents[i.id] == b"new!"] == ["dir/file.txt"]
+    assert client.explained == [], "no request asks for the reason"
+
+
+def test_a_rename_over_a_file_sends_its_promote_on_a_held_connection(world: World) -> None:
+    """save/protocol.md R13: promote must not queue for a connection while T is absent."""
+    source = world.client.put("s", "draft", b"new!")
+    over, client = world.client.put("o", "file", OLD), overlapping(world).client
+    queued = list[str]()
+
+    def delete() -> None:
+        del client.items["o"]
+        eventually(lambda: client.paths["s"] == "file")
+
+    client.before |= {"update": [delete], "turn": [lambda: queued.append("for a connection")] * 2}
+    renamer = world.write_back.renamer
+    renamer.move_item_over(source, "file", renamer.find_displaced("file", over))
+    assert (client.paths["s"], queued) == ("file", [])

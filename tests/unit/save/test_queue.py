@@ -318,6 +318,13 @@ def test_commit_returns_when_the_server_has_the_bytes(runner: Runner) -> None:
     assert runner.ran == [work.seq, other.seq], "nobody ran it twice"
 
 
+def test_a_commit_runs_the_change_before_its_own_first(runner: Runner) -> None:
+    """vfs/semantics.md 4.7: fsync returns when the server has these bytes, and not those of the Change before."""
+    first, own = runner.put(), runner.put()
+    runner.queue.run_until_finished(own)
+    assert (runner.ran, own.is_settled) == ([first.seq, own.seq], True)
+
+
 def test_commit_tries_again_and_raises_the_error_that_kept_it(runner: Runner) -> None:
     """vfs/semantics.md 4.7: fsync returns with the error."""
     refused, once, away = runner.put("1"), runner.put("2"), runner.put("3")

@@ -15,6 +15,7 @@ from tests.unit.state.conftest import refusing
 
 from jobfs import names
 from jobfs.errors import FsError
+from jobfs.nodes import Kind
 from jobfs.save import restore_journal
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -231,6 +232,7 @@ def test_what_was_written_behind_closed_bytes_comes_back_beside_them(
     assert kept is not None
     assert kept.local is not None
     assert (kept.local.size, kept.size, kept.open_generation) == (len(NEW), len(NEW), 0)
+    assert [left.kind for left in again.state.backlog().files] == [Kind.FILE, Kind.FILE]
     found = finish(again)
     assert found.pop("file") == NEW
     assert [*found.values()] == [b"another" if case == "behind, and begun again" else NEW + b" more"]

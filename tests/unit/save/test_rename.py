@@ -13,6 +13,7 @@ from tests.support.files import errno_from
 
 from jobfs import names
 from jobfs.errors import FsError, UnauthorizedError
+from jobfs.nodes import Kind
 from jobfs.save import Displaced
 from jobfs.save.rename import Renamer
 from jobfs.state import Change, File, edit
@@ -58,22 +59,26 @@ def test_everything_below_a_directory_goes_along(world: World, rename: Renamer) 
 
 
 def test_what_was_kept_of_a_deleted_directory_makes_way(world: World, rename: Renamer) -> None:
-    """vfs/semantics.md 4.50: a scratch file, and an unsent one with its Change, in the journal too; others stay."""
-    for path in ("old/a.txt~", "old/b.txt"):
+    """vfs/semantics.md 4.50: scratch files, links and unsent files with their Change, in the journal too; others stay."""
+    for path in ("old/a.txt~", "old/b.txt", "old/link"):
         scratch(world, path)
     gone = [scratch(world, "new/a.txt~"), world.closed("new/b.txt", OLD), scratch(world, "new/c.txt~")]
     change = world.write_back.queue.schedule(gone[1])
+    link = world.state.new_local_file(Kind.FILE, "new/link")
+    world.state.add_file(link)
+    world.state.write(edit(link, link="a.txt~", never_sent=True))
     rename.rename_directory(world.client.put("d", "old", None), "new")
     kept = [file.path or "" for file in gone]
     assert kept[2] == "new/c.txt~"
-    assert [names.parse_second_version(path) for path in kept[:2]] == [
+    assert [names.parse_second_version(path) for path in (*kept[:2], link.path or "")] == [
         ("conflict", "new/a.txt~"),
         ("conflict", "new/b.txt"),
+        ("conflict", "new/link"),
     ]
     assert change is not None
     assert change.target == kept[1]
     rows = sorted(file.path or "" for file in world.state.journal.load_records(File))
-    assert rows == sorted([*kept, "new/a.txt~", "new/b.txt"])
+    assert rows == sorted([*kept, link.path or "", "new/a.txt~", "new/b.txt", "new/link"])
     assert [world.state.index.file_at(path) for path in kept] == gone
 
 
@@ -140,6 +145,18 @@ def test_a_file_that_takes_a_name_is_in_the_journal_with_what_it_replaces(
     assert row.size == (12 if stays else 3)
     assert file.change is not None
     assert (file.change.target, change in (None, file.change)) == ("file", True)
+
+
+def test_a_rename_does_not_close_what_a_program_still_writes(world: World) -> None:
+    """vfs/semantics.md 4.3: after a kill, bytes that were never closed come back beside the name, never under it."""
+    file = world.state.new_local_file(Kind.FILE, "draft")
+    world.state.add_file(file)
+    local = world.written(file, NEW)
+    world.state.store.begin_generation(file, local)
+    world.write_back.renamer.rename_unsent_over(file, "file", Displaced())
+    (row,) = world.state.journal.load_records(File)
+    assert (row.path, row.generation, row.open_generation) == ("file", 0, local.generation)
+    assert file.change is None, "nothing is sent yet"
 
 
 def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,17 @@ def test_the_transaction_id_is_in_the_journal_before_the_create(world: World) ->
     assert world.state.journal.has_tombstone(parts.transaction)
 
 
+def test_bytes_that_are_being_sent_can_not_be_written_to(world: World) -> None:
+    """save/protocol.md, Vocabulary, (w): what a program writes from now on goes into a generation of its own."""
+    file, sealed = world.closed("file", NEW), list[bool]()
+    local = file.local
+    assert local is not None
+    assert local.may_change(local.size)
+    world.client.before["create"] = [lambda: sealed.append(not local.may_change(local.size))]
+    world.write_back.wait_until_uploaded(file)
+    assert sealed == [True]
+
+
 def test_lifecycle_and_permission_stay(world: World) -> None:
     item = old(world, lifecycle=Lifecycle.APPLICATION, permission=Permission.READ_ONLY)
     file = world.save("dir/file.txt", NEW, item)
@@ -97,7 +108,9 @@ def test_an_aside_is_on_the_disk_before_it_is_moved(world: World, content: bytes
     ((unsynced, (row,)),) = seen
     (aside,) = row.asides
     assert (unsynced, aside.id, aside.path) == (False, "o", world.client.paths["o"])
-    assert world.state.journal.has_tombstone(aside.path.split("-")[2]), "of a known transaction"
+    assert (parts := names.parse_hidden_name(names.basename(aside.path))) is not None
+    assert (names.parent(aside.path), parts.name) == ("dir", "file.txt"), "beside its path"
+    assert world.state.journal.has_tombstone(parts.transaction), "of a known transaction"
     assert (aside.kind, aside.size, aside.updated_at) == (item.kind, item.size, item.updated_at)
     assert [a.unsure_until for c in world.state.changes.values() for a in c.asides] == [until]
 
@@ -257,6 +270,15 @@ def test_a_directory_that_is_missing_under_a_save_is_made(world: World, there: b
     made = [] if there else ["create staged", "move dir"]
     assert steps(world) == ["create staged", "move aside", *made, "move aside", "move dir/file.txt"]
     assert contents(world)["dir/file.txt"] == NEW
+    world.client.before["create"] = [partial(away, NoDirectoryError("no directory"))]
+    world.save("other/file", NEW)
+    assert steps(world)[-5:] == [
+        "create staged",
+        "create staged",
+        "move other",
+        "create staged",
+        "move other/file",
+    ]
     world.context.server.learn(rejects={Kind.FILE: True})
     world.client.before["create"] = [partial(away, NoDirectoryError("no directory"))]
     world.save("new/file", NEW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from tests.support.waiting import eventually
 
 from jobfs import names
 from jobfs.errors import AnswerLostError
-from jobfs.nodes import Kind, Permission
+from jobfs.nodes import Kind, Lifecycle, Permission
+from jobfs.save.upload import inherited_attributes
 from jobfs.state import Change
-from jobfs.state.records import Base, Verb
+from jobfs.state.records import Aside, Base, Verb
 from jobfs.state.server import KnownServer, ServerFacts
 from jobfs.trial.questions import TELLTALE
 
@@ -32,6 +34,31 @@ def put(world: World, content: bytes = b"content", **values: object) -> Change:
     )
 
 
+def finish_requests(world: World) -> None:
+    """Wait until the pool has ended its earlier requests: only then do all its threads meet."""
+    together = threading.Barrier(2)
+    for meeting in [world.context.io_pool.submit(together.wait) for _ in range(together.parties)]:
+        meeting.result()
+
+
+APPLICATION = Aside("o", "file", lifecycle=Lifecycle.APPLICATION, permission=Permission.READ_ONLY)
+
+
+@pytest.mark.parametrize(
+    ("was", "expected"),
+    [
+        (None, (None, None)),
+        (Aside("o", "file"), (None, None)),
+        (APPLICATION, (Lifecycle.APPLICATION, Permission.READ_ONLY)),
+    ],
+)
+def test_a_move_to_the_target_sets_only_what_differs(
+    world: World, was: Aside | None, expected: tuple[object, object]
+) -> None:
+    """save/protocol.md, The steps, promote: with A's lifecycle and permission."""
+    assert inherited_attributes(put(world), world.client.put("h", STAGED), was) == expected
+
+
 @pytest.mark.parametrize("wish", [None, Permission.READ_ONLY])
 def test_the_users_permission_comes_only_at_the_target(world: World, wish: Permission | None) -> None:
     """A server may refuse to move what is readOnly."""
@@ -48,6 +75,7 @@ def test_the_server_is_asked_once(world: World, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(upload, "try_make_directory", lambda path: made)
     for _ in range(3):
         upload.count_create_and_probe("dir/file")
+    finish_requests(world)
     assert world.client.done == [], "a file or two that are gone before they are sent cost nothing"
     world.write_back.make_directory("dir")
     eventually(lambda: world.context.server.facts.rejects == dict.fromkeys(Kind, True))
@@ -118,6 +146,7 @@ def test_the_server_is_asked_once_whether_it_refuses_moves(world: World) -> None
     upload = world.write_back.uploader
     for _ in range(3):
         upload.count_replacement_and_probe("dir/file")
+    finish_requests(world)
     assert world.client.done == []
     upload.count_replacement_and_probe("dir/file")
     eventually(lambda: world.context.server.facts.moves_refused)

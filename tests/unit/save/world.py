@@ -6,6 +6,7 @@ import errno
 import hashlib
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,14 @@ from jobfs.api.health import Health
 from jobfs.api.wire import HeldConnection
 from jobfs.content import ContentHandle, ContentStore
 from jobfs.content.store import ActiveDownloads
-from jobfs.errors import AnswerLostError, FsError, NotFoundError, PathExistsError, UnavailableError
+from jobfs.errors import (
+    AnswerLostError,
+    BadRequestError,
+    FsError,
+    NotFoundError,
+    PathExistsError,
+    UnavailableError,
+)
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Permission, Version
 from jobfs.save import WriteBack
@@ -74,6 +82,10 @@ class FakeClient:
         self.moves_touch = False
         self.health = Health()
         self.health.latency = 0.001
+        #: The paths of refused moves for which the real client asks the server for the reason.
+        self.explained: list[str] = []
+        #: The thread that holds two connections, None if there is none.
+        self._holder: int | None = None
         self._version = 0
 
     def probe_and_require_reachable(self, subject: object) -> None:
@@ -122,9 +134,15 @@ class FakeClient:
 
     @contextmanager
     def hold_two_connections(self, subject: object) -> Iterator[tuple[HeldConnection, HeldConnection]]:
-        yield HeldConnection(Priority.SMALL), HeldConnection(Priority.SMALL)
+        self._holder = threading.get_ident()
+        try:
+            yield HeldConnection(Priority.SMALL), HeldConnection(Priority.SMALL)
+        finally:
+            self._holder = None
 
     def get(self, item_id: str, *, connection: object = None) -> Item:
+        waits = connection is None and self._holder == threading.get_ident()
+        assert not waits, "a thread that holds connections never waits for another"
         self._asked("get")
         if item_id not in self.items:
             raise NotFoundError("gone")
@@ -162,7 +180,11 @@ class FakeClient:
         self.done.append(f"move {path}")
         if isinstance(connection, HeldConnection):
             connection.sent_event.set()
-        self._asked("update")
+        try:
+            self._asked("update")
+        except BadRequestError:
+            self.explained += [str(path)] * explain
+            raise
 
         def change() -> Item:
             if item_id not in self.items:
@@ -264,12 +286,16 @@ class FakeNamespace:
 
 
 class FakeContent:
-    """The content cache. `cached`: hashes of what is on this machine, by item."""
+    """The content cache. `cached`: hashes of what is on this machine, by item.
+
+    `evictable`: how often the cache can free bytes for the state directory; `freed`: how many it was asked for.
+    """
 
     def __init__(self, client: FakeClient) -> None:
         self._client = client
         self.cached: set[str] = set()
         self.adopted: list[tuple[str, bytes]] = []
+        self.evictable, self.freed = 0, list[int]()
         self.readers = ActiveDownloads([])
 
     @contextmanager
@@ -297,6 +323,10 @@ class FakeContent:
 
     def evict_to_limit(self) -> None:
         """There is always room here."""
+
+    def free_disk(self, directory: Path, size: int) -> bool:
+        self.freed.append(size)
+        return len(self.freed) <= self.evictable
 
     def adopt_file(self, item: Item, file: bytes) -> None:
         self.adopted.append((item.id, file))

@@ -97,7 +97,7 @@ class Uploader:
 
     def find_created_directly(self, change: Change) -> Item | None:
         """Find the item at the target that has the bytes of this save; None if there is none. Raises ApiError."""
-        items = self._client.find(change.target) if change.sha256 else []
+        items = self._client.find(change.target)
         same_size = (item for item in items if not item.is_dir and item.size in (None, change.size))
         found = (item_if_bytes_match(self._client, item, change.sha256) for item in same_size)
         return next((item for item in found if item is not None), None)

@@ -54,6 +54,18 @@ def test_unsent_files_of_an_ended_or_killed_mount_are_told_by_name(tmp_path: Pat
     ]
 
 
+def test_only_a_file_that_was_never_closed_is_open_and_changed() -> None:
+    """vfs/semantics.md 6: a file whose closed bytes are sent appears once, and a local only file never."""
+    closed = File(1, path="closed, and open again", generation=1, open_generation=2)
+    files = [
+        closed,
+        File(2, path="attributes", mode=0o600),
+        File(3, path="note~", open_generation=3, never_sent=True),
+        new := File(4, path="new", open_generation=4),
+    ]
+    assert collect_backlog(files, []) == Backlog([closed], [new], [])
+
+
 @pytest.mark.parametrize(
     ("change", "file", "told"),
     [

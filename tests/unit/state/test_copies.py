@@ -255,10 +255,25 @@ def test_an_index_does_not_grow_with_the_number_of_saves(
     assert saves.again().paths() == ["a"]
 
 
-def test_a_directory_that_cannot_be_used_keeps_nothing(tmp_path: Path) -> None:
+def test_a_rewrite_that_was_cut_off_leaves_nothing_in_the_next(
+    saves: Saves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.53: the full disk that has cut it off leaves its lines, which are older."""
+    monkeypatch.setattr(copies, "_OUTDATED", 10)
+    older = json.dumps({"path": "gone", "number": 99, "size": 3, "made": time.time()}) + "\n"
+    (saves.directory / "index.new").write_text(older * 50)
+    for number in range(20):
+        saves.save("a", b"%d" % number)
+    assert "gone" not in (saves.directory / "index").read_text()
+
+
+def test_a_directory_that_cannot_be_used_keeps_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """vfs/semantics.md 4.56: a mount starts all the same."""
     (tmp_path / "saves").write_text("a file")
     store = CopyStore(tmp_path / "saves")
+    assert caplog.messages[0].startswith(f"{tmp_path / 'saves'} can't be used, so no copies are kept there: ")
     (tmp_path / "bytes").write_bytes(b"x")
     assert store.prepare("a", tmp_path / "bytes", 1) is None
     store.commit("a", None)

@@ -112,11 +112,13 @@ def test_other_places_that_have_a_journal_or_run_are_told(take: Take, state: Pat
 def test_what_a_killed_merge_has_left_goes_with_the_next_mount(take: Take) -> None:
     """vfs/semantics.md 4.60: three versions of a file, of up to 16 MiB each."""
     one = ended(take())
-    left = one.path / f"{MERGING}x1y2"
+    left, other = one.path / f"{MERGING}x1y2", one.path / f"{MERGING}file"
     left.mkdir()
     (left / "ours").write_bytes(b"ours")
+    other.touch()
     assert take().path == one.path
     assert not left.exists()
+    assert other.exists(), "what is no directory of a merge stays, and stops no mount"
     assert (one.path / "bytes").is_dir()
 
 
@@ -124,6 +126,15 @@ def test_what_a_killed_merge_has_left_goes_with_the_next_mount(take: Take) -> No
 def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
     with pytest.raises(UsageError, match=r"can't write to the state directory.*--state-dir"):
         places.acquire_state_directory(Path(place), JOB, "/mnt/a", URL)
+
+
+def test_a_place_that_others_may_write_to_is_named_with_its_option(take: Take, state: Path) -> None:
+    """design.md, Whom you need not trust: the message says what the directory is for, and how to move it."""
+    take()
+    (state / JOB).chmod(0o777)
+    said = f"the state directory {state / JOB}: other users may write to {state / JOB}: run chmod go-w {state / JOB}"
+    with pytest.raises(UsageError, match=f"^{said}, or give another with --state-dir$"):
+        take("/mnt/b")
 
 
 def test_only_those_who_look_are_waited_for(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,6 +202,16 @@ def test_discarded_bytes_are_kept_in_the_trash_under_a_telling_name(store: Local
         store.keep_in_trash(local, "gone")
 
 
+def test_a_trash_on_a_full_disk_says_that_it_is_full(
+    store: LocalBytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.41: a person who discards a file learns why it could not be kept."""
+    local = store.create(1, 5)
+    monkeypatch.setattr(os, "link", refusing(errno.ENOSPC))
+    assert errno_from(store.keep_in_trash, local, "notes.txt") == errno.ENOSPC
+    local.release()
+
+
 def test_a_failed_write_leaves_no_bytes(store: LocalBytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4: else the bytes would be taken for not whole, and the next append would be torn."""
     local, real, left = store.create(7, 1), os.pwrite, [5]

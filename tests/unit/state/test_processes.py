@@ -186,6 +186,13 @@ def test_a_look_checks_few_processes(proc: Proc, monkeypatch: pytest.MonkeyPatch
     assert 0 < len(checked) <= 16
 
 
+def test_nothing_is_checked_again_until_an_open_makes_it_due(proc: Proc) -> None:
+    """The work of an open does not grow with the number of opens before it."""
+    thirty = proc.of(30)
+    proc.end(30)
+    assert [proc.processes.find_ended() for _ in range(4)] == [[thirty], [], [], []]
+
+
 def test_a_process_that_had_been_forgotten_can_be_kept_again(proc: Proc) -> None:
     thirty = proc.of(30)
     for number in (30, 20):

@@ -124,6 +124,14 @@ def proc(tmp_path: Path) -> Proc:
     return Proc(tmp_path)
 
 
+def test_a_reader_of_another_tree_hides_no_reader_that_is_a_relative(proc: Proc) -> None:
+    """vfs/semantics.md 4.43: one without a common ancestor, as from another container, has shown nothing to this program."""
+    proc.add(50, 50, 0)
+    proc.read(50, FIRST)
+    proc.read(CAT, SECOND)
+    assert proc.replaced(MAKE, THIRD) == SECOND
+
+
 @pytest.mark.parametrize(
     ("reader", "base"), [(None, Base()), (CAT, SECOND), (SHELL, SECOND), (OTHER, SECOND)]
 )

@@ -145,16 +145,19 @@ def test_closed_bytes_are_set_apart_from_those_behind_them(state: State, synced:
     local.release()
 
 
-@pytest.mark.parametrize("fault", ["journal", "copy", "sync"])
+@pytest.mark.parametrize("fault", ["journal", "room", "copy", "sync"])
 def test_closed_bytes_that_cannot_be_set_apart_stay_as_they_are(
     state: State, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
+    """vfs/semantics.md 4, A full disk: the spare room is for what has happened, not for a copy that a save needs."""
     file, local = grown(state)
     state.store.sync()
     was, there = held(file), on_disk(state)
     with monkeypatch.context() as patch:
         if fault == "journal":
             patch.setattr(state.journal, "write", full)
+        elif fault == "room":
+            patch.setattr(state.journal.spare, "refill", lambda extra: False)
         elif fault == "copy":
             patch.setattr(os, "truncate", refusing(errno.ENOSPC))
         else:

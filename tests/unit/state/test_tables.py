@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.unit.state.conftest import ITEM, again, held, opens, written
@@ -11,6 +13,37 @@ from tests.unit.state.conftest import ITEM, again, held, opens, written
 from jobfs.nodes import implicit_directory
 from jobfs.state import Change, State, edit
 from jobfs.state.records import UNSET, Stage, Verb
+
+
+def copied(state: State, *paths: str) -> list[bool]:
+    """Whether a save and the base of a conflict copy are kept of these paths."""
+    return [store.find(path) is not None for store in (state.saves, state.bases) for path in paths]
+
+
+def keep_copy(state: State, path: str, source: Path) -> None:
+    for store in (state.saves, state.bases):
+        store.commit(path, store.prepare(path, source, source.stat().st_size))
+
+
+def test_the_last_saves_of_as_many_files_are_kept_as_the_user_wants(tmp_path: Path) -> None:
+    """vfs/semantics.md 4.52: `--keep-saves`; bases have a bound of their own (4.61)."""
+    source = tmp_path / "source"
+    source.write_bytes(b"bytes")
+    with closing(State(tmp_path, keep_saves=1)) as state:
+        for path in ("a", "b"):
+            keep_copy(state, path, source)
+        assert copied(state, "a", "b") == [False, True, True, True]
+
+
+@pytest.mark.parametrize("directory", [True, False])
+def test_kept_copies_go_along_with_a_rename(state: State, tmp_path: Path, directory: bool) -> None:
+    """vfs/semantics.md 4.52, 4.61: of a file, and of all files below a directory."""
+    source = tmp_path / "source"
+    source.write_bytes(b"bytes")
+    old, new = ("old/a", "new/a") if directory else ("old", "new")
+    keep_copy(state, old, source)
+    state.rename_copies("old", "new", directory=directory)
+    assert copied(state, old, new) == [False, True] * 2
 
 
 def test_a_file_that_nothing_needs_is_let_go_of(state: State) -> None:

@@ -30,6 +30,9 @@ def test_forgotten_bytes_are_not_read_from_a_hole(opened: Open, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(os, "pread", refusing(errno.EIO))
         assert cached.load_or_forget_bytes(200, 300) is None
+        cached.store_bytes(200, b"y" * 4)
+        cached.verified.add(200, 204)
+        assert cached.load_or_forget_bytes(200, 204) is None, "however few are asked for"
     cached.store_bytes(200, b"z" * 100)
     assert file.store.refusal_reason == os.strerror(errno.EIO), "what comes now is held in memory"
     write = cached._write

@@ -185,6 +185,29 @@ def test_files_of_others_are_not_believed(start: Callable[[], DiskCache], tmp_pa
 # -- unfinished files
 
 
+def test_a_write_that_the_disk_cuts_off_is_continued(
+    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 3.2: else the file would have a hole, which is read as zeros."""
+    part, write = disk.create_partial(), os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, position: write(fd, data[:3], position))
+    write_all(part.fd, b"ten bytes.", 0)
+    assert Path(part.path).read_bytes() == b"ten bytes."
+
+
+def test_the_reason_why_a_file_is_not_kept_is_logged(
+    disk: DiskCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    """vfs/semantics.md 3.12: handles go on with the bytes; a person sees why the cache stays empty."""
+    part = disk.create_partial()
+    os.unlink(part.path)
+    assert not disk.commit(part, VERSIONS[0], 100)
+    (message,) = caplog.messages
+    assert message.startswith(
+        "a file can't be kept in the content cache: [Errno 2] No such file or directory"
+    )
+
+
 def test_the_part_files_of_a_killed_mount_are_removed(start: Callable[[], DiskCache]) -> None:
     left = start().create_partial()
     assert left.is_linked()

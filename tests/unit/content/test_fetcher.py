@@ -86,6 +86,20 @@ def test_fetch_fills_the_gaps_and_proves_the_whole(opened: Open, offset: int, si
     assert file.store.is_cached(file.item)
 
 
+def test_bytes_that_could_not_be_proved_are_proved_later(opened: Open) -> None:
+    """vfs/semantics.md 3.13: the server could not be asked whether it still has the version."""
+    file = opened(300, unanswered=1)
+    fetcher = file.store.attach(file.handle)
+    fetcher.proof.replies = 2  # only the server can say whether they are of one version
+    fetcher.cached.store_bytes(0, file.client.data)
+    with pytest.raises(UnavailableError):
+        fetcher.commit_if_complete()
+    assert not file.handle.is_complete
+    fetcher.commit_if_complete()
+    assert file.handle.is_complete
+    assert file.client.requests == [], "no byte comes twice"
+
+
 def test_a_failure_of_what_is_fetched_ahead_is_no_failure_of_its_reader(opened: Open) -> None:
     """vfs/semantics.md 3: the error is of a request that nobody waited for; the reader asks itself."""
     file = opened(MIB, holds={0: 64 * KIB})

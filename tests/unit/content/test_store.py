@@ -271,6 +271,28 @@ def test_a_save_of_another_length_is_not_adopted(make_store: MakeStore, tmp_path
     assert read(store, item_of(5)) == b"12345"
 
 
+@pytest.mark.parametrize(("limit", "kept"), [(5, True), (4, False)])
+def test_a_save_of_the_size_of_the_whole_cache_is_kept(
+    make_store: MakeStore, tmp_path: Path, limit: int, kept: bool
+) -> None:
+    """vfs/semantics.md 3.11: a larger one is read from the server."""
+    store, source = make_store(FakeClient(b"12345"), limit=limit), tmp_path / "saved"
+    source.write_bytes(b"12345")
+    taken = store.link_or_copy(source)
+    if taken is not None:
+        store.adopt_file(item_of(5), taken)
+    assert (taken is not None, store.is_cached(item_of(5))) == (kept, kept)
+
+
+def test_a_saved_file_that_can_not_be_linked_is_logged(
+    make_store: MakeStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """vfs/semantics.md 3.12: it only fills a cache, and the save succeeds."""
+    assert make_store(FakeClient(b"")).link_or_copy(tmp_path / "gone") is None
+    (message,) = caplog.messages
+    assert message.startswith("a saved file can't be kept in the content cache: [Errno 2] No such file")
+
+
 def test_a_save_of_a_whole_second_serves_only_open_handles(make_store: MakeStore, tmp_path: Path) -> None:
     """Another content of the same size may get the same `updatedAt` within that second."""
     client = FakeClient(b"12345")

@@ -167,6 +167,15 @@ def test_a_wrong_total_costs_no_item(reading: Reading, count: int, lie: Callable
     assert len(reading.server.asked()) <= 60
 
 
+def test_a_page_with_a_wrong_total_is_read_while_the_job_makes_files(reading: Reading) -> None:
+    """vfs/semantics.md 1.3: no two passes agree, and the items are asked for one by one."""
+    everything = reading.fill(5)
+    made: list[Item] = []
+    reading.server.before = lambda operation, _: made.extend(reading.fill(1) * (operation == "list"))
+    reading.server.told_total = lambda total: total - 1
+    assert as_set(reading.read()) == {*everything, *made}
+
+
 @pytest.mark.parametrize("told", [100, 350])
 def test_a_server_that_gives_all_at_once_is_read_whole(reading: Reading, told: int) -> None:
     """vfs/semantics.md 1: the snapshot has every item; nobody is asked for more of them than the reference allows."""

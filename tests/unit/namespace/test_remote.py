@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from jobfs.api import deadline
 from jobfs.errors import FsError, UnavailableError
 from jobfs.namespace.metadata_cache import NEVER
 from jobfs.nodes import Item, Lifecycle, implicit_directory
@@ -424,6 +425,27 @@ def test_callers_of_one_path_or_directory_share_a_request(world: World, operatio
         found = [each.exception(20) or each.result() for each in asking]
     assert {str(each) for each in found} == {"no connection" if fails else str(found[0])}
     assert world.server.operations() == [operation]
+
+
+def test_a_failure_answers_every_call_that_has_joined_the_request(world: World) -> None:
+    """vfs/semantics.md 1.10: also those that must not be answered from what is known."""
+    world.listed(3)
+    gate, joined = Gate("find"), threading.Event()
+    world.server.before = gate
+
+    def join() -> None:
+        deadline.set_blocking_hook(joined.set)
+        world.namespace.lookup("f0001", max_age=0.0)
+
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(world.namespace.lookup, "f0001", max_age=0.0)]
+        gate.await_request()
+        calls.append(pool.submit(join))
+        assert joined.wait(20)
+        world.server.errors = {"find": UnavailableError("no connection")}
+        gate.open.set()
+        assert [str(call.exception(20)) for call in calls] == ["no connection"] * 2
+    assert world.server.operations() == ["find"]
 
 
 def test_a_caller_never_joins_a_request_that_began_too_early(world: World) -> None:

@@ -188,6 +188,20 @@ def test_a_failure_that_is_older_than_the_last_success_is_none(world: World) -> 
     assert not world.namespace.is_unreachable
 
 
+def test_a_listing_that_only_confirms_known_names_has_a_moment(world: World) -> None:
+    """vfs/semantics.md 1.13: `ls` of a known directory does not wait as long as a call may for a server that hangs."""
+    world.server.directory("d")
+    world.listed(3)
+    times: list[float] = []
+    world.server.before = lambda *_: times.append(remaining_time())
+    for path, max_age in (("d", None), ("d", 1.0)):
+        world.expire()
+        world.namespace.children(path, max_age)
+    confirming, needed = times
+    assert confirming <= remote._PATIENCE
+    assert needed > STALE, "but what is to be changed is asked for as long as it takes"
+
+
 def test_one_slow_answer_keeps_no_call_from_asking(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 1.13: a call that confirms a known name has a moment only; that it passes says nothing of the server."""
     a, _ = world.server.file("a"), world.server.directory("d")

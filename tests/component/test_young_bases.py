@@ -86,7 +86,7 @@ def edit_while_the_job_writes(server: Server, work: Workspace) -> None:
         assert work.vfs.read(fh, 100, 0) == FIRST
         server.store.write("file", SECOND)
         work.vfs.write(fh, b"JOB", 0)
-    settled(work)
+    wait_until_settled(work)
 
 
 def test_what_the_job_wrote_in_the_second_of_a_save_is_kept_by_the_next(
@@ -100,11 +100,11 @@ def test_what_the_job_wrote_in_the_second_of_a_save_is_kept_by_the_next(
     work = start()
     assert work.read("file") == FIRST
     truncate_and_write(work)
-    settled(work)
+    wait_until_settled(work)
     server.store.write("file", jobs)
     monkeypatch.setattr("jobfs.save.context.RACY_SECONDS", -60.0)  # some seconds later
     work.write("file", SECOND, flags=os.O_WRONLY | os.O_TRUNC)
-    settled(work)
+    wait_until_settled(work)
     assert contents(server) == sorted([FIRST, SECOND, jobs])
 
 
@@ -138,7 +138,7 @@ def test_an_updated_at_that_is_no_time_proves_nothing(
     else:
         truncate_and_write(work)
         server.store.write("file", SECOND)
-        settled(work)
+        wait_until_settled(work)
     assert contents(server) == sorted([b"JOB" + FIRST[3:] if read else OURS, SECOND])
 
 

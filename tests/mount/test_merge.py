@@ -116,11 +116,11 @@ def test_a_merge_keeps_what_the_job_wrote_over_a_file_that_had_all_of_the_copy(
         write_both(server, mounted, "shell")
         (mounted.home / "both").write_text(BOTH)
         run(mounted.path, "bash", "-c", "cat notes.md > /dev/null; cat ../both > notes.md")
-        mounted.settled()
+        mounted.wait_until_settled()
         assert run(mounted.path, "cat", "notes.md") == BOTH
         getattr(server.store, how)("notes.md", b"something else\n")
         assert merge(mounted, "notes.md") == (0, "", "")
-        mounted.settled()
+        mounted.wait_until_settled()
         assert server.store.read("notes.md") == BOTH.encode()
         assert contents(server) == sorted([BOTH.encode(), b"something else\n"])
 

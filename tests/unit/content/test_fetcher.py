@@ -89,7 +89,7 @@ def test_fetch_fills_the_gaps_and_proves_the_whole(opened: Open, offset: int, si
 def test_bytes_that_could_not_be_proved_are_proved_later(opened: Open) -> None:
     """vfs/semantics.md 3.13: the server could not be asked whether it still has the version."""
     file = opened(300, unanswered=1)
-    fetcher = file.store.attach(file.handle)
+    fetcher = file.store.attach_fetcher(file.handle)
     fetcher.proof.replies = 2  # only the server can say whether they are of one version
     fetcher.cached.store_bytes(0, file.client.data)
     with pytest.raises(UnavailableError):

@@ -120,7 +120,7 @@ def test_the_reply_to_a_move_shows_which_version_was_moved(world: World, moves: 
     seen = world.client.put("a", "file", CONTENT)
     written = world.client.put("a", "file", b"the job's")
     wanted = {"path": "new"} if moves else {"permission": Permission.READ_ONLY}
-    before, after = world.context.update_and_compare(Observation(seen, time.monotonic()), **wanted)
+    before, after = world.context.update_item_and_compare(Observation(seen, time.monotonic()), **wanted)
     assert before.path == "file"
     assert before.version == (written.version if moves else seen.version)
     assert after.version == written.version
@@ -234,7 +234,7 @@ def test_a_full_disk_is_freed_of_cached_contents_then_of_kept_copies(world: Worl
         saves.commit(path, saves.prepare(path, source, 600 << 10))
     world.content.evictable = 2
     attempts = [partial(away, OSError(errno.ENOSPC, "full"))] * 3 + [lambda: None]
-    world.context.with_room(lambda: attempts.pop(0)(), lambda: 100)
+    world.context.retry_with_room(lambda: attempts.pop(0)(), lambda: 100)
     assert (world.content.freed, saves.paths(), attempts) == ([100, 200, 400], ["c"], [])
 
 

@@ -203,7 +203,7 @@ def test_what_the_job_writes_between_look_and_delete_stays(
     world.client.health.latency = 0.0
     item = world.client.put("a", "file", b"content")
     world.client.before["turn"] = [lambda: world.client.put("a", "file", b"the job's")]
-    items.run_change(unlinked(world, Base.from_item(item)))
+    items.run_removal(unlinked(world, Base.from_item(item)))
     assert (world.client.contents, world.client.done) == ({"a": b"the job's"}, [])
 
 

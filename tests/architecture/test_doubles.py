@@ -11,6 +11,7 @@ from tests.unit.namespace.world import Server
 from tests.unit.save.test_queue import Runner
 from tests.unit.save.world import FakeClient, FakeContent, FakeNamespace
 from tests.unit.test_mount import DrainedVfs
+from tests.unit.vfs.world import ServerInMemory
 
 from jobfs.api.client import Client
 from jobfs.content import ContentStore
@@ -25,6 +26,7 @@ DOUBLES: list[tuple[type, type, str]] = [
     (Server, Client, "list_page find get"),
     (Transfers, Client, "get update download"),
     (FakeClient, Client, "hold_connection get find download delete update create_file create_directory"),
+    (ServerInMemory, Client, "has_recovered abort_requests get_instance list_page find get download"),
     (FakeNamespace, Namespace, "record_own_change record_deleted invalidate note_names_changed peek refresh "
                                "has_listing_since last_seen_at peek_by_id lookup"),
     (FakeNamespace, Namespace, "subtree children hidden_items"),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import stat
 
 import pytest
-from tests.support.files import errno_from
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace
 
@@ -55,20 +53,6 @@ def test_attributes_of_an_unsent_file_go_with_it(server: Server, work: Workspace
     attr = work.vfs.getattr("file")
     assert (stat.S_IMODE(attr.mode), attr.uid, attr.gid, attr.mtime_ns) == (0o500, 3, 4, 7)
     assert server.store.item_at("file").permission == "readOnly"
-
-
-def test_write_bits_of_group_and_others_stay_when_the_owners_goes(work: Workspace) -> None:
-    """vfs/semantics.md 2.4: the other bits are remembered, before the file is sent as afterwards."""
-    work.write("file", b"x")
-    work.vfs.chmod("file", 0o426)
-    unsent = mode(work, "file")
-    work.drain()
-    assert (unsent, mode(work, "file")) == (0o426, 0o426)
-
-
-def test_the_root_has_no_item(work: Workspace) -> None:
-    assert errno_from(work.vfs.chmod, "", 0o700) == errno.EPERM
-    assert errno_from(work.vfs.chmod, "gone", 0o700) == errno.ENOENT
 
 
 def test_a_directorys_mtime_moves_with_its_names_and_goes_back_by_utimens_only(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import re
 
-from tests.support.files import errno_from
 from tests.support.workspaces import Workspace
 
 from jobfs.emulator import Server
@@ -16,27 +14,6 @@ def told(work: Workspace) -> list[str]:
     """What is told once the listing has been read anew; second versions without their times."""
     work.vfs.refresh()
     return [re.sub(r"-\d+T\d+Z", "", f"{one.kind} {one.path}") for one in work.vfs.take_differences()]
-
-
-def test_what_is_known_of_a_path_needs_no_request_and_is_what_its_reader_has_open(
-    server: Server, work: Workspace
-) -> None:
-    """fuse/events.py: no answer to a helper makes a request, and no file becomes shorter under a program that reads it."""
-    server.store.seed({"dir/file": "old content"}, age=60)
-    assert errno_from(work.vfs.last_attr, "dir/file") == errno.ENOENT, "not listed yet"
-    shown = work.vfs.getattr("dir/file")
-    with work.opening("dir/file", 0):
-        server.store.write("dir/file", "new")
-        assert told(work) == ["changed dir/file"]
-        server.log.clear()
-        assert work.vfs.last_attr("dir/file") == shown
-        assert work.vfs.is_open("dir/file")
-        assert not server.log.entries()
-    assert work.vfs.last_attr("dir/file") == work.vfs.getattr("dir/file") != shown
-    work.write("dir/file", b"ours, longer")
-    assert work.vfs.last_attr("dir/file").size == 12
-    assert errno_from(work.vfs.last_attr, "dir/none") == errno.ENOENT
-    assert not work.vfs.is_open("dir/file")
 
 
 def test_news_are_what_the_job_does_and_not_what_is_ours(server: Server, work: Workspace) -> None:

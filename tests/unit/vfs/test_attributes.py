@@ -1,0 +1,126 @@
+"""Attributes: what goes to the server, what this machine remembers, and for how long."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from tests.support.files import errno_from
+
+from jobfs.nodes import Permission
+
+from .conftest import MakeWorld
+from .world import World
+
+
+def test_only_the_owners_write_bit_goes_to_the_server(world: World) -> None:
+    """vfs/semantics.md 2.4: the other bits are remembered on this machine."""
+    world.seed({"file": b"x"})
+    world.attributes.chmod("file", 0o755)
+    assert (world.mode("file"), world.requests()) == (0o755, [])
+    world.attributes.chmod("file", 0o555)
+    assert (world.mode("file"), world.requests()[-1:]) == (0o555, ["move None"])
+    assert world.server.items["id of file"].permission is Permission.READ_ONLY
+    world.attributes.chmod("file", 0o500)
+    assert (world.mode("file"), world.requests()) == (0o500, [])
+
+
+def test_the_mode_of_an_unsent_file_goes_with_its_bytes(world: World) -> None:
+    """vfs/semantics.md 2.4: no request is made for a file that the server does not have."""
+    world.seed({})
+    world.write("file", b"x")
+    world.attributes.chmod("file", 0o426)
+    assert (world.mode("file"), world.requests()) == (0o426, [])
+    world.drain_file("file")
+    (item,) = world.server.items.values()
+    assert (world.mode("file"), item.permission) == (0o426, Permission.READ_ONLY)
+    assert errno_from(world.open, "file", os.O_RDWR) == errno.EACCES
+
+
+def test_a_mode_is_kept_for_the_item_and_times_for_its_version(world: World) -> None:
+    """vfs/semantics.md 2.6, 2.8, 2.11."""
+    world.seed({"file": b"x"})
+    world.attributes.chmod("file", 0o750)
+    world.attributes.chown("file", 77, 88)
+    world.attributes.utimens("file", 5, None)
+    world.attributes.utimens("file", None, 7)
+    attr = world.lookup.getattr("file")
+    assert (attr.mode & 0o777, attr.uid, attr.gid, attr.atime_ns, attr.mtime_ns) == (0o750, 77, 88, 5, 7)
+    assert world.requests() == []
+    world.put("file", b"the job's", updated_ns=9)
+    world.list_again()
+    attr = world.lookup.getattr("file")
+    assert (attr.mode & 0o777, attr.uid, attr.gid, attr.atime_ns, attr.mtime_ns) == (0o750, 77, 88, 9, 9)
+    world.server.items.clear()
+    world.server.put("another", "file", b"another file", updated_ns=9)
+    world.list_again()
+    attr = world.lookup.getattr("file")
+    assert (attr.mode & 0o777, attr.uid, attr.gid) == (0o644, 1, 2)
+
+
+def test_chown_with_minus_one_leaves_owner_or_group(world: World) -> None:
+    """vfs/semantics.md 2.8: chown(2) has it so; libfuse passes it on unsigned."""
+    world.seed({"file": b"x"})
+    owners = []
+    for uid, gid in ((5, 0xFFFFFFFF), (-1, 6), (0xFFFFFFFF, -1)):
+        world.attributes.chown("file", uid, gid)
+        attr = world.lookup.getattr("file")
+        owners.append((attr.uid, attr.gid))
+    assert owners == [(5, 2), (5, 6), (5, 6)]
+
+
+def test_an_implicit_directory_is_made_before_its_mode_is_remembered(world: World) -> None:
+    """vfs/semantics.md 1.19: an operation that needs an item makes it; the root has none."""
+    world.seed({"dir/file": b"x"})
+    world.attributes.chmod("dir", 0o700)
+    assert (world.mode("dir"), "dir" in world.server.paths.values()) == (0o700, True)
+    assert errno_from(world.attributes.chmod, "", 0o700) == errno.EPERM
+    assert errno_from(world.attributes.chmod, "none", 0o700) == errno.ENOENT
+
+
+def test_info_shows_how_far_a_file_has_come(world: World) -> None:
+    """vfs/semantics.md 2.9."""
+    second = "file.conflict-20260101T000000Z"
+    world.seed({"file": b"x", second: b"the job's"})
+    info = world.attributes.info
+    assert [info(path)["state"] for path in ("file", second)] == ["clean", "conflict"]
+    assert info("file").keys() >= {
+        "id",
+        "owner",
+        "permission",
+        "mime_type",
+        "key",
+        "created_at",
+        "updated_at",
+    }
+    file = world.write("file", b"changed")
+    assert (info("file")["state"], info("file")["size"], info("file")["error"]) == ("dirty", 7, "")
+    assert file.change is not None
+    world.state.apply_in_memory(file, refused="too large")
+    assert (info("file")["state"], info("file")["error"]) == ("failed", "too large")
+    world.state.apply_in_memory(file, refused="")
+    world.drain_file("file")
+    assert (info("file")["state"], info("file")["lifecycle"]) == ("clean", "expertJob")
+    world.write("file~", b"scratch")
+    assert (info("file~")["state"], "id" in info("file~")) == ("local", False)
+
+
+def test_set_waits_for_the_bytes_and_changes_what_only_the_server_has(world: World) -> None:
+    """vfs/semantics.md 2.17: a file of this machine only has neither lifecycle nor permission."""
+    world.seed({"file": b"x"})
+    world.write("file", b"unsent")
+    world.attributes.set_on_server("file", {"lifecycle": "application", "permission": None})
+    (item,) = (item for item in world.server.items.values() if item.path == "file")
+    assert (item.lifecycle, item.permission, item.size) == ("application", "readWrite", 6)
+    world.write("file~", b"scratch")
+    assert errno_from(world.attributes.set_on_server, "file~", {}) == errno.EOPNOTSUPP
+
+
+def test_nothing_is_remembered_on_a_read_only_mount(make_world: MakeWorld) -> None:
+    """vfs/semantics.md 4.40."""
+    attributes = (world := make_world(read_only=True)).attributes
+    assert errno_from(attributes.chmod, "file", 0o700) == errno.EROFS
+    assert errno_from(attributes.chown, "file", 1, 1) == errno.EROFS
+    assert errno_from(attributes.utimens, "file", 1, 1) == errno.EROFS
+    assert errno_from(attributes.set_on_server, "file", {}) == errno.EROFS
+    assert world.requests() == []

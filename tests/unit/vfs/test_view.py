@@ -1,0 +1,157 @@
+"""What a path shows, and what may be done with it: a File, the override of a Change, or the server's item."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from tests.support.files import errno_from
+
+from jobfs.errors import UnavailableError
+from jobfs.names import Role, hidden_path
+from jobfs.nodes import Item, Permission
+from jobfs.vfs.view import check_new_name, with_permission
+
+from .conftest import MakeWorld
+from .world import CALLER, STALE, World
+
+
+def test_a_path_shows_the_file_then_the_change_then_the_server(world: World) -> None:
+    """design.md, What a path shows: there is no second structure that must be kept in step."""
+    world.seed({"dir/a": b"1", "dir/b": b"2", "dir/c": b"3"})
+    view = world.view
+    a, b = view.get("dir/a"), view.get("dir/b")
+    assert isinstance(a, Item)
+    change = world.override({"dir/a": None, "dir/b": a})
+    assert errno_from(view.get, "dir/a") == errno.ENOENT
+    assert view.get("dir/b") is a
+    assert view.list("dir") == {"b": a, "c": view.get("dir/c")}
+    file = world.write("dir/a", b"new")
+    assert view.get("dir/a") is file
+    assert view.list("dir") == {"a": file, "b": a, "c": view.get("dir/c")}
+    world.state.end_change(change)
+    assert (view.get("dir/a"), view.get("dir/b")) == (file, b)
+
+
+def test_each_entry_of_a_listing_is_what_its_path_shows(world: World) -> None:
+    """vfs/semantics.md 1.6: whoever lists a directory and whoever looks a name up see the same."""
+    world.seed({"dir": None, "dir/item": b"1", "dir/edited": b"2", "dir/gone": b"3", "dir/sub": None})
+    world.write("dir/edited", b"new")
+    world.write("dir/.new.swp", b"scratch")
+    world.tree.mkdir("dir/backup~", 0o700, CALLER)
+    world.override({"dir/gone": None})
+    listed = world.view.list("dir")
+    assert sorted(listed) == [".new.swp", "backup~", "edited", "item", "sub"]
+    assert listed == {name: world.view.get(f"dir/{name}") for name in listed}
+    assert listed == {name: world.view.find_cached(f"dir/{name}") for name in listed}
+    assert world.view.find_cached("dir/gone") is None
+
+
+def test_a_missing_name_says_whether_a_file_is_in_the_way(world: World) -> None:
+    world.seed({"file": b"", "dir": None})
+    assert errno_from(world.view.get, "dir/none") == errno.ENOENT
+    assert errno_from(world.view.get, "none/none") == errno.ENOENT
+    assert errno_from(world.view.get, "file/none") == errno.ENOTDIR
+    assert errno_from(world.view.list, "file") == errno.ENOTDIR
+
+
+def test_a_name_in_a_directory_of_this_machine_needs_no_request(world: World) -> None:
+    """vfs/semantics.md 4.16, 4.31: the server has nothing below a scratch directory, nor below one that it lacks."""
+    world.seed({})
+    world.tree.mkdir("build~", 0o755, CALLER)
+    world.server.before["create"] = [world.go_away]
+    world.tree.mkdir("made", 0o755, CALLER)
+    world.server.is_away = False
+    world.expire()
+    world.requests()
+    assert world.view.find("build~/x") is world.view.find("made/x") is None
+    assert world.view.is_local_only("build~/x")
+    assert not world.view.is_local_only("made/x")
+    assert world.requests() == []
+
+
+def test_in_an_outage_an_unsent_file_is_still_reached_by_its_directories(world: World) -> None:
+    """vfs/semantics.md 1.13, 1.15: a directory with something unsent is listed as it was last; others fail."""
+    world.seed({"a/b/old": b"1", "c/old": b"2"})
+    file = world.write("a/b/new", b"unsent")
+    world.clock.advance(STALE + 1)
+    world.server.is_away = True
+    assert sorted(world.view.list("a/b")) == ["new", "old"]
+    assert world.view.get("a/b/new") is file
+    for path in ("a/b/old", "c"):
+        with pytest.raises(UnavailableError):
+            world.view.get(path)
+    with pytest.raises(UnavailableError):
+        world.view.list("c")
+
+
+def test_attributes_of_an_item_are_the_servers_less_the_umask(make_world: MakeWorld) -> None:
+    """vfs/semantics.md 2.2, 2.3, 2.5, 2.7."""
+    world = make_world(umask="027")
+    items = [
+        world.put("file", b"12345", updated_ns=7),
+        world.put("dir", None, updated_ns=8),
+        world.put("fixed", b"", permission=Permission.READ_ONLY),
+        world.put("sealed", None, permission=Permission.READ_ONLY),
+    ]
+    attrs = [world.view.attr_of_node(item) for item in items]
+    assert [attr.mode & 0o7777 for attr in attrs] == [0o640, 0o750, 0o440, 0o550]
+    assert [(attr.uid, attr.gid) for attr in attrs] == [(1, 2)] * 4
+    assert attrs[0][5:] == (5, 7, 7, 7)
+    assert attrs[1].mtime_ns == 8
+    assert len({attr.ino for attr in attrs}) == 4
+
+
+def test_the_write_bit_of_a_remembered_mode_follows_the_permission() -> None:
+    """vfs/semantics.md 2.4: the other bits stay."""
+    fixed, free = Permission.READ_ONLY, Permission.READ_WRITE
+    assert with_permission(0o765, free, free) == 0o765
+    assert with_permission(0o765, free, fixed) == 0o545
+    assert with_permission(0o545, fixed, free) == 0o745
+    assert with_permission(0o565, fixed, fixed) == 0o565, "as `chmod 565` has set it here"
+
+
+def test_a_read_only_item_may_be_neither_written_nor_replaced(world: World) -> None:
+    """vfs/semantics.md 4.38, 4.39: what `chmod u-w` in this mount has made readOnly may be replaced."""
+    world.put("theirs", b"", permission=Permission.READ_ONLY)
+    world.seed({"ours": b""})
+    world.attributes.chmod("ours", 0o555)
+    found = {path: world.view.get(path) for path in ("theirs", "ours")}
+    for node in found.values():
+        assert errno_from(world.view.check_may_write, node) == errno.EACCES
+    assert errno_from(world.view.check_may_replace, found["theirs"]) == errno.EPERM
+    assert errno_from(world.view.check_may_replace, found["ours"]) == 0
+
+
+def test_a_read_only_mount_and_the_control_directory_change_nothing(make_world: MakeWorld) -> None:
+    """vfs/semantics.md 4.40, 6.7."""
+    assert errno_from(make_world().view.check_may_change, "file", ".jobfs/pending") == errno.EPERM
+    assert errno_from(make_world(read_only=True).view.check_may_change, "file") == errno.EROFS
+
+
+def test_a_new_name_leaves_room_for_the_slash_that_the_server_may_count() -> None:
+    """api/wire.md: 1,024 units of UTF-16, the leading slash among them where the server's paths have one."""
+    directory = "/".join(["d" * 200] * 5) + "/"
+    for name in ("n" * 18, "\N{GRINNING FACE}" * 9):
+        check_new_name(directory + name)
+        assert errno_from(check_new_name, directory + name + "n") == errno.ENAMETOOLONG
+    assert errno_from(check_new_name, "n" * 256) == errno.ENAMETOOLONG
+    assert errno_from(check_new_name, hidden_path("x", "0" * 12, "1" * 16, Role.ASIDE)) == errno.EPERM
+
+
+def test_a_size_that_the_server_omits_is_that_of_a_download(world: World) -> None:
+    """vfs/semantics.md 2.2: for a version that is gone by then, that of what the path shows."""
+    world.put("file", b"old")
+    old = world.omit_size("file")
+    world.list_again()
+    world.server.items.clear()
+    world.server.contents.clear()
+    world.server.put("another", "file", b"content")
+    world.clock.advance(0.1)
+    attr = world.view.attr_of_node(world.view.with_size("file", old))
+    assert (attr.size, world.view.item_without_size(world.view.get("file"))) == (7, None)
+    world.put("other", b"content")
+    other = world.omit_size("other")
+    assert (world.view.item_without_size(other), world.view.attr_of_node(other).size) == (other, 0)
+    assert world.view.attr_of_node(world.view.with_size("other", other)).size == 7
+    assert world.view.item_without_size(other) is None

@@ -20,14 +20,6 @@ from jobfs.vfs import Caller
 from jobfs.vfs.view import Node
 
 
-def test_a_handle_that_is_closed_is_no_handle(work: Workspace) -> None:
-    fh = work.vfs.create("file", 0o644, os.O_RDWR, CALLER).fh
-    work.vfs.release(fh)
-    work.vfs.release(fh)
-    for call, *more in (work.vfs.read, 1, 0), (work.vfs.write, b"", 0), (work.vfs.fsync,):
-        assert errno_from(call, fh, *more) == errno.EBADF
-
-
 def test_a_scratch_file_is_on_the_disk_after_fsync_and_soon_after_its_close(
     work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

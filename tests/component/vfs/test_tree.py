@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Start, Workspace, workspace
+from tests.support.workspaces import Start, Workspace
 
 from jobfs import names
 from jobfs.emulator import Server
@@ -128,27 +126,6 @@ def test_attributes_set_on_a_scratch_file_stay_when_it_gets_a_real_name(
     for name in ("one", "three"):
         attr = work.vfs.getattr(name)
         assert (attr.mode & 0o7777, attr.uid, attr.gid, attr.atime_ns, attr.mtime_ns) == (0o751, 77, 88, 5, 6)
-
-
-@pytest.fixture
-def linked(server: Server, tmp_path: Path) -> Iterator[Workspace]:
-    with workspace(server, tmp_path / "home", local_symlinks=True) as work:
-        yield work
-
-
-def test_a_link_takes_the_name_of_an_item_or_of_an_unsent_file(server: Server, linked: Workspace) -> None:
-    server.store.seed({"item": "x", "other": "y"}, age=60)
-    linked.write("unsent", b"z")
-    linked.write("scratch~", b"z")
-    for name in ("item", "unsent", "scratch~"):
-        linked.vfs.symlink("link", name, CALLER)
-        linked.vfs.rename("link", name)
-        assert linked.vfs.readlink(name) == name
-    linked.drain()
-    linked.remount()
-    assert linked.names() == ["item", "other", "scratch~", "unsent"]
-    assert linked.vfs.readlink("item") == "item"
-    assert server.store.tree() == {"other": b"y"}
 
 
 # -- looks

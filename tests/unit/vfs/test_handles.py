@@ -19,7 +19,7 @@ ONE, OTHER = Version("a", "1", 10), Version("a", "2", 10)
 OLD = Item("a", Kind.FILE, "file", updated_at="1")
 
 
-def test_after_a_rename_by_this_mount_saves_are_based_on_what_was_shown_before() -> None:
+def test_a_rename_by_this_mount_leaves_the_base_of_later_saves() -> None:
     """save/protocol.md, Vocabulary, base: what was opened; the answer may have the time of what the job wrote since."""
     handle = Handle(File(7), OLD, os.O_RDWR)
     renamed = replace(OLD, path="other", updated_at="2")
@@ -91,7 +91,7 @@ def test_a_writer_leaves_no_pages_to_be_kept(pages: PageCacheTracker) -> None:
     assert [visit(pages, "x", ONE) for _ in range(2)] == [False, True]
 
 
-def test_an_open_file_that_goes_on_with_a_newer_version_leaves_no_pages_to_be_kept(
+def test_a_handle_that_follows_a_newer_version_leaves_no_pages_to_keep(
     pages: PageCacheTracker,
 ) -> None:
     follower = opened(pages, "x", ONE)

@@ -130,7 +130,7 @@ def test_large_and_young_files_are_left_to_their_reader() -> None:
     assert not {order[10], order[20]}.intersection(fetched)
 
 
-def test_no_file_is_fetched_beyond_the_highest_directory_that_a_walk_came_through() -> None:
+def test_no_file_is_fetched_beyond_the_highest_directory_of_a_walk() -> None:
     world = World([*flat(12, "src/a", "src/b", "src/c"), *flat(90, "zoo/x", "abc")])
     order = [path for path in world.order(by_name=True) if path.startswith("src/")]
     fetched, missed = world.read_all(order)

@@ -1,0 +1,174 @@
+"""Opens: with which errno they fail, which bytes the handle shows, and how the kernel caches them."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from tests.support.files import errno_from
+
+from jobfs.nodes import Permission
+from jobfs.vfs.handles import ControlFile, KernelFile
+
+from .conftest import MakeWorld
+from .world import CALLER, World
+
+WRITE, TRUNCATE, APPEND = os.O_RDWR, os.O_WRONLY | os.O_TRUNC, os.O_WRONLY | os.O_APPEND
+
+OPENS = [
+    ("file", WRITE, 0),
+    ("dir", os.O_RDONLY, errno.EISDIR),
+    ("none", os.O_RDONLY, errno.ENOENT),
+    ("file/below", os.O_RDONLY, errno.ENOTDIR),
+    ("fixed", os.O_RDONLY, 0),
+    ("fixed", WRITE, errno.EACCES),
+    ("fixed", os.O_RDONLY | os.O_TRUNC, errno.EACCES),
+    (".jobfs/pending", os.O_RDONLY, 0),
+    (".jobfs/pending", WRITE, errno.EACCES),
+    (".jobfs/none", os.O_RDONLY, errno.ENOENT),
+]
+CREATES = [
+    ("new", 0, 0),
+    ("file", 0, 0),
+    ("file", os.O_EXCL, errno.EEXIST),
+    ("dir", 0, errno.EISDIR),
+    ("none/new", 0, errno.ENOENT),
+    ("sealed/new", 0, errno.EACCES),
+    (".jobfs/new", 0, errno.EPERM),
+    ("n" * 256, 0, errno.ENAMETOOLONG),
+]
+
+
+def test_an_open_fails_as_on_a_disk(world: World) -> None:
+    """vfs/semantics.md 4.38, 6.7: for root too."""
+    world.put("fixed", b"x", permission=Permission.READ_ONLY)
+    world.seed({"file": b"x", "dir": None})
+    assert [(path, flags, errno_from(world.open, path, flags)) for path, flags, _ in OPENS] == OPENS
+
+
+def test_a_create_fails_as_on_a_disk(world: World) -> None:
+    """vfs/semantics.md 4.38: an existing file is opened, unless it must not exist."""
+    world.put("sealed", None, permission=Permission.READ_ONLY)
+    world.seed({"file": b"x", "dir": None})
+
+    def create(path: str, flags: int) -> int:
+        return errno_from(world.files.create, path, 0o644, os.O_RDWR | flags, CALLER)
+
+    assert [(path, flags, create(path, flags)) for path, flags, _ in CREATES] == CREATES
+
+
+def test_a_read_only_mount_opens_for_reading_only(make_world: MakeWorld) -> None:
+    """vfs/semantics.md 4.40."""
+    world = make_world(read_only=True)
+    world.seed({"file": b"x"})
+    found = [
+        errno_from(world.open, "file", flags) for flags in (os.O_RDONLY, WRITE, os.O_RDONLY | os.O_TRUNC)
+    ]
+    assert found == [0, errno.EROFS, errno.EROFS]
+    assert errno_from(world.files.create, "new", 0o644, WRITE, CALLER) == errno.EROFS
+    assert errno_from(world.files.truncate, "file", 0) == errno.EROFS
+
+
+def test_a_handle_that_is_closed_is_no_handle(world: World) -> None:
+    world.seed({})
+    fh = world.files.create("file", 0o644, WRITE, CALLER).fh
+    world.files.release(fh)
+    world.files.release(fh)
+    assert errno_from(world.files.get_handle, fh) == errno.EBADF
+    assert errno_from(world.files.write, fh, b"", 0) == errno.EBADF
+    assert errno_from(world.files.fsync, fh) == errno.EBADF
+
+
+def test_an_open_downloads_what_its_flags_need(world: World) -> None:
+    """vfs/semantics.md 4.1: `O_TRUNC` needs no old bytes, a write in place needs all."""
+    world.seed({"file": b"0123456789"})
+    emptied = world.open("file", TRUNCATE)
+    assert (world.requests(), world.lookup.getattr("file").size) == ([], 0)
+    world.files.write(emptied.fh, b"new", 0)
+    assert world.files.get_handle(emptied.fh).known_size() == 3
+    world.seed({"other": b"0123456789"})
+    edited = world.open("other", WRITE)
+    assert world.requests() == ["download id of other"]
+    world.files.write(edited.fh, b"ab", 2)
+    world.files.ftruncate(edited.fh, 5)
+    assert world.files.get_handle(edited.fh).read(100, 0) == b"01ab4"
+    added = world.open("other", APPEND)
+    world.files.write(added.fh, b"!", 0)
+    world.files.write(added.fh, b"M", 0, mapped=True)
+    assert world.files.get_handle(edited.fh).read(100, 0) == b"M1ab4!", "a page of a mapping is not appended"
+
+
+def test_the_kernel_keeps_its_pages_of_a_version_that_is_on_disk(world: World) -> None:
+    """vfs/semantics.md 3.2: bytes that are changed here, or part of the control directory, have no pages to keep."""
+    world.seed({"file": b"content"})
+
+    def open_and_fetch(path: str = "file") -> tuple[bool, bool]:
+        opened = world.open(path, os.O_RDONLY)
+        world.files.get_handle(opened.fh).fetch_whole()
+        world.files.release(opened.fh)
+        return opened.direct_io, opened.keep_cache
+
+    assert [open_and_fetch() for _ in range(2)] == [(False, False), (False, True)]
+    world.put("file", b"another content")
+    world.list_again()
+    assert [open_and_fetch() for _ in range(2)] == [(False, False), (False, True)]
+    world.write("file", b"ours")
+    assert open_and_fetch() == (False, False)
+    assert open_and_fetch(".jobfs/pending") == (True, False)
+    world.seed({"large": bytes(2 << 20)})
+    assert [world.open("large", os.O_RDONLY).keep_cache for _ in range(2)] == [False] * 2, "no byte was read"
+
+
+@pytest.mark.parametrize(("flags", "at_once", "at_retry"), [
+    (os.O_RDONLY, errno.ESTALE, 0),
+    (WRITE, errno.ESTALE, errno.ESTALE),
+    (APPEND, errno.ESTALE, 0),
+    (TRUNCATE, 0, 0),
+])  # fmt: skip
+def test_an_open_never_gives_another_size_than_the_kernel_has(
+    world: World, flags: int, at_once: int, at_retry: int
+) -> None:
+    """vfs/semantics.md 3.17: who needs no size gets the file past the kernel's cache at the retry; `O_TRUNC` at once."""
+    world.seed({"file": b"12345"})
+    for size in (3, None):
+        assert errno_from(world.open, "file", flags, kernel=KernelFile(size)) == at_once
+    assert world.open("file", os.O_RDONLY, kernel=KernelFile(5 if at_once else 0)).direct_io is False
+    assert errno_from(world.open, "file", flags, kernel=KernelFile(3, is_retry=True)) == at_retry
+    if flags == os.O_RDONLY:
+        opened = world.open("file", flags, kernel=KernelFile(3, is_retry=True))
+        assert (opened.direct_io, opened.keep_cache) == (True, False)
+
+
+def test_a_file_of_the_control_directory_shows_what_it_held_when_opened(world: World) -> None:
+    """vfs/semantics.md 6.7."""
+    world.seed({})
+    world.write("one", b"1")
+    handle = world.files.get_handle(world.open(".jobfs/pending", os.O_RDONLY).fh)
+    world.write("two", b"2")
+    assert isinstance(handle, ControlFile)
+    assert (handle.read(100, 0), handle.attr().size) == (b"one\n", 4)
+
+
+def test_a_scratch_file_costs_no_request_whatever_is_done_with_it(world: World) -> None:
+    """vfs/semantics.md 4.14, 4.16: fsync syncs the local disk."""
+    world.seed({})
+    file = world.write("file~", b"scratch", fsync=True)
+    assert (file.never_sent, file.size, world.requests()) == (True, 7, [])
+    assert not world.state.journal.needs_sync
+    world.files.truncate("file~", 3)
+    assert (world.lookup.getattr("file~").size, world.report.list_unsent()) == (3, [])
+
+
+def test_a_close_records_what_was_written_and_an_fsync_sends_it(make_world: MakeWorld) -> None:
+    """vfs/semantics.md 4.3, 4.7, 4.9: with --sync-on-close, a close sends it too."""
+    for options, sent_by_close in (({}, False), ({"sync_on_close": True}, True)):
+        world = make_world(**options)
+        world.seed({})
+        file = world.write("file", b"1")
+        assert (file.generation > 0, list(world.server.paths.values())) == (
+            not sent_by_close,
+            ["file"] * sent_by_close,
+        )
+        world.write("other", b"2", fsync=True)
+        assert "other" in world.server.paths.values()

@@ -1,0 +1,204 @@
+"""Changes of names: what is refused before any request, what is done on the server, and what stays on this machine."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from tests.support.files import errno_from
+from tests.unit.save.world import sha
+
+from jobfs.names import Role, hidden_path
+from jobfs.nodes import Kind, Permission, Version
+
+from .conftest import MakeWorld
+from .world import CALLER, World
+
+HIDDEN = hidden_path("x", "0" * 12, "1" * 16, Role.STAGED)
+
+REFUSED = [
+    ("mkdir", ("dir",), errno.EEXIST),
+    ("mkdir", (".jobfs",), errno.EPERM),
+    ("mkdir", ("none/new",), errno.ENOENT),
+    ("mkdir", ("file/new",), errno.ENOTDIR),
+    ("mkdir", ("sealed/new",), errno.EACCES),
+    ("mkdir", ("n" * 256,), errno.ENAMETOOLONG),
+    ("mkdir", (HIDDEN,), errno.EPERM),
+    ("rmdir", ("",), errno.EBUSY),
+    ("rmdir", ("file",), errno.ENOTDIR),
+    ("rmdir", ("none",), errno.ENOENT),
+    ("rmdir", ("implicit",), errno.ENOTEMPTY),
+    ("rmdir", ("edited",), errno.ENOTEMPTY),
+    ("rmdir", ("sealed",), errno.EPERM),
+    ("unlink", ("dir",), errno.EISDIR),
+    ("unlink", ("none",), errno.ENOENT),
+    ("unlink", ("fixed",), errno.EPERM),
+    ("unlink", ("sealed/file",), errno.EACCES),
+    ("unlink", (".jobfs/pending",), errno.EPERM),
+    ("rename", ("none", "new"), errno.ENOENT),
+    ("rename", ("file", "none/new"), errno.ENOENT),
+    ("rename", ("file", HIDDEN), errno.EPERM),
+    ("rename", ("file", "sealed/new"), errno.EACCES),
+    ("rename", ("fixed", "new"), errno.EPERM),
+    ("rename", ("file", "fixed"), errno.EPERM),
+    ("rename", ("file", "dir"), errno.EISDIR),
+    ("rename", ("dir", "file"), errno.ENOTDIR),
+    ("rename", ("dir", "dir/below"), errno.EINVAL),
+    ("rename", ("dir", "implicit"), errno.ENOTEMPTY),
+    ("rename", ("dir", "dir~"), errno.EXDEV),
+    ("symlink", ("file",), errno.EEXIST),
+    ("symlink", ("link",), errno.EPERM),
+    ("readlink", ("file",), errno.EINVAL),
+]
+
+
+def call(world: World, operation: str, *paths: str) -> Any:
+    """Call an operation with what it needs besides paths."""
+    more = {"mkdir": (0o755, CALLER), "symlink": ("target", CALLER)}.get(operation, ())
+    return getattr(world.tree, operation)(*paths, *more)
+
+
+def test_what_is_refused_is_refused_before_any_request(world: World) -> None:
+    """vfs/semantics.md 4.28, 4.29, 4.38, 2.12: with the errnos of a local disk, or of the table in section 8."""
+    world.put("sealed", None, permission=Permission.READ_ONLY)
+    world.put("fixed", b"", permission=Permission.READ_ONLY)
+    world.seed({"file": b"", "dir": None, "edited": None, "implicit/file": b"", "sealed/file": b""})
+    world.write("edited/new", b"unsent")
+    before = world.view.list("")
+    found = [
+        (operation, paths, errno_from(call, world, operation, *paths)) for operation, paths, _ in REFUSED
+    ]
+    assert found == REFUSED
+    assert (world.requests(), world.view.list("")) == ([], before)
+
+
+def test_a_read_only_mount_refuses_all_of_them(make_world: MakeWorld) -> None:
+    """vfs/semantics.md 4.40."""
+    world = make_world(read_only=True)
+    for operation, *paths in (
+        ("mkdir", "a"),
+        ("rmdir", "a"),
+        ("unlink", "a"),
+        ("symlink", "a"),
+        ("rename", "a", "b"),
+    ):
+        assert errno_from(call, world, operation, *paths) == errno.EROFS
+    assert world.requests() == []
+
+
+def test_mkdir_remembers_what_the_api_can_not_hold(world: World) -> None:
+    """vfs/semantics.md 2.11, 4.31: the directory is on the server before the call returns."""
+    world.seed({})
+    world.tree.mkdir("made", 0o2750, CALLER)
+    assert "made" in world.server.paths.values()
+    attr = world.lookup.getattr("made")
+    assert (attr.mode & 0o7777, attr.uid, attr.gid) == (0o2750, CALLER.uid, CALLER.gid)
+    assert errno_from(call, world, "mkdir", "made") == errno.EEXIST
+
+
+def test_mkdir_in_an_outage_is_kept_and_so_is_what_is_made_in_it(world: World) -> None:
+    """vfs/semantics.md 4.31: the server makes both later."""
+    world.seed({})
+    world.server.before["create"] = [world.go_away]
+    world.tree.mkdir("made", 0o755, CALLER)
+    world.server.is_away = False
+    world.tree.mkdir("made/below", 0o755, CALLER)
+    assert [name for name, _ in world.lookup.listdir("made")] == ["below"]
+    assert world.server.items == {}
+    assert [entry["path"] for entry in world.report.list_unsent()] == ["made", "made/below"]
+
+
+def test_rmdir_and_unlink_ask_a_listing_and_a_look_of_the_last_second(world: World) -> None:
+    """vfs/semantics.md 4.29, 4.32: what the job has made since then is not deleted."""
+    world.seed({"dir": None, "dir/file": b"1", "implicit/file": b"1", "file": b"2"})
+    for directory, result in (("dir", 0), ("implicit", errno.ENOENT)):
+        world.clock.advance(2.0)
+        del world.server.items[f"id of {directory}/file"]
+        assert errno_from(world.tree.rmdir, directory) == result
+        assert world.requests()[0] == "list"
+    world.clock.advance(2.0)
+    del world.server.items["id of file"]
+    new = world.server.put("another", "file", b"the job's")
+    world.tree.unlink("file")
+    assert (world.requests()[0], new.id in world.server.items) == ("find file", False)
+    assert world.view.list("") == {}
+
+
+def test_a_rename_of_an_item_is_one_move_and_keeps_its_inode(world: World) -> None:
+    """vfs/semantics.md 1.22, 4.27: programs that have it open find it at its new name."""
+    world.seed({"file": b"1", "dir": None})
+    handle, ino = world.open("file"), world.lookup.getattr("file").ino
+    world.tree.rename("file", "dir/new")
+    assert world.requests()[-1] == "move dir/new"
+    assert (world.view.find("file"), world.lookup.getattr("dir/new").ino) == (None, ino)
+    world.files.write(handle.fh, b"2", 0)
+    assert [entry["path"] for entry in world.report.list_unsent()] == ["dir/new"]
+
+
+def test_a_file_that_a_rename_replaces_lives_on_in_its_handles(world: World) -> None:
+    """vfs/semantics.md 4.27, 4.33: `fstat` shows no name for it."""
+    world.seed({"old": b"old bytes", "new": b"new"})
+    replaced = world.open("old")
+    world.tree.rename("new", "old")
+    handle = world.files.get_handle(replaced.fh)
+    assert (handle.attr().nlink, handle.read(100, 0)) == (0, b"old bytes")
+    assert (world.lookup.getattr("old").size, list(world.view.list(""))) == (3, ["old"])
+
+
+def test_a_rename_over_an_unsent_file_replaces_its_bytes(world: World) -> None:
+    """vfs/semantics.md 4.6, 4.27: neither file was sent, so no request is made; an open handle keeps the old bytes."""
+    world.seed({})
+    world.write("old", b"old bytes")
+    replaced = world.open("old")
+    world.write("new", b"new")
+    world.tree.rename("new", "old")
+    assert [(entry["path"], entry["size"]) for entry in world.report.list_unsent()] == [("old", 3)]
+    assert world.files.get_handle(replaced.fh).read(100, 0) == b"old bytes"
+    assert world.files.get_handle(replaced.fh).attr().nlink == 0
+    assert world.requests() == []
+
+
+def test_a_scratch_name_makes_no_request_until_it_gets_another(world: World) -> None:
+    """vfs/semantics.md 4.14, 4.34: also where the server's item is renamed to it, if its bytes are here."""
+    world.seed({"file": b"1"})
+    world.write(".file.swp", b"swap")
+    world.tree.rename(".file.swp", ".file.swo")
+    world.tree.symlink(".#file", "user@host", CALLER)
+    assert world.tree.readlink(".#file") == "user@host"
+    world.tree.unlink(".#file")
+    assert world.requests() == []
+    world.tree.rename("file", "file~")
+    assert world.requests() == ["download id of file"]
+    assert sorted(world.view.list("")) == [".file.swo", "file~"]
+    world.tree.rename(".file.swo", "file")
+    assert [entry["path"] for entry in world.report.list_unsent()] == ["file"]
+
+
+def test_a_link_is_a_file_of_this_machine(make_world: MakeWorld) -> None:
+    """vfs/semantics.md 2.12: with --local-symlinks it may have any name, and replaces what is there, for later mounts too."""
+    world = make_world(local_symlinks=True)
+    world.seed({"item": b"x"})
+    world.write("unsent", b"y")
+    world.write("scratch~", b"z")
+    for name in ("item", "unsent", "scratch~"):
+        world.tree.symlink("link", name, CALLER)
+        world.tree.rename("link", name)
+        assert (world.tree.readlink(name), world.lookup.getattr(name).mode) == (name, 0o120777)
+    assert (world.server.items, world.report.list_unsent()) == ({}, [])
+    vfs = make_world(after=world, local_symlinks=True).vfs
+    vfs.start()
+    assert sorted(vfs.readlink(name) for name, _ in vfs.listdir("")) == ["item", "scratch~", "unsent"]
+
+
+def test_a_file_is_removed_only_while_it_is_the_version_that_was_compared(world: World) -> None:
+    """vfs/semantics.md 4.57: a copy is deleted that still is the version that was read, by its bytes too."""
+    world.seed({"copy": b"read", "kept": b"unsent"})
+    item, digest = world.server.items["id of copy"], sha(b"read")
+    remove = world.tree.unlink_if_version
+    assert not remove("copy", Version(item.id, "another version", 4), digest)
+    assert not remove("copy", item.version, sha(b"else"))
+    world.write("kept", b"edited")
+    assert not remove("kept", world.server.items["id of kept"].version, sha(b"unsent"))
+    assert len(world.server.items) == 2
+    assert remove("copy", item.version, digest)
+    assert [item.path for item in world.server.items.values() if item.kind is Kind.FILE] == ["kept"]

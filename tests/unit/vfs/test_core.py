@@ -1,0 +1,108 @@
+"""The Vfs as a whole: its start and its end, and that each of its methods is that of the part which it names."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import inspect
+import os
+import re
+import resource
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.waiting import eventually
+
+from jobfs.api.health import Health
+from jobfs.namespace import Namespace
+from jobfs.vfs.attributes import AttributeOperations
+from jobfs.vfs.core import Vfs, raise_descriptor_limit
+from jobfs.vfs.drain import Drain
+from jobfs.vfs.files import FileOperations
+from jobfs.vfs.handles import PageCacheTracker
+from jobfs.vfs.job_end import JobEnd
+from jobfs.vfs.lookup import LookupOperations
+from jobfs.vfs.report import Report
+from jobfs.vfs.tree import NameOperations
+
+from .conftest import MakeWorld
+from .world import World
+
+PARTS = {part.__name__: part for part in (
+    AttributeOperations, Drain, FileOperations, Health, JobEnd, LookupOperations, NameOperations, Namespace, PageCacheTracker,
+    Report,
+)}  # fmt: skip
+
+
+def parameters(function: Callable[..., Any]) -> list[tuple[str, object, object]]:
+    return [(each.name, each.kind, each.default) for each in inspect.signature(function).parameters.values()]
+
+
+def passed_on(function: Callable[..., Any]) -> list[str]:
+    """The names that a method of one call gives to it."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    (call,) = (node for node in ast.walk(body) if isinstance(node, ast.Call))
+    return [ast.unparse(value) for value in (*call.args, *(each.value for each in call.keywords))]
+
+
+def test_each_method_calls_the_part_that_it_names_with_all_arguments() -> None:
+    """A parameter that a part has and the Vfs lacks, or does not pass on, would never reach it."""
+    checked = 0
+    for name, method in inspect.getmembers(Vfs, inspect.isfunction):
+        if found := re.match(r"See (\w+)\.$", method.__doc__ or ""):
+            wanted = parameters(getattr(PARTS[found[1]], name))
+            assert parameters(method) == wanted, name
+            assert passed_on(method) == [parameter for parameter, *_ in wanted[1:]], name
+            checked += 1
+    assert checked > 40
+
+
+def test_a_start_takes_up_what_an_earlier_mount_has_left(make_world: MakeWorld) -> None:
+    """vfs/semantics.md 4.3, 4.19."""
+    world = make_world()
+    world.seed({})
+    world.write("file", b"unsent")
+    vfs = make_world(after=world).vfs
+    vfs.start()
+    assert vfs.warnings == []
+    assert vfs.taken_up == vfs.status()["taken_up"] != []
+    eventually(lambda: [*world.server.paths.values()] == ["file"])
+
+
+def test_a_read_only_mount_leaves_unsent_work_alone_and_says_so(make_world: MakeWorld) -> None:
+    """vfs/semantics.md 4.40: no changing request is ever made."""
+    world = make_world()
+    world.seed({})
+    world.write("file", b"unsent")
+    vfs = make_world(after=world, read_only=True).vfs
+    vfs.start()
+    assert (vfs.left_alone, vfs.taken_up) == (1, [])
+    (warning,) = vfs.warnings
+    assert re.search(r"earlier mount \(1\) .* jobfs recover", warning)
+    assert world.server.items == {}
+
+
+def test_a_stop_closes_open_files_once(world: World) -> None:
+    """vfs/semantics.md 6.5: what is unsent stays in the journal."""
+    world.put("file", b"x")
+    opened = world.vfs.open("file", os.O_RDONLY)
+    for _ in range(2):
+        world.vfs.stop()
+    assert errno_from(world.vfs.read, opened.fh, 1, 0) == errno.EBADF
+
+
+def test_as_many_descriptors_are_allowed_as_the_system_permits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 6.15: a system that refuses them keeps its present limit."""
+    asked = []
+
+    def refuse(kind: int, limits: tuple[int, int]) -> None:
+        asked.append(limits)
+        raise ValueError("not allowed")
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    raise_descriptor_limit()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert asked == [(hard, hard)]

@@ -1,0 +1,171 @@
+"""The status document from given facts, and the files of `.jobfs/`."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+import pytest
+from tests.support.files import errno_from
+from tests.unit.save.world import away
+
+from jobfs.api.deadline import steady_time
+from jobfs.document import ENDED, Status
+from jobfs.errors import TooLargeError
+from jobfs.names import Role, hidden_path
+from jobfs.nodes import Lifecycle
+from jobfs.state.records import Stage, Verb
+
+from .world import CALLER, World
+
+
+def test_the_status_has_each_field_of_its_document(world: World) -> None:
+    """vfs/semantics.md 6.6, 6.7."""
+    world.seed({"file": b"123"})
+    status = world.report.status()
+    assert status.keys() == Status.__annotations__.keys()
+    assert (status["items"], status["problems"], status["unsent"], status["read_only"]) == (1, [], [], False)
+    assert (status["job_id"], status["state_dir"]) == ("j" * 24, str(world.slot.path))
+    assert json.loads(world.report.read_file("status.json")).keys() == status.keys()
+
+
+def test_the_job_is_as_the_server_reported_it(world: World) -> None:
+    """vfs/semantics.md 6.6: a value of another type than the reference says is not known."""
+    usage = {"totalTokens": 7}
+    world.server.job = {
+        "status": "processing",
+        "currentStep": 3,
+        "totalSteps": "many",
+        "model": "",
+        "usage": usage,
+    }
+    job = world.report.fetch_job()
+    assert (job["status"], job["ended"], job["current_step"], job["total_steps"]) == (
+        "processing",
+        False,
+        3,
+        None,
+    )
+    assert (job["model"], job["tokens"]) == (None, 7)
+    world.server.job = {"usage": "none"}
+    assert (world.report.fetch_job()["ended"], world.report.fetch_job()["tokens"]) == (None, None)
+
+
+@pytest.mark.parametrize("status", sorted(ENDED))
+def test_a_job_that_has_ended_may_be_continued(world: World, status: str) -> None:
+    """vfs/semantics.md 6.6, 7.12: the report is about the present."""
+    shown = []
+    for world.server.job in ({"status": status}, {"status": "queued"}):
+        shown.append(world.report.fetch_job()["ended"])
+    assert shown == [True, False]
+
+
+def test_a_status_asks_for_the_job_only_now_and_then(world: World) -> None:
+    """vfs/semantics.md 6.6: and for a first listing; an answer is a few seconds old at most."""
+    world.report.status()
+    assert world.requests() == ["job", "list"]
+    world.report.status()
+    world.report.read_file("job.json")
+    assert world.requests() == []
+
+
+def test_a_status_without_a_server_has_what_is_known(world: World) -> None:
+    """vfs/semantics.md 6.6, 1.13: the status says why known names are served."""
+    world.server.is_away = True
+    status = world.report.status()
+    assert (status["items"], status["snapshot_age"], status["job"]["age"]) == (None, None, None)
+    assert status["server"]["stale"] is False, "nothing is known"
+    world.server.is_away = False
+    world.seed({"file": b"x"})
+    world.server.is_away = True
+    world.expire()
+    world.lookup.getattr("file")
+    status = world.report.status()
+    assert (status["items"], status["server"]["stale"]) == (1, True)
+    assert "no route to the server" in (status["listing_error"] or "")
+
+
+def test_unsent_and_refused_files_are_listed_with_their_reason(world: World) -> None:
+    """vfs/semantics.md 4.11, 6.6: scratch files are not; a change of names is, once it has failed."""
+    world.seed({})
+    world.write("scratch~", b"1")
+    handle = world.files.create("open", 0o644, os.O_RDWR, CALLER)
+    world.files.write(handle.fh, b"12", 0)
+    world.write("dir-less", b"123")
+    world.server.before["create"] = [lambda: away(TooLargeError("too large", status=413))]
+    assert errno_from(world.drain_file, "dir-less") == errno.EFBIG
+    unsent = {entry["path"]: (entry["size"], entry["state"]) for entry in world.report.list_unsent()}
+    assert unsent == {"open": (2, "dirty"), "dir-less": (3, "failed")}
+    (failed,) = world.report.status()["failed"]
+    assert (failed["path"], "too large" in failed["reason"]) == ("dir-less", True)
+    assert [entry["path"] for entry in world.report.list_unsent("open")] == ["open"]
+    assert world.report.read_file("pending").startswith(b"dir-less\tfailed: ")
+
+
+def test_a_name_with_control_characters_is_one_harmless_pending_line(world: World) -> None:
+    """vfs/semantics.md 6.7: the list is shown by `cat`."""
+    world.seed({})
+    world.write("a\x1b]0;owned\x07b\nfine\u202e", b"x")
+    assert world.report.read_file("pending") == b"a\\x1b]0;owned\\x07b\\nfine\\u202e\n"
+
+
+def test_a_second_version_is_listed_with_the_command_that_compares_it(world: World) -> None:
+    """vfs/semantics.md 4.21, 4.3: by its name alone, whether it was sent or not; a merge needs the common base."""
+    time = "20260101T000000Z"
+    world.seed({"a file": b"1", f"a file.conflict-{time}": b"2", f"gone.conflict-{time}": b"3"})
+    world.write(f"a file.recovered-{time}", b"4")
+    mine, gone, recovered = sorted(world.report.status()["conflicts"], key=lambda entry: entry["reason"])[
+        ::-1
+    ]
+    assert (mine["path"], mine["reason"]) == (
+        f"a file.conflict-{time}",
+        f"yours: a file; the job's: a file.conflict-{time}",
+    )
+    assert mine["diff"] is not None
+    assert mine["diff"].startswith("diff -u '")
+    assert mine["merge"] is None
+    assert (gone["diff"], gone["reason"].startswith("gone is gone; ")) == (None, True)
+    assert recovered["reason"].startswith("as it was saved: a file; of a save that was not finished: ")
+
+
+def test_hidden_items_of_others_are_reported_after_an_hour(world: World) -> None:
+    """save/protocol.md, Recovery: the status of every mount lists foreign hidden items older than an hour."""
+    now = int(steady_time() * 1e9)
+    for mount, age in (("f" * 12, 3700), ("e" * 12, 3500), (world.slot.mount_id, 3700)):
+        path = hidden_path("x", mount, "0" * 16, Role.ASIDE)
+        world.put(path, b"x", updated_ns=now - age * 1_000_000_000)
+    world.list_again()
+    (found,) = world.report.status()["foreign_hidden"]
+    assert "by mount ffffffffffff, or" in found["reason"]
+
+
+def test_what_is_not_shown_is_in_the_status(world: World) -> None:
+    """vfs/semantics.md 1.18, 1.20."""
+    world.server.put("covered", "file", b"1", lifecycle=Lifecycle.APPLICATION)
+    world.seed({"file": b"2", "dir/../file": b"3"})
+    status = world.report.status()
+    assert [entry["path"] for entry in status["shadowed"]] == ["file"]
+    assert [entry["path"] for entry in status["hostile"]] == ["dir/../file"]
+
+
+def test_cleanup_is_listed_but_for_probes_of_the_server(world: World) -> None:
+    """save/protocol.md R4: how the server handles creates is no save."""
+    world.seed({})
+    probe = hidden_path("x", world.slot.mount_id, "1" * 16, Role.STAGED)
+    for target in (probe, "file"):
+        world.state.plan_change(Verb.PUT, target, stage=Stage.PLACED)
+    assert [entry["path"] for entry in world.report.status()["cleaning"]] == ["file"]
+
+
+def test_the_files_of_the_control_directory_can_only_be_read(world: World) -> None:
+    """vfs/semantics.md 6.7: an open one shows what it held when it was opened."""
+    world.server.job = {"id": "job"}
+    assert json.loads(world.report.read_file("job.json"))["expertJob"] == {"id": "job"}
+    assert errno_from(world.report.read_file, "pending", os.O_RDWR) == errno.EACCES
+    assert errno_from(world.report.read_file, "none") == errno.ENOENT
+    assert errno_from(world.report.list_entries, "pending") == errno.ENOTDIR
+    size = len(world.report.read_file("job.json"))
+    attr = world.report.attr("job.json")
+    assert (attr.size, attr.mode & 0o7777, attr.uid) == (size, 0o400, os.geteuid())
+    assert world.report.attr("job.json", size=3).size == 3

@@ -45,10 +45,20 @@ class ChangeNotifier:
     """The thread that finds watching programs, and reports to them what the job does.
 
     `events`: whether programs that watch by inotify get events. `timeout`: how long a listing may be without progress, in s.
+    `find_watched`: returns the inodes that each program watches on a device.
     """
 
-    def __init__(self, vfs: Vfs, injector: EventInjector, *, events: bool, timeout: float) -> None:
+    def __init__(
+        self,
+        vfs: Vfs,
+        injector: EventInjector,
+        *,
+        events: bool,
+        timeout: float,
+        find_watched: Callable[[int], dict[int, set[int]]] = watchers.find_watched_inodes,
+    ) -> None:
         self._vfs, self._injector, self._events, self._timeout = vfs, injector, events, timeout
+        self._find_watched = find_watched
         _, self._device = injector.mount
         self._listeners: list[queue.Queue[Difference]] = []
         self._watched: dict[int, set[int]] = {}
@@ -129,7 +139,7 @@ class ChangeNotifier:
         if earlier:
             self._refresh_listing()
         began = time.thread_time()
-        self._watched = watchers.find_watched_inodes(self._device) if self._events else {}
+        self._watched = self._find_watched(self._device) if self._events else {}
         cost = time.thread_time() - began
         differences = self._vfs.take_differences()
         programs = self._count_programs()
@@ -171,7 +181,7 @@ class ChangeNotifier:
             if made:
                 # Give programs time to watch the directories that were just made.
                 self._stopping.wait(_SETTLE)
-                self._watched = watchers.find_watched_inodes(self._device)
+                self._watched = self._find_watched(self._device)
             made = self._make_events_at_depth(level, batch)
             if self._stopping.is_set():
                 return

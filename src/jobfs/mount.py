@@ -461,18 +461,24 @@ class Mount:
 class DrainReporter:
     """The reporter of a drain at or below `path`: of its progress, and once of a silent server (vfs/semantics.md 6.17)."""
 
-    def __init__(self, vfs: Vfs, conversation: Conversation, path: str | None = None) -> None:
-        self._vfs, self._conversation, self._path = vfs, conversation, path
-        self._last_progress, self._progress_at, self._has_reported_silence = _NOTHING, time.monotonic(), False
+    def __init__(
+        self,
+        vfs: Vfs,
+        conversation: Conversation,
+        path: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._vfs, self._conversation, self._path, self._clock = vfs, conversation, path, clock
+        self._last_progress, self._progress_at, self._has_reported_silence = _NOTHING, clock(), False
 
     def __call__(self, sent: SendProgress) -> None:
         """Send the progress if it has changed, and say once that the server is silent. Called several times a second."""
         if sent not in (self._last_progress, _NOTHING):
-            self._last_progress, self._progress_at = sent, time.monotonic()
+            self._last_progress, self._progress_at = sent, self._clock()
             self._conversation.send_progress(sent)
-        if self._has_reported_silence or time.monotonic() - self._progress_at < _SILENCE:
+        if self._has_reported_silence or self._clock() - self._progress_at < _SILENCE:
             return
-        if why := self._vfs.describe_silence(time.monotonic() - _SILENCE):
+        if why := self._vfs.describe_silence(self._clock() - _SILENCE):
             self._has_reported_silence = True
             self._conversation.send_sentence(
                 f"waiting for the server, which {why}: {self._describe_unsent()}; Ctrl-C ends the waiting"

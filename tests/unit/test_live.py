@@ -14,7 +14,7 @@ import pytest
 from tests.support.waiting import eventually
 from tests.unit.cli.conftest import a_status
 
-from jobfs import live, watchers
+from jobfs import live
 from jobfs.document import WatchEvent
 from jobfs.errors import FsError
 from jobfs.fuse.events import EventInjector, HelperCall
@@ -112,11 +112,10 @@ class Pauses(threading.Event):
 class Played:
     """A `ChangeNotifier` in which a program watches some paths; `look` is one look, and gives the calls that were made."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.helper, self.watched = Helper(), {"/"}
         #: What is watched after each pause.
         self.begun: list[set[str]] = []
-        monkeypatch.setattr(watchers, "find_watched_inodes", self._watched)
 
     def _watched(self, device: int) -> dict[int, set[int]]:
         return {PROGRAM: {inode(path) for path in self.watched}} if self.watched else {}
@@ -127,7 +126,7 @@ class Played:
 
     def live(self, untold: str, there: str = "") -> ChangeNotifier:
         self.vfs = Shown(news(untold) if untold else [], set(there.split()))
-        made = ChangeNotifier(self.vfs, self.helper, events=True, timeout=1.0)
+        made = ChangeNotifier(self.vfs, self.helper, events=True, timeout=1.0, find_watched=self._watched)
         made._stopping = self.pauses = Pauses(self._settled)
         return made
 
@@ -147,16 +146,15 @@ def test_live_survives_any_error(monkeypatch: pytest.MonkeyPatch) -> None:
         looked.set()
         return {}
 
-    monkeypatch.setattr(watchers, "find_watched_inodes", fails)
-    made = ChangeNotifier(Shown([], set()), Helper(), events=True, timeout=1.0)
+    made = ChangeNotifier(Shown([], set()), Helper(), events=True, timeout=1.0, find_watched=fails)
     made.start()
     assert looked.wait(20)
     made.stop()
 
 
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch) -> Played:
-    return Played(monkeypatch)
+def played() -> Played:
+    return Played()
 
 
 #: What has happened, what is there now, and the calls that are made.

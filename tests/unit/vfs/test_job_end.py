@@ -10,12 +10,11 @@ import pytest
 
 from jobfs.errors import UnavailableError
 from jobfs.settings import Settings
-from jobfs.vfs import job_end
 from jobfs.vfs.job_end import JobEnd
 
 
 class Clock:
-    """Time that passes only while somebody sleeps."""
+    """Time that passes only in `sleep`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -29,23 +28,22 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(job_end, "time", clock)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
-def ending(job: Any, ttl: float = 5.0) -> tuple[JobEnd, Mock, Mock]:
-    """A JobEnd of which each request for the job has this answer, its report and its namespace."""
+def ending(clock: Clock, job: Any, ttl: float = 5.0) -> tuple[JobEnd, Mock, Mock]:
+    """A JobEnd whose requests for the job all get this answer, with its report and its namespace."""
     report = Mock(fetch_job=Mock(side_effect=lambda: job()))
     namespace = Mock(status=Mock(return_value=SimpleNamespace(effective_ttl=ttl)))
-    return JobEnd(report, namespace, Settings()), report, namespace
+    job_end = JobEnd(report, namespace, Settings(), clock=clock.monotonic, pause=clock.sleep)
+    return job_end, report, namespace
 
 
 @pytest.mark.parametrize(("ttl", "times"), [(0.5, 6), (5.0, 6), (15.0, 2)])
 def test_a_running_job_is_asked_for_as_often_as_a_watch_does(clock: Clock, ttl: float, times: int) -> None:
     """vfs/semantics.md 7.11: six requests in 30 seconds, fewer where the effective TTL is longer, and no listing."""
-    waiting, report, namespace = ending(lambda: {"status": "processing"}, ttl)
+    waiting, report, namespace = ending(clock, lambda: {"status": "processing"}, ttl)
     assert waiting.wait(30.0, Mock(), lambda: False) is None
     assert (clock.now, report.fetch_job.call_count) == (30.0, times)
     namespace.refresh.assert_not_called()
@@ -53,7 +51,7 @@ def test_a_running_job_is_asked_for_as_often_as_a_watch_does(clock: Clock, ttl: 
 
 def test_names_that_the_kernel_has_kept_expire_before_it_returns(clock: Clock) -> None:
     """vfs/semantics.md 7.10."""
-    waiting, _, namespace = ending(lambda: {"status": "completed"})
+    waiting, _, namespace = ending(clock, lambda: {"status": "completed"})
     namespace.refresh.side_effect = lambda: clock.sleep(0.5)
     job = waiting.wait(None, Mock(), lambda: False)
     assert job is not None
@@ -69,6 +67,6 @@ def test_it_ends_where_the_caller_has_hung_up_or_the_server_is_silent(clock: Clo
         raise UnavailableError("silent")
 
     said: list[str] = []
-    waiting, _, _ = ending(silent)
+    waiting, _, _ = ending(clock, silent)
     assert waiting.wait(60.0, said.append, lambda: clock.now >= until) is None
     assert (until <= clock.now <= until + 0.5, len(said)) == (True, 1)

@@ -29,8 +29,6 @@ from jobfs.nodes import Attr
 
 _log = logging.getLogger("jobfs.fuse.events")
 
-#: Seconds that a call may take; after that its helper is killed.
-_PATIENCE = 2.0
 #: The handle of a file that a helper opens; no file of the Vfs has this number.
 _HANDLE = 2**64 - 2
 #: `fuse_open_out` with FOPEN_KEEP_CACHE and FOPEN_NOFLUSH: the kernel keeps the file's pages and sends no FLUSH.
@@ -71,9 +69,11 @@ class EventInjector:
     `last_attr` returns the attributes of a path without a request, and raises FsError.
     """
 
-    def __init__(self, last_attr: Callable[[str], Attr]) -> None:
+    def __init__(self, last_attr: Callable[[str], Attr], patience: float = 2.0) -> None:
         #: The mount point, and the number of its device (`st_dev`).
         self.mount = ("", 0)
+        #: Seconds that a call may take; after that its helper is killed.
+        self.patience = patience
         self._last_attr = last_attr
         #: By path, the attributes before the changes that are being announced: a call that removes a name finds these.
         self.previous_attrs: Mapping[str, Attr] = {}
@@ -100,7 +100,7 @@ class EventInjector:
             helper.stdin.flush()
             answers = select.poll()  # select takes no descriptor over 1023
             answers.register(helper.stdout, select.POLLIN)
-            if not answers.poll(_PATIENCE * 1000):
+            if not answers.poll(self.patience * 1000):
                 code = errno.ETIMEDOUT
             elif answer := helper.stdout.readline():
                 return int(answer)
@@ -119,7 +119,7 @@ class EventInjector:
         self._kill_helper()
         for helper in [*self.helpers.values()]:
             with suppress(subprocess.TimeoutExpired):
-                helper.wait(_PATIENCE)
+                helper.wait(self.patience)
 
     def _start_helper(self) -> subprocess.Popen[bytes] | None:
         if self._helper is not None and self._helper.poll() is not None:

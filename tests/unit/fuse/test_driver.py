@@ -21,17 +21,44 @@ from jobfs.nodes import Attr  # noqa: E402
 from jobfs.vfs import KernelFile  # noqa: E402
 
 
+class ListedVfs(MemoryVfs):
+    """Its answers last as long as its edition, but for those at `unlasting`; `changed`: names, since they were listed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number, self.unlasting, self.changed = 0, set[str](), set[str]()
+        #: The content of `file` from its next read on, if there is another.
+        self.next_version: bytes | None = None
+
+    def edition(self) -> int:
+        return self.number
+
+    def changes_with_edition(self, path: str) -> bool:
+        return path not in self.unlasting
+
+    def is_as_listed(self, path: str) -> bool:
+        return path not in self.changed
+
+    def listdir(self, path: str) -> list[tuple[str, Attr]]:
+        return [(name, self.getattr(name)) for name in self.nodes if name]
+
+    def read(self, fh: int, size: int, offset: int) -> bytes:
+        if self.next_version is not None:
+            self.open_files[fh].data[:] = self.next_version
+        return super().read(fh, size, offset)
+
+
 @pytest.fixture
-def vfs(monkeypatch: pytest.MonkeyPatch) -> MemoryVfs:
+def vfs(monkeypatch: pytest.MonkeyPatch) -> ListedVfs:
     monkeypatch.setattr(fuse, "fuse_get_context", lambda: (11, 22, 33))
-    vfs = MemoryVfs()
+    vfs = ListedVfs()
     vfs.put("file", b"content")
     vfs.put("dir", mode=stat.S_IFDIR | 0o755)
     return vfs
 
 
 @pytest.fixture
-def driver(vfs: MemoryVfs) -> FuseDriver:
+def driver(vfs: ListedVfs) -> FuseDriver:
     return FuseDriver(vfs)  # type: ignore[arg-type]
 
 
@@ -92,7 +119,7 @@ def test_an_error_gives_the_program_its_errno(
     assert [errno_of(operation, error) for operation in ("fsync", "flush")] == [save] * 2
 
 
-def test_a_call_raises_nothing_but_an_errno(driver: FuseDriver, vfs: MemoryVfs) -> None:
+def test_a_call_raises_nothing_but_an_errno(driver: FuseDriver, vfs: ListedVfs) -> None:
     def broken(path: str) -> None:
         raise SystemExit
 
@@ -108,11 +135,9 @@ def test_the_kernel_is_not_invited_to_ask_for_extended_attributes(driver: FuseDr
 
 
 def test_attributes_are_asked_for_again_once_anything_may_have_changed(
-    driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch
+    driver: FuseDriver, vfs: ListedVfs
 ) -> None:
-    edition = 1
-    monkeypatch.setattr(vfs, "edition", lambda: edition)
-    monkeypatch.setattr(vfs, "changes_only_with_edition", lambda path: path != "dir", raising=False)
+    vfs.number, vfs.unlasting = 1, {"dir"}
 
     def asked(path: str) -> int:
         before = vfs.calls["getattr"]
@@ -121,23 +146,16 @@ def test_attributes_are_asked_for_again_once_anything_may_have_changed(
 
     assert asked("file") == 1
     vfs.put("file", b"longer content")
-    edition = 2
+    vfs.number = 2
     assert asked("file") == 1
     assert asked("dir") == 3, "it does not last as long"
-    edition = 0
+    vfs.number = 0
     assert asked("file") == 3, "nobody knows for how long"
 
 
-def test_the_attributes_of_a_listing_are_computed_once(
-    driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_attributes_of_a_listing_are_computed_once(driver: FuseDriver, vfs: ListedVfs) -> None:
     """fuse/notes.md, Names and attributes: those of READDIRPLUS are the listing's, as long as these hold."""
-    edition, changed = 1, set[str]()
-    monkeypatch.setattr(vfs, "edition", lambda: edition)
-    monkeypatch.setattr(vfs, "changes_only_with_edition", lambda path: False, raising=False)
-    monkeypatch.setattr(vfs, "may_repeat_listed_attr", lambda path: path not in changed, raising=False)
-    listing = [(name, vfs.getattr(name)) for name in ("file", "dir")]
-    monkeypatch.setattr(vfs, "listdir", lambda path: listing, raising=False)
+    vfs.number, vfs.unlasting = 1, {"file", "dir"}
 
     def computed(path: str) -> int:
         before = vfs.calls["cached_getattr"]
@@ -145,18 +163,18 @@ def test_the_attributes_of_a_listing_are_computed_once(
         return vfs.calls["cached_getattr"] - before
 
     assert computed("file") == 1, "nothing was listed"
-    assert dict(driver.readdir("/")) == {name: pack_stat(attr) for name, attr in listing}
+    assert dict(driver.readdir("/")) == {name: pack_stat(vfs.getattr(name)) for name in ("file", "dir")}
     assert (computed("file"), computed("dir")) == (0, 0)
-    changed.add("file")
+    vfs.changed.add("file")
     assert (computed("file"), computed("dir")) == (1, 0)
-    edition = 2
+    vfs.number = 2
     assert computed("dir") == 1, "the listing is from before"
-    edition = 0
+    vfs.number = 0
     driver.readdir("/")
     assert computed("dir") == 1, "nobody knows for how long it holds"
 
 
-def test_an_open_comes_with_the_size_that_the_kernel_has(driver: FuseDriver, vfs: MemoryVfs) -> None:
+def test_an_open_comes_with_the_size_that_the_kernel_has(driver: FuseDriver, vfs: ListedVfs) -> None:
     """vfs/semantics.md 3.17: after ESTALE, the same thread's next open of that path is the kernel's second."""
 
     def opened(path: str = "/file") -> int:
@@ -183,7 +201,7 @@ def test_an_open_comes_with_the_size_that_the_kernel_has(driver: FuseDriver, vfs
     assert (opened("/dir"), vfs.kernel) == (0, KernelFile(7))
 
 
-def test_reads_and_writes_change_the_size_that_the_kernel_has(driver: FuseDriver, vfs: MemoryVfs) -> None:
+def test_reads_and_writes_change_the_size_that_the_kernel_has(driver: FuseDriver, vfs: ListedVfs) -> None:
     """vfs/semantics.md 3.17."""
     driver.node = lambda: 11
     driver.kernel_sizes.note_sent(11, len(b"content"), 0)
@@ -202,17 +220,12 @@ def test_reads_and_writes_change_the_size_that_the_kernel_has(driver: FuseDriver
 
 @pytest.mark.parametrize(("size", "expires"), [(6, False), (7, False), (8, True)])
 def test_a_read_of_a_longer_version_has_the_size_expire_that_the_kernel_has(
-    driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch, size: int, expires: bool
+    driver: FuseDriver, vfs: ListedVfs, size: int, expires: bool
 ) -> None:
     """vfs/semantics.md 3.17: a shorter one, or the end of the same one, is told by the read itself."""
-    expired, read = list[int](), vfs.read
-
-    def read_next_version(*args: int) -> bytes:
-        vfs.nodes["file"].data[:] = b"versions"[:size]
-        return read(*args)
-
+    expired = list[int]()
     driver.node, driver.expire_attributes = lambda: 11, expired.append
-    monkeypatch.setattr(vfs, "read", read_next_version)
+    vfs.next_version = b"versions"[:size]
     fi = handle()
     driver.open("/file", fi)
     assert driver.read("/file", 4, 0, fi) == b"vers"

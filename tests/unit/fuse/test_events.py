@@ -18,7 +18,7 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs.errors import FsError
-from jobfs.fuse import event_helper, events
+from jobfs.fuse import event_helper
 from jobfs.fuse.events import EventInjector, HelperCall, InjectedReplies
 from jobfs.fuse.requests import Opcode, Request, WorkerSlot
 from jobfs.fuse.sizes import KernelSizes
@@ -85,17 +85,15 @@ def test_the_helper_answers_call_after_call(place: Path, teller: EventInjector) 
     assert len(teller.helpers) == 1
 
 
-def test_a_helper_that_hangs_is_given_up_for_another(
-    teller: EventInjector, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_helper_that_hangs_is_given_up_for_another(teller: EventInjector) -> None:
     """vfs/semantics.md 7.7: requests of the one given up are recognised until it has ended."""
     assert teller.inject(HelperCall("modify", "file")) == 0
     (first,) = teller.helpers
     os.kill(first, signal.SIGSTOP)
-    monkeypatch.setattr(events, "_PATIENCE", 0.1)
+    teller.patience = 0.1
     assert teller.inject(HelperCall("modify", "file")) == errno.ETIMEDOUT
     assert first in teller.helpers
-    monkeypatch.setattr(events, "_PATIENCE", 20.0)
+    teller.patience = 20.0
     eventually(lambda: teller.inject(HelperCall("modify", "file")) == 0 and first not in teller.helpers)
     assert len(teller.helpers) == 1
     (second,) = teller.helpers
@@ -132,7 +130,7 @@ def test_closing_ends_the_helper_also_one_that_hangs_in_a_call(teller: EventInje
     assert not Path(f"/proc/{process}").exists()
     if hangs:
         thread.join()
-        assert time.monotonic() - began < events._PATIENCE
+        assert time.monotonic() - began < teller.patience
         assert codes == [errno.EPIPE]
     assert teller.inject(HelperCall("modify", "file")) == errno.EPIPE
     assert [*teller.helpers] == [process]

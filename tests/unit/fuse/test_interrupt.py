@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import struct
+import subprocess
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.support.waiting import eventually_equal
+from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.fuse import interrupt, requests
 from jobfs.fuse.interrupt import Interrupter
 from jobfs.fuse.requests import Opcode, WorkerSlot
 
 
-class Lab:
-    """One slot, a pipe for the device, and programs that are told to end as a test says."""
+@pytest.fixture(scope="module")
+def dying() -> Iterator[int]:
+    """A stopped program that must end: SIGTERM is pending for it until somebody continues it."""
+    with subprocess.Popen(["sleep", "600"]) as program:
+        program.send_signal(signal.SIGSTOP)
+        os.waitpid(program.pid, os.WUNTRACED)
+        program.send_signal(signal.SIGTERM)
+        eventually(lambda: interrupt.has_fatal_signal(program.pid))
+        yield program.pid
+        program.kill()
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+
+class Lab:
+    """One slot, a pipe for the device, and `dying`, a program that must end."""
+
+    def __init__(self, dying: int) -> None:
         self.reader, self.writer = os.pipe()
         os.set_blocking(self.reader, False)
         self.slot = WorkerSlot(4096)
         self.interrupter = Interrupter(self.writer, [self.slot], lambda slots: None)
-        self.told = {7}
-        monkeypatch.setattr(interrupt, "has_fatal_signal", lambda thread: thread in self.told)
+        self.dying = dying
 
-    def request(self, opcode: int, unique: int, thread: int = 7, flags: int = 0) -> None:
+    def request(self, opcode: int, unique: int, thread: int = 0, flags: int = 0) -> None:
+        thread = thread or self.dying
         struct.pack_into("=IIQQIIIHHI", self.slot.buffer, 0, 44, opcode, unique, 1, 0, 0, thread, 0, 0, flags)
         self.slot.sequence += 1
 
@@ -44,8 +58,8 @@ class Lab:
 
 
 @pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    lab = Lab(monkeypatch)
+def lab(dying: int) -> Iterator[Lab]:
+    lab = Lab(dying)
     yield lab
     os.close(lab.reader)
     os.close(lab.writer)
@@ -103,16 +117,15 @@ def test_a_request_that_changes_meanwhile_is_not_believed(lab: Lab, monkeypatch:
     assert lab.slot.stuck_request() is None
 
 
-def test_the_interrupter_survives_any_error(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interrupter_survives_any_error(lab: Lab) -> None:
     """vfs/semantics.md 3.16: whatever failed at an earlier look."""
-    failures, told = [ValueError("a fault"), OSError(errno.EMFILE, "short")], interrupt.has_fatal_signal
+    failures = [ValueError("a fault"), OSError(errno.EMFILE, "short")]
 
-    def fails(thread: int) -> bool:
+    def fails(slots: list[WorkerSlot]) -> None:
         if failures:
             raise failures.pop()
-        return told(thread)
 
-    monkeypatch.setattr(interrupt, "has_fatal_signal", fails)
+    lab.interrupter = Interrupter(lab.writer, [lab.slot], fails)
     lab.request(Opcode.LOOKUP, 2)
     lab.interrupter.start()
     eventually_equal(lambda: [unique for _, _, unique in lab.sent()], [2])

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import click
 from click.shell_completion import CompletionItem
 
-from jobfs.mountpoint import list_mounts
+from jobfs import mountpoint
 from jobfs.settings import OPTIONS, flag_of, is_switch, variable_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,7 +30,7 @@ def complete_mounted(
     It may be a path inside a mount, or a relative one.
     """
     # bash inserts completions unquoted; names that need quotes are left to its own completion of paths.
-    points = {mount.point: mount.kind for mount in list_mounts()}
+    points = {mount.point: mount.kind for mount in mountpoint.list_mounts()}
     offered = [
         CompletionItem(point)
         for point, kind in points.items()

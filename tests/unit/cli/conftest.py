@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,9 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from jobfs import document
+from jobfs import document, mountpoint
 from jobfs.__main__ import main
 from jobfs.control import ControlServer
+from jobfs.mountpoint import MountInfo
 from jobfs.state import directory as slot
 
 JOB = "j" * 24
@@ -102,6 +104,45 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
         return Outcome(code, out, err)
 
     return run
+
+
+class MountTable:
+    """The mounts of the machine, as a test says."""
+
+    def __init__(self) -> None:
+        self.mounts: list[MountInfo] = []
+        #: The mount points of which the process is gone.
+        self.dead: set[str] = set()
+
+    def add(
+        self,
+        point: str | Path,
+        source: str = "",
+        *,
+        kind: str = "fuse.jobfs",
+        user: int | None = None,
+        dead: bool = False,
+    ) -> str:
+        """Add a mount, of this user unless another is given; return its mount point."""
+        owner = os.geteuid() if user is None else user
+        self.mounts.append(MountInfo("1", "0:1", str(point), kind, owner, source))
+        self.dead |= {str(point)} if dead else set()
+        return str(point)
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> MountTable:
+    """No mount, until a test adds one; nothing is mounted."""
+    table, statvfs = MountTable(), os.statvfs
+
+    def answer(path: Any) -> os.statvfs_result:
+        if path in table.dead:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected", path)
+        return statvfs(path)
+
+    monkeypatch.setattr(mountpoint, "list_mounts", lambda: table.mounts)
+    monkeypatch.setattr(os, "statvfs", answer)
+    return table
 
 
 class Answering:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,12 @@ from unittest.mock import Mock
 
 import pytest
 
-from jobfs.cli import running
 from jobfs.cli import umount as umounting
 from jobfs.errors import FsError
-from jobfs.mountpoint import MountInfo
 from jobfs.nodes import SendProgress
 from jobfs.state import directory as slot
 
-from .conftest import JOB, Make, Outcome, Run
+from .conftest import JOB, Make, MountTable, Outcome, Run
 
 
 def test_flush_is_0_when_the_server_has_all_else_1_and_lists_the_rest(run: Run, answering: Make) -> None:
@@ -81,13 +78,10 @@ def test_umount_wants_the_mount_point_itself(run: Run, answering: Make) -> None:
 
 @pytest.mark.parametrize("kind", ["fuse.jobfs", "fuse.sshfs"])
 def test_umount_takes_away_the_dead_mount_of_a_job_and_no_other(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    run: Run, table: MountTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     unmounted: list[str] = []
-    there = MountInfo("1", "0:1", str(tmp_path), kind, os.geteuid(), "a;b")
-    for module in (umounting, running):
-        monkeypatch.setattr(module, "find_mount_at", lambda path: there if path == str(tmp_path) else None)
-        monkeypatch.setattr(module, "is_dead", lambda path: True)
+    table.add(tmp_path, "a;b", kind=kind, dead=True)
     monkeypatch.setattr(umounting, "unmount", lambda path, lazy: unmounted.append(path))
     done = run("umount", tmp_path)
     ours = kind == "fuse.jobfs"

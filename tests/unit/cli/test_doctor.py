@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from jobfs import mountpoint
 from jobfs.cli import preflight
 from jobfs.errors import UsageError
-from jobfs.mountpoint import MountInfo
 from jobfs.state import directory as slot
 from jobfs.state.journal import Journal
 from jobfs.state.records import Change, File, Verb
 
-from .conftest import JOB, RECOVERY, URL, Make, Outcome, Run
+from .conftest import JOB, RECOVERY, URL, Make, MountTable, Outcome, Run
 
 
 @pytest.fixture(autouse=True)
-def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def machine(monkeypatch: pytest.MonkeyPatch, table: MountTable) -> None:
     for check in ("check_device", "load_libfuse", "check_may_mount"):
         monkeypatch.setattr(preflight, check, lambda: "is well")
     monkeypatch.setattr(preflight, "check_server_and_count_items", lambda settings, job, key: 57)
-    monkeypatch.setattr(mountpoint, "list_mounts", list)
     monkeypatch.setenv("PERSTACK_API_KEY", "secret-key")
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
@@ -115,14 +111,12 @@ def test_doctor_goes_on_whatever_lies_in_the_state_directory(doctor: Run, state:
 
 
 def test_mounts_are_counted_and_the_dead_told_with_the_remedy(
-    doctor: Run, answering: Make, monkeypatch: pytest.MonkeyPatch, state: Path
+    doctor: Run, answering: Make, table: MountTable, state: Path
 ) -> None:
     answering("/mnt/a")
     left_behind(state, "/mnt/dead")
-    dead = MountInfo("1", "0:1", "/mnt/dead", "fuse.jobfs", os.geteuid())
-    others = [dead._replace(point="/mnt/theirs"), dead._replace(point="/x", kind="fuse.sshfs")]
-    monkeypatch.setattr(mountpoint, "list_mounts", lambda: [dead, *others])
-    monkeypatch.setattr("jobfs.cli.running.is_dead", lambda path: True)
+    for point, kind in (("/mnt/dead", "fuse.jobfs"), ("/mnt/theirs", "fuse.jobfs"), ("/x", "fuse.sshfs")):
+        table.add(point, kind=kind, dead=True)
     done = doctor("--verbose")
     assert done.code == 0
     for words in (

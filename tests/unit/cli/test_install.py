@@ -17,9 +17,8 @@ from tests.support.terminal import terminal
 from jobfs import cli
 from jobfs.cli import install
 from jobfs.errors import UsageError
-from jobfs.mountpoint import MountInfo
 
-from .conftest import JOB, Outcome, Run
+from .conftest import JOB, MountTable, Outcome, Run
 
 
 @pytest.fixture
@@ -164,9 +163,9 @@ def offered(*words: str) -> list[str]:
     (["mount", "--api-key-file", ""], PATHS), (["mount", "--sync"], ["--sync-on-close"]),
     (["completion", ""], list(install.SHELLS)), (["nonsense", "--v"], ["--version"]),
 ])  # fmt: skip
-def test_completion_offers(words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    there = [MountInfo("1", "0:1", point, kind, 0) for point, kind in MOUNTS.items()]
-    monkeypatch.setattr("jobfs.cli.options.list_mounts", lambda: there)
+def test_completion_offers(table: MountTable, words: list[str], expected: list[str]) -> None:
+    for point, kind in MOUNTS.items():
+        table.add(point, kind=kind)
     assert offered(*words) == expected
 
 

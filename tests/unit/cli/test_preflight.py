@@ -14,10 +14,9 @@ import pytest
 from jobfs.cli import preflight
 from jobfs.cli.preflight import check_machine, find_key, prepare_mount_point
 from jobfs.errors import ContractError, UsageError
-from jobfs.mountpoint import MountInfo
 from jobfs.settings import Settings, load_settings
 
-from .conftest import JOB
+from .conftest import JOB, MountTable
 
 CONTAINER = "in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN"
 ALL, BUT_ONE = "000001ffffffffff", "000001ffffdfffff"
@@ -46,13 +45,14 @@ def test_a_machine_that_can_mount_gives_the_path(settings: Settings, place: Path
 
 
 @pytest.mark.parametrize("dead", [False, True])
-def test_a_mount_is_named_a_dead_one_goes(place: Path, monkeypatch: pytest.MonkeyPatch, dead: bool) -> None:
+def test_a_mount_is_named_a_dead_one_goes(
+    table: MountTable, place: Path, monkeypatch: pytest.MonkeyPatch, dead: bool
+) -> None:
     """vfs/semantics.md 6: "Transport endpoint is not connected" does not keep the next mount from working."""
     place = place.rename(place.with_name("my mount"))
     said: list[str] = []
     gone: list[str] = []
-    monkeypatch.setattr(preflight, "find_mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", 0))
-    monkeypatch.setattr(preflight, "is_dead", lambda path: dead)
+    table.add(place, dead=dead)
     monkeypatch.setattr(preflight, "unmount", lambda path, lazy: gone.append(path))
     with (
         nullcontext()
@@ -95,12 +95,10 @@ def test_a_device_that_can_not_be_opened_is_told_with_what_can_be_done(
 
 
 def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FUSE_LIBRARY_PATH", raising=False)
-    monkeypatch.setattr(preflight, "_LIBRARY", "libfuse-that-is-not-there.so.2")
+    monkeypatch.setenv("FUSE_LIBRARY_PATH", "libfuse-that-is-not-there.so.2")
     for _ in range(2):
         with pytest.raises(UsageError, match="libfuse 2 is missing: install the package libfuse2t64"):
             preflight.load_libfuse()
-        monkeypatch.setenv("FUSE_LIBRARY_PATH", "/no/such/library")
 
 
 @pytest.mark.parametrize(("user", "helper", "may", "alone", "words"), [

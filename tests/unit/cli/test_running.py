@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from jobfs import mountpoint
 from jobfs.cli import running
 from jobfs.cli.running import find_mount_of, running_mounts
 from jobfs.errors import UsageError
-from jobfs.mountpoint import MountInfo
 from jobfs.settings import load_settings
 from jobfs.state import directory as slot
 
-from .conftest import JOB, URL, Make
+from .conftest import JOB, URL, Make, MountTable
 
 
 def test_a_mount_in_the_usual_state_directory_is_found(answering: Make) -> None:
@@ -42,7 +40,7 @@ def test_a_path_that_is_relative_or_leads_through_a_link_is_found(
 
 
 def test_a_mount_elsewhere_is_found_by_its_status_or_by_its_state_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    table: MountTable, tmp_path: Path
 ) -> None:
     point = tmp_path / "mnt"
     one = slot.acquire_state_directory(tmp_path / "elsewhere", JOB, str(point), URL)
@@ -50,8 +48,7 @@ def test_a_mount_elsewhere_is_found_by_its_status_or_by_its_state_directory(
     assert [found.path for found in running_mounts(str(tmp_path / "elsewhere"))] == [one.path]
     (point / ".jobfs").mkdir(parents=True)
     (point / ".jobfs" / "status.json").write_text(json.dumps({"state_dir": str(one.path)}))
-    there = MountInfo("1", "0:1", str(point), "fuse.jobfs", os.geteuid())
-    monkeypatch.setattr(running, "find_mount_at", lambda path: there if path == there.point else None)
+    table.add(point)
     assert find_mount_of(str(point), None) == (slot.inspect_directory(one.path), "")
     assert find_mount_of(str(point / "x" / ".y"), None) == (slot.inspect_directory(one.path), "x/.y")
     one.close()
@@ -61,21 +58,18 @@ def test_a_mount_elsewhere_is_found_by_its_status_or_by_its_state_directory(
 
 @pytest.mark.parametrize("job", [JOB, "k" * 24])
 def test_a_dead_mount_belongs_to_the_job_that_is_mounted_there_now(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+    table: MountTable, tmp_path: Path, job: str
 ) -> None:
     """vfs/semantics.md 6: the unsent files that are told are those of that job, not of an earlier job of the directory."""
     for each in (JOB, "k" * 24):
         with closing(slot.acquire_state_directory(tmp_path / "state", each, "/mnt/a", URL)) as taken:
             (taken.path / "journal.db").touch()
-    monkeypatch.setattr(
-        mountpoint, "list_mounts", lambda: [MountInfo("1", "0:1", "/mnt/a", "fuse.jobfs", 0, job)]
-    )
-    monkeypatch.setattr(running, "is_dead", lambda point: True)
+    table.add("/mnt/a", job, dead=True)
     (one,) = (each for each in running.find_ended(str(tmp_path / "state")) if each.dead)
     assert one.found.path.parent.name == job
 
 
-def test_a_path_without_a_mount_is_told_with_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_without_a_mount_is_told_with_cause(table: MountTable, tmp_path: Path) -> None:
     """vfs/semantics.md 6.16: the remedies can be pasted."""
     tmp_path /= "a b"
     with pytest.raises(UsageError, match=f"no job is mounted at {tmp_path}"):
@@ -85,11 +79,8 @@ def test_a_path_without_a_mount_is_told_with_cause(tmp_path: Path, monkeypatch: 
         (54321, False, "was mounted by user 54321"),
         (os.geteuid(), False, f"--state-dir of that mount, or unmount it with fusermount -u '{tmp_path}';"),
     ):
-        there = MountInfo("1", "0:1", str(tmp_path), "fuse.jobfs", user)
-        monkeypatch.setattr(
-            running, "find_mount_at", lambda path, there=there: there if path == there.point else None
-        )
-        monkeypatch.setattr(running, "is_dead", lambda path, stale=stale: stale)
+        table.dead.clear()
+        table.add(tmp_path, user=user, dead=stale)
         for path in (tmp_path, tmp_path / "below" / "file"):
             with pytest.raises(UsageError, match=words):
                 find_mount_of(str(path), None)

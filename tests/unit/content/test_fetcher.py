@@ -93,9 +93,9 @@ def test_bytes_that_could_not_be_proved_are_proved_later(opened: Open) -> None:
     fetcher.proof.replies = 2  # only the server can say whether they are of one version
     fetcher.cached.store_bytes(0, file.client.data)
     with pytest.raises(UnavailableError):
-        fetcher.commit_if_complete()
+        fetcher.finish_if_complete()
     assert not file.handle.is_complete
-    fetcher.commit_if_complete()
+    fetcher.finish_if_complete()
     assert file.handle.is_complete
     assert file.client.requests == [], "no byte comes twice"
 

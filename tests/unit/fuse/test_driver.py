@@ -33,10 +33,10 @@ class ListedVfs(MemoryVfs):
     def edition(self) -> int:
         return self.number
 
-    def changes_with_edition(self, path: str) -> bool:
+    def changes_only_with_edition(self, path: str) -> bool:
         return path not in self.unlasting
 
-    def is_as_listed(self, path: str) -> bool:
+    def may_repeat_listed_attr(self, path: str) -> bool:
         return path not in self.changed
 
     def listdir(self, path: str) -> list[tuple[str, Attr]]:

@@ -79,7 +79,7 @@ def test_a_read_only_mount_leaves_unsent_work_alone_and_says_so(make_world: Make
     world.write("file", b"unsent")
     vfs = make_world(after=world, read_only=True).vfs
     vfs.start()
-    assert (vfs.left_alone, vfs.taken_up) == (1, [])
+    assert (vfs.earlier_unsent_count, vfs.taken_up) == (1, [])
     (warning,) = vfs.warnings
     assert re.search(r"earlier mount \(1\) .* jobfs recover", warning)
     assert world.server.items == {}

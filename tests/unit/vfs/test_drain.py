@@ -75,7 +75,7 @@ def test_a_flush_waits_for_what_saves_have_set_aside(sending: World) -> None:
     assert sending.drain.flush_all(None, 20.0, None) == []
     assert (
         list(sending.server.paths.values()),
-        sending.write_back.queue.count_uncleaned(0, waiting=True),
+        sending.write_back.queue.wait_and_count_uncleaned(0, waiting=True),
     ) == (
         ["file"],
         0,

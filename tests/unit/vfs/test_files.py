@@ -86,7 +86,7 @@ def test_an_open_downloads_what_its_flags_need(world: World) -> None:
     emptied = world.open("file", TRUNCATE)
     assert (world.requests(), world.lookup.getattr("file").size) == ([], 0)
     world.files.write(emptied.fh, b"new", 0)
-    assert world.files.get_handle(emptied.fh).known_size() == 3
+    assert world.files.get_handle(emptied.fh).shown_size() == 3
     world.seed({"other": b"0123456789"})
     edited = world.open("other", WRITE)
     assert world.requests() == ["download id of other"]

@@ -76,11 +76,11 @@ def test_what_was_changed_or_opened_here_since_a_listing_is_not_as_listed(world:
     handle = world.open("dir/open", os.O_RDONLY)
     world.override({"dir/gone": None})
     names = ("a", "b", "open", "sub", "gone", "missing")
-    assert [name for name in names if world.lookup.is_as_listed(f"dir/{name}")] == ["a", "sub"]
+    assert [name for name in names if world.lookup.may_repeat_listed_attr(f"dir/{name}")] == ["a", "sub"]
     world.files.release(handle.fh)
-    assert world.lookup.is_as_listed("dir/open")
+    assert world.lookup.may_repeat_listed_attr("dir/open")
     world.namespace.invalidate("dir/a")
-    assert not world.lookup.is_as_listed("dir/a"), "a lookup would make a request"
+    assert not world.lookup.may_repeat_listed_attr("dir/a"), "a lookup would make a request"
 
 
 def test_a_size_that_must_be_measured_is_not_in_a_listing(world: World) -> None:
@@ -92,7 +92,7 @@ def test_a_size_that_must_be_measured_is_not_in_a_listing(world: World) -> None:
         assert errno_from(look, "file") == errno.ENOENT
     assert world.lookup.getattr("file").size == 7
     assert world.lookup.cached_getattr("file").size == world.lookup.last_attr("file").size == 7
-    assert not world.lookup.is_as_listed("file"), "the listing did not have that size"
+    assert not world.lookup.may_repeat_listed_attr("file"), "the listing did not have that size"
 
 
 def test_an_open_file_keeps_the_attributes_of_its_version(world: World) -> None:
@@ -132,7 +132,7 @@ def test_answers_are_cached_by_edition_only_where_they_are_the_servers(world: Wo
     assert edition == world.lookup.edition() > 0
     world.write("ours", b"changed")
     assert world.lookup.edition() != edition
-    known = [world.lookup.changes_with_edition(path) for path in ("theirs", "ours", "none")]
+    known = [world.lookup.changes_only_with_edition(path) for path in ("theirs", "ours", "none")]
     assert known == [True, False, False]
     world.expire()
     assert world.lookup.edition() == 0

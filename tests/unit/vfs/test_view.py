@@ -10,7 +10,7 @@ from tests.support.files import errno_from
 from jobfs.errors import UnavailableError
 from jobfs.names import Role, hidden_path
 from jobfs.nodes import Item, Permission
-from jobfs.vfs.view import check_new_name, with_permission
+from jobfs.vfs.view import check_new_name, adjust_write_bits
 
 from .conftest import MakeWorld
 from .world import CALLER, STALE, World
@@ -105,10 +105,10 @@ def test_attributes_of_an_item_are_the_servers_less_the_umask(make_world: MakeWo
 def test_the_write_bit_of_a_remembered_mode_follows_the_permission() -> None:
     """vfs/semantics.md 2.4: the other bits stay."""
     fixed, free = Permission.READ_ONLY, Permission.READ_WRITE
-    assert with_permission(0o765, free, free) == 0o765
-    assert with_permission(0o765, free, fixed) == 0o545
-    assert with_permission(0o545, fixed, free) == 0o745
-    assert with_permission(0o565, fixed, fixed) == 0o565, "as `chmod 565` has set it here"
+    assert adjust_write_bits(0o765, free, free) == 0o765
+    assert adjust_write_bits(0o765, free, fixed) == 0o545
+    assert adjust_write_bits(0o545, fixed, free) == 0o745
+    assert adjust_write_bits(0o565, fixed, fixed) == 0o565, "as `chmod 565` has set it here"
 
 
 def test_a_read_only_item_may_be_neither_written_nor_replaced(world: World) -> None:
@@ -148,10 +148,10 @@ def test_a_size_that_the_server_omits_is_that_of_a_download(world: World) -> Non
     world.server.contents.clear()
     world.server.put("another", "file", b"content")
     world.clock.advance(0.1)
-    attr = world.view.attr_of_node(world.view.with_size("file", old))
+    attr = world.view.attr_of_node(world.view.ensure_size_known("file", old))
     assert (attr.size, world.view.item_without_size(world.view.get("file"))) == (7, None)
     world.put("other", b"content")
     other = world.omit_size("other")
     assert (world.view.item_without_size(other), world.view.attr_of_node(other).size) == (other, 0)
-    assert world.view.attr_of_node(world.view.with_size("other", other)).size == 7
+    assert world.view.attr_of_node(world.view.ensure_size_known("other", other)).size == 7
     assert world.view.item_without_size(other) is None

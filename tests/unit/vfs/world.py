@@ -110,7 +110,9 @@ class World:
         self.home: Path = home
         self.server: ServerInMemory = ServerInMemory() if after is None else after.server
         self.clock, self._counted, self._is_closed = Clock(), 0, False
-        self.slot = directory.acquire(home / "state", "j" * 24, str(home / "mnt"), self.server.base_url)
+        self.slot = directory.acquire_state_directory(
+            home / "state", "j" * 24, str(home / "mnt"), self.server.base_url
+        )
         self._client = cast(Client, self.server)
         self._known = KnownServer(home / "state", self.server.base_url)
         cache = home / "cache" / self.slot.mount_id

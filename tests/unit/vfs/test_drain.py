@@ -73,13 +73,8 @@ def test_a_flush_waits_for_what_saves_have_set_aside(sending: World) -> None:
     sending.seed({"file": b"old"})
     sending.write("file", b"new")
     assert sending.drain.flush_all(None, 20.0, None) == []
-    assert (
-        list(sending.server.paths.values()),
-        sending.write_back.queue.wait_and_count_uncleaned(0, waiting=True),
-    ) == (
-        ["file"],
-        0,
-    )
+    uncleaned = sending.write_back.queue.wait_and_count_uncleaned(0, includes_waiting=True)
+    assert (list(sending.server.paths.values()), uncleaned) == (["file"], 0)
 
 
 def test_hidden_items_of_this_mount_are_named_and_exposed_and_no_others(world: World) -> None:

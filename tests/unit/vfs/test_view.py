@@ -10,7 +10,7 @@ from tests.support.files import errno_from
 from jobfs.errors import UnavailableError
 from jobfs.names import Role, hidden_path
 from jobfs.nodes import Item, Permission
-from jobfs.vfs.view import check_new_name, adjust_write_bits
+from jobfs.vfs.view import adjust_write_bits, check_new_name
 
 from .conftest import MakeWorld
 from .world import CALLER, STALE, World

@@ -207,6 +207,16 @@ def test_what_the_job_wrote_after_an_unlink_gets_its_name_back(world: World, cle
     assert (world.client.paths, change.stage) == ({"1": "file"}, Stage.DONE)
 
 
+def test_what_an_unlinked_save_had_set_aside_is_not_shown_at_its_name(world: World, cleanup: Cleanup) -> None:
+    """save/protocol.md R10, R7: though cleanup must wait before it can judge the item."""
+    shown = world.client.put("o", "file", OLD)
+    aside = set_aside(world, "o", OLD, unsure_until=time.monotonic() + 100)
+    change = world.state.plan_change(Verb.PUT, "file", tid=TID, asides=[aside], displaced=(shown,))
+    world.state.write(edit(change, stage=Stage.CANCELLED, base=Base.from_item(shown)))
+    assert cleanup.clean_up(change) > time.monotonic()
+    assert world.namespace.told == ["forget o"]
+
+
 def test_what_a_rename_that_failed_was_to_replace_stays(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md, The steps: a rename over a file whose caller was told that it failed is cancelled."""
     over = world.client.put("o", "file", OLD)

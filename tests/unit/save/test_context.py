@@ -206,6 +206,17 @@ def test_a_directory_in_which_something_was_made_was_changed_now(world: World) -
     assert world.namespace.told == ["names of dir"]
 
 
+def test_implicit_directories_stay_when_this_mount_removes_their_last_file(world: World) -> None:
+    """vfs/semantics.md 1.19: as on a disk, all of them stay, up to one that the server has."""
+    world.client.put("d", "dir", None)
+    world.context.keep_implicit_parent("dir/a/b/file")
+    assert [world.state.index.file_at(path) is not None for path in ("dir", "dir/a", "dir/a/b")] == [
+        False,
+        True,
+        True,
+    ]
+
+
 def item(world: World, seconds: float = 60.0) -> Item:
     """An item that was changed so many seconds ago."""
     return world.client.put("a", "file", CONTENT, updated_ns=int((time.time() - seconds) * 1e9))

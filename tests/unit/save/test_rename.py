@@ -7,6 +7,7 @@ import errno
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.files import errno_from
@@ -110,6 +111,20 @@ def test_a_victim_is_the_version_that_was_shown_last(world: World) -> None:
     file = world.closed("file", NEW, item)
     assert victim("file", file) == Displaced(file.base, item, file)
     assert victim("a~", scratch(world, "a~")) == Displaced(), "no item is replaced"
+
+
+@pytest.mark.parametrize(
+    ("values", "waits"), [({}, True), ({"started": True}, False), ({"verb": Verb.MOVE}, False)]
+)
+def test_bytes_that_wait_to_be_sent_give_their_time_to_what_displaces_them(
+    world: World, values: dict[str, Any], waits: bool
+) -> None:
+    """vfs/semantics.md 4.5: the upload begins after the first close, whatever is written or renamed over it since."""
+    file = world.closed("file", NEW)
+    change = world.write_back.queue.schedule(file)
+    assert change is not None
+    world.state.apply_in_memory(change, **values)
+    assert (Displaced(file=file).due, Displaced().due) == (change.due if waits else 0.0, 0.0)
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -221,3 +236,9 @@ def test_the_copy_of_an_item_is_there_as_long_as_the_journal_has_it(
     kept = [world.state.bytes.generation_path(*row) for row in rows]
     assert [path.read_bytes() for path in kept] == [OLD] * (fails != "journal")
     assert sorted(world.state.bytes.generation_path(1, 1).parent.iterdir()) == sorted(kept)
+    if not fails:
+        scratch = world.state.index.file_at("a~")
+        assert scratch is not None
+        assert scratch.local is not None
+        assert scratch.local.users == 0, "no descriptor is open: no program has the file open"
+        assert world.state.journal.load_records(Change) == [], "a kill before the removal leaves the item (4.35)"

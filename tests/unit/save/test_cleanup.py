@@ -265,6 +265,14 @@ def test_the_newest_aside_goes_back_and_older_asides_stand_beside(world: World) 
     )
 
 
+def test_bytes_that_a_refused_rename_was_to_replace_were_not_refused(world: World) -> None:
+    """vfs/semantics.md 4, Rename: the name keeps them, and they are sent after all."""
+    file = world.state.new_local_file(Kind.FILE, "file")
+    world.state.write(edit(file, generation=5))
+    undone(world, change_of(world, verb=Verb.MOVE, source="draft", file=file, generation=5))
+    assert (file.refused, file.needs_upload) == ("", True)
+
+
 def test_newer_bytes_that_wait_were_not_refused(world: World) -> None:
     file = world.state.new_local_file(Kind.FILE, "file")
     world.state.write(edit(file, generation=6))

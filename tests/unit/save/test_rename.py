@@ -241,4 +241,6 @@ def test_the_copy_of_an_item_is_there_as_long_as_the_journal_has_it(
         assert scratch is not None
         assert scratch.local is not None
         assert scratch.local.users == 0, "no descriptor is open: no program has the file open"
-        assert world.state.journal.load_records(Change) == [], "a kill before the removal leaves the item (4.35)"
+        assert world.state.journal.load_records(Change) == [], (
+            "a kill before the removal leaves the item (4.35)"
+        )

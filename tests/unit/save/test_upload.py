@@ -132,6 +132,16 @@ def test_only_a_new_file_is_created_at_its_target(world: World, why: dict[str, A
     assert world.write_back.uploader.may_create_directly(change) is (not why)
 
 
+@pytest.mark.parametrize(("content", "found"), [(b"content", True), (b"conten", False), (None, False)])
+def test_a_create_that_was_not_answered_is_known_by_kind_and_size(
+    world: World, content: bytes | None, found: bool
+) -> None:
+    """save/protocol.md, The steps, `staging`: after a lost answer, the item at the hidden name, if it has the right size."""
+    change = put(world)
+    item = world.client.put("h", STAGED, content)
+    assert world.write_back.uploader.find_staged(change) == (item if found else None)
+
+
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_a_directory_without_an_answer_is_looked_for(world: World, carried_out: bool) -> None:
     """save/protocol.md R9: if it is not there, it is made the hidden way."""

@@ -145,6 +145,21 @@ def test_closed_bytes_are_set_apart_from_those_behind_them(state: State, synced:
     local.release()
 
 
+@pytest.mark.parametrize("started", [True, False])
+def test_earlier_bytes_go_with_the_next_close_unless_a_save_sends_them(state: State, started: bool) -> None:
+    """save/protocol.md, Vocabulary, local bytes: what is sent stays until it was sent."""
+    file, local = grown(state)
+    earlier = file.generation
+    state.plan_change(Verb.PUT, "a", file, generation=earlier, started=started)
+    later = state.bytes.create(file.ino, state.journal.next_number())
+    closes = file.close_count
+    state.store.close_generation(file, later)
+    assert state.bytes.retired == [state.bytes.generation_path(file.ino, earlier)] * (not started)
+    assert file.close_count == closes + 1
+    for each in (local, later):
+        each.release()
+
+
 @pytest.mark.parametrize("fault", ["journal", "room", "copy", "sync"])
 def test_closed_bytes_that_cannot_be_set_apart_stay_as_they_are(
     state: State, monkeypatch: pytest.MonkeyPatch, fault: str

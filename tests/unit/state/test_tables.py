@@ -100,11 +100,22 @@ def test_a_save_that_is_cancelled_lets_go_of_bytes_that_only_it_sends(state: Sta
     assert held(found) == held(change)
 
 
+@pytest.mark.parametrize("stage", [Stage.PLACED, Stage.CANCELLED, Stage.STAGED])
+def test_what_a_caller_has_run_is_left_to_cleanup(state: State, stage: Stage) -> None:
+    """design.md, What a path shows, Change: one that was placed or cancelled still needs it."""
+    with state.plan_for_caller(Verb.REMOVE, "dir", stage=Stage.STAGED) as change:
+        state.write(edit(change, stage=stage))
+        state.changes.ready.clear()
+    assert list(state.changes.ready) == [change] * (stage is not Stage.STAGED)
+    assert not change.is_running
+
+
 @pytest.mark.parametrize("newer", [False, True], ids=["closed", "written since"])
 def test_an_open_file_lives_on_with_its_handles(state: State, newer: bool) -> None:
     """vfs/semantics.md 4.33: the bytes that its handles have, and no others, stay."""
     file = written(state, "a", content=b"content")
     assert file.local is not None
+    state.unclosed.add(file)
     if newer:
         state.apply_in_memory(
             file, local=state.bytes.create(file.ino, state.journal.next_number(), file.local.path)
@@ -125,6 +136,7 @@ def test_an_open_file_lives_on_with_its_handles(state: State, newer: bool) -> No
         {},
     )
     assert (file.local, local.read(0, 9)) == (local, b"content")
+    assert state.unclosed == set(), "nothing of it is sent"
     assert list(state.bytes.directory.iterdir()) == [local.path]
     assert again(state).index.all_files() == []
     for _ in range(local.users):

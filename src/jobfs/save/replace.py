@@ -13,8 +13,7 @@ A save from its first line to its last, in reading order:
                     _move_to_target   promotes: moves the staged item to the target
                     _set_aside_and_promote  sends both requests, the second a stagger after the first (R13)
                     _record_saved     one journal write: placed, the File has its new item and base; fsync returns
-    save/cleanup.py clean_up          later, if there are asides: syncs, judges each, deletes or keeps it, drops the row;
-                                      `clean_up` here makes missing directories for asides that go back
+    save/cleanup.py clean_up          later, if there are asides: syncs, judges each, deletes or keeps it, drops the row
 
 If the file is unlinked during its save (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED before unlink returns
 (save/writeback.py `cancel_save`), and its next step ends in `raise_if_cancelled`. Then `Cleanup._undo_cancelled_change` deletes

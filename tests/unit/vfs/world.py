@@ -61,7 +61,7 @@ class ServerInMemory(FakeClient):
         if self.is_away:
             raise UnavailableError("no route to the server")
 
-    def has_recovered(self) -> bool:
+    def probe_recovery(self) -> bool:
         return not self.is_away
 
     def abort_requests(self) -> None:

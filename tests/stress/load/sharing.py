@@ -6,14 +6,13 @@ import hashlib
 import json
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 from tests.stress.report import none
+from tests.support.programs import PROGRAMS, Program
 
 from jobfs.emulator import Rule
 
@@ -38,70 +37,10 @@ _RESTS = 0.3
 _PAUSE = 0.3
 
 
-@dataclass(frozen=True)
-class Program:
-    """A command whose arguments are a path and so many lines. It prints each line that it has written; one that writes no `lines`
-    prints the whole file, or as many bytes of it as `fstat` shows before its first read."""
-
-    words: tuple[str, ...]
-    lines: int = 0
-    by_size: bool = False
-
-
-def _bash(script: str, lines: int = 0) -> Program:
-    return Program(("bash", "-c", f"ack() {{ printf '%s\\n' \"$1\"; }}\n{script}", "bash"), lines)
-
-
-def _python(script: str, lines: int = 0, *, by_size: bool = False) -> Program:
-    head = (
-        "import mmap, os, sys, time\nname, line = sys.argv[1], (sys.argv[2:] or [''])[0].encode() + b'\\n'\n"
-    )
-    end = "\nos.write(1, line)" if lines else ""
-    return Program((sys.executable, "-IS", "-c", head + script + end), lines, by_size)
-
-
-PROGRAMS: dict[str, Program] = {
-    ">>": _bash(
-        'file=$1; shift; for line; do { printf "%s\\n" "$line" >>"$file" && ack "$line"; } & started+=" $!"; done\n'
-        "for one in $started; do wait $one || code=$?; done; exit $code", 3,
-    ),
-    "r+, seek to the end": _python("with open(name, 'r+b') as file:\n file.seek(0, 2); file.write(line)", 1),
-    "r+, seek, fsync": _python(
-        "with open(name, 'r+b') as file:\n file.seek(0, 2); file.write(line); file.flush(); os.fsync(file.fileno())", 1
-    ),
-    # The end is that of the file as opened: between a look at a name and dd's own open the job may write.
-    "dd seek=": _bash(
-        'exec 3<>"$1" || exit; end=$(stat -Lc %s /proc/self/fd/3)\n'
-        'printf "%s\\n" "$2" | dd bs=64K iflag=fullblock oflag=seek_bytes seek="$end" conv=notrunc status=none >&3 || exit\n'
-        'exec 3>&-; ack "$2"', 1,
-    ),
-    "dd oflag=append": _bash(
-        'printf "%s\\n" "$2" | dd of="$1" oflag=append conv=notrunc bs=64K iflag=fullblock status=none && ack "$2"', 1
-    ),
-    "a shared mapping": _python(
-        "fd = os.open(name, os.O_RDWR); size = os.fstat(fd).st_size; os.ftruncate(fd, size + len(line))\n"
-        "with mmap.mmap(fd, 0) as pages:\n pages[size:] = line; pages.flush()\n"
-        "os.close(fd)", 1,
-    ),
-    "a shell loop": _bash(
-        'file=$1; shift\n'
-        'for line; do read=$(cat "$file") || exit; printf "%s\\n%s\\n" "$read" "$line" >"$file" && ack "$line"; done', 4,
-    ),
-    "sed -i": _bash('sed -i "1i $2" "$1" && ack "$2"', 1),
-    "an editor": _python(
-        "with open(name, 'rb') as file:\n text = file.read()\n"
-        "time.sleep(0.2)\n"
-        "with open(name, 'wb') as file:\n file.write(text + line); file.flush(); os.fsync(file.fileno())", 1,
-    ),
-    "cat": _bash('cat "$1"'),
-    "fstat, read": _python(
-        "fd = os.open(name, os.O_RDONLY); os.write(1, os.read(fd, os.fstat(fd).st_size))", by_size=True
-    ),
-    "a read-only mapping": _python(
-        "fd = os.open(name, os.O_RDONLY)\n"
-        "with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as pages:\n os.write(1, pages[:])", by_size=True
-    ),
-}  # fmt: skip
+#: Those that lose no line by themselves, though calls fail and the job writes at any moment.
+_PROGRAMS = [each for each in PROGRAMS if each.reliable and not each.slow and not each.needs]
+#: What a program does between its read and its save.
+_WAITS = (":", "sleep 0.2")
 
 
 def shared(
@@ -157,23 +96,26 @@ class User:
     def work(self, end: float) -> None:
         """Run programs until `end` (monotonic)."""
         while time.monotonic() < end and not self._stage.expired:
-            name = self._random.choice([*PROGRAMS])
-            with suppress(RefusedError), self._stage.calls.of(name, local=False):
-                self._run(name, PROGRAMS[name])
+            program = self._random.choice(_PROGRAMS)
+            with suppress(RefusedError), self._stage.calls.of(program.name, local=False):
+                self._run(program)
             if self._random.random() < _RESTS:
                 time.sleep(self._random.uniform(0, 1.5 * self._ttl))
 
-    def _run(self, name: str, program: Program) -> None:
+    def _run(self, program: Program) -> None:
         path = f"{self._home}/{_FILE}"
-        lines = [self._lines.new(self._home, "program") for _ in range(program.lines)]
-        done = self._stage.output(*program.words, self._stage.path / path, *[line.decode() for line in lines])
-        if program.lines:
+        lines = [self._lines.new(self._home, "program") for _ in range(program.writes * program.lines)]
+        words = program.command(
+            self._stage.path / path, *[line.decode() for line in lines], wait=self._random.choice(_WAITS)
+        )
+        done = self._stage.output(*words)
+        if program.writes:
             self._lines.acknowledge(*done.stdout.splitlines())
         if done.returncode:
             raise OSError(_reason(done.returncode, done.stderr))
-        if not program.lines:
+        if not program.writes:
             # Statement 3.17: once a file is open, `fstat` may show another version's size than is read.
-            self._lines.read(f"{path} ({name})", done.stdout, may_be_cut=program.by_size)
+            self._lines.read(f"{path} ({program.name})", done.stdout, may_be_cut=program.by_size)
 
 
 def _reason(code: int, stderr: bytes) -> str:

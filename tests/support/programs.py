@@ -1,0 +1,433 @@
+"""Programs that read and write a file, as data: one table for every test that runs one, by itself or beside the job.
+
+`PROGRAMS` has a line for each. A test picks lines by what they do: `[each for each in PROGRAMS if each.reads and each.replaces]`.
+A line runs in two ways: `Program.command` is a process, for a mount; `run_through` opens the file in the same way through a Vfs,
+for tests without a mount.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .mounts import environment
+from .waiting import eventually
+from .workspaces import Workspace
+
+#: The flags with which programs open a file.
+READ, REPLACE, APPEND, WRITE, BOTH = (
+    os.O_RDONLY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, os.O_WRONLY | os.O_CREAT | os.O_APPEND, os.O_WRONLY, os.O_RDWR,
+)  # fmt: skip
+#: More programs than the notes that one program, or one file, may have (vfs/semantics.md 4.46).
+_CROWD = 1200
+#: More processes than Python's recursion may be deep.
+_DEPTH = 600
+
+
+@dataclass(frozen=True)
+class Program:
+    """A command that works on one file.
+
+    A program that writes adds lines to the file, and prints each of them once its `close` has returned. One that does not write
+    prints the file's content. A program that reads the file and then replaces it writes back all that it has read; in between, it
+    runs the `wait` of `command`.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    #: Of the `open` that changes the file; `READ` if none does.
+    flags: int
+    #: It reads the file before it writes it.
+    reads: bool = False
+    #: It relies on the size that `fstat`, or a seek to the end, shows.
+    by_size: bool = False
+    #: It writes another file, and renames that over this one.
+    by_rename: bool = False
+    #: It syncs: once it has ended, the server has its line.
+    syncs: bool = False
+    #: By itself it loses no line: where a call fails, or the job writes between two of its calls.
+    reliable: bool = True
+    #: It removes what it finds at the file's name, read or not; or it truncates that by a handle that may have read it (4.42).
+    discards: bool = False
+    #: It takes a second or more.
+    slow: bool = False
+    #: A command that it needs, besides bash, Python, sed and what every system has.
+    needs: str = ""
+    #: The most lines that it takes.
+    lines: int = 1
+
+    @property
+    def writes(self) -> bool:
+        """True if it changes the file."""
+        return self.flags != READ
+
+    @property
+    def replaces(self) -> bool:
+        """True if it gives the file new content as a whole."""
+        return self.by_rename or bool(self.flags & os.O_TRUNC)
+
+    def command(
+        self, path: Path, *lines: str, wait: str = ":", scratch: Path = Path("/dev/null")
+    ) -> list[str]:
+        """Return the command that works on `path`.
+
+        `wait`: what a shell does where the program waits. `scratch`: the path of a file of its own, outside of the mount.
+        """
+        variables = {
+            "f": path, "line": "".join(lines[:1]), "lines": "\n".join(lines), "wait": wait, "tmp": scratch,
+        }  # fmt: skip
+        return ["env", *[f"{name}={value}" for name, value in variables.items()], *self.words]
+
+
+def program(name: str) -> Program:
+    """Return the program of that name."""
+    (found,) = (each for each in PROGRAMS if each.name == name)
+    return found
+
+
+@contextmanager
+def paused(
+    home: Path, desk: Path, programs: Mapping[Path, Program], line: str = ""
+) -> Iterator[dict[Path, bytes]]:
+    """Run programs, by their files, until each waits; let all of them continue after the block, and wait for their ends.
+
+    Yields their outputs, which are there after the block. Raises AssertionError if one fails, or does not acknowledge its line.
+    """
+    go, answer, outputs = desk / "go", desk / "answer", dict[Path, bytes]()
+    answer.write_text("y\n")  # of a person whom an editor asks whether to write over what has changed
+    ready = {path: desk / f"{path.name}.ready" for path in programs}
+    wait = "touch {}; until [ -e {} ]; do sleep 0.02; done"
+    with ExitStack() as stack:
+        running = dict[Path, subprocess.Popen[bytes]]()
+        for path, one in programs.items():
+            words = one.command(
+                path, line, wait=wait.format(*map(shlex.quote, map(str, (ready[path], go)))),
+                scratch=desk / f"{path.name}.scratch",
+            )  # fmt: skip
+            stdin = stack.enter_context(answer.open())
+            running[path] = subprocess.Popen(
+                words, env=environment(home, None), cwd=desk, stdin=stdin, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+            stack.callback(_end, running[path])
+        # A daemon has a session of its own; it ends by itself.
+        stack.callback(go.touch)
+        for path, one in programs.items():
+            eventually(ready[path].exists, f"{one.name} to wait", timeout=60)
+        yield outputs
+        go.touch()
+        for path, process in running.items():
+            outputs[path], code = process.communicate(timeout=30)[0], process.returncode
+            assert not code, f"{programs[path].name}: {code}, {outputs[path]!r}"
+            assert line.encode() in outputs[path], programs[path].name
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def run_through(work: Workspace, one: Program, path: str, line: bytes) -> None:
+    """Do through a Vfs what a program does: read the file, if it does that, and write a line with its flags.
+
+    Raises FsError, ApiError.
+    """
+    write_through(work, one, path, line, work.read(path) if one.reads else b"")
+
+
+def write_through(work: Workspace, one: Program, path: str, line: bytes, text: bytes = b"") -> None:
+    """Do only the second half of `run_through`; `text`: what the program has read before. Raises FsError, ApiError."""
+    if one.by_rename:
+        work.write(f"{path}.draft", text + line)
+        work.vfs.rename(f"{path}.draft", path)
+        return
+    with work.opening(path, one.flags & ~os.O_CREAT) as fh:
+        end = 0 if one.replaces else work.vfs.fgetattr(fh).size
+        work.vfs.write(fh, text + line if one.replaces else line, end)
+
+
+_PYTHON = """
+import mmap, os, sys
+name, line = os.environ["f"], os.environb[b"line"] + b"\\n"
+def read():
+    with open(name, "rb") as file:
+        return file.read()
+def wait():
+    os.system(os.environ["wait"])
+def save(text, name=name, flags="wb", sync=False):
+    with open(name, flags) as file:
+        file.write(text)
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+"""
+_BASH = 'set -eo pipefail\nack() { printf "%s\\n" "$1"; }\nWAIT() { eval "$wait"; }\n'
+
+
+def _python(name: str, flags: int, *script: str, **facts: Any) -> Program:
+    end = "os.write(1, line)" if flags != READ else ""
+    return Program(name, (sys.executable, "-IS", "-c", "\n".join((_PYTHON, *script, end))), flags, **facts)
+
+
+def _bash(name: str, flags: int, script: str, **facts: Any) -> Program:
+    """Return a program of bash; with several `lines` it acknowledges each by itself."""
+    end = 'ack "$line"' if flags != READ and "lines" not in facts else ""
+    return Program(name, ("bash", "-c", f"{_BASH}{script}\n{end}"), flags, **facts)
+
+
+def _edits(name: str, *script: str, **facts: Any) -> Program:
+    """Return a program of Python that replaces what it reads."""
+    return _python(name, REPLACE, *script, reads=True, **facts)
+
+
+def _rewrites(name: str, script: str, **facts: Any) -> Program:
+    """Return a program of bash that replaces what it reads."""
+    return _bash(name, REPLACE, script, reads=True, **facts)
+
+
+def _editor(name: str, *words: str, needs: str) -> Program:
+    """Return an editor that does not acknowledge anything, below a shell that does."""
+    script = '"$@" && printf "%s\\n" "$line"'
+    return Program(
+        name, ("bash", "-c", script, "bash", *words), REPLACE, reads=True, reliable=False, needs=needs
+    )
+
+
+def _vim(name: str, vim: str = "vim", *options: str) -> Program:
+    start = ["vim", "-u", "NONE", "-N", "-es"] if vim == "vim" else [vim, "-u", "NONE", "--headless"]
+    settings = ["noautoread", "backupskip=", "backupdir=.", "directory=.", *options]
+    # A person would answer that the text stays.
+    keep = "autocmd FileChangedShell * let v:fcs_choice = ''"
+    edit = ["edit $f", "call append('$', $line)", "call system($wait)", "wq!"]
+    return _editor(
+        name, *start, "--cmd", "set " + " ".join(settings), "--cmd", keep,
+        *[word for command in edit for word in ("-c", command)], needs=vim,
+    )  # fmt: skip
+
+
+_EMACS = """(progn
+  (find-file (getenv "f"))
+  (goto-char (point-max))
+  (insert (getenv "line") "\\n")
+  (call-process "sh" nil nil nil "-c" (getenv "wait"))
+  (fset 'yes-or-no-p (lambda (&rest _) t))
+  (save-buffer))"""
+_NODE = """
+const fs = require("fs"), {execSync} = require("child_process"), {f, line, wait} = process.env;
+const text = fs.readFileSync(f) + line + "\\n";
+execSync(wait);
+fs.promises.open(f, "w").then(file => file.writeFile(text).then(() => file.close()));
+"""
+_SPONGE = 'import sys; text = sys.stdin.read(); open(sys.argv[1], "w").write(text)'
+_PYTHON_HERE = shlex.quote(sys.executable)
+
+_EDIT = "text = read(); wait(); save(text + line)"
+_RENAMED = "text = read(); wait(); draft = %s; save(text + line, draft, sync=True); os.rename(draft, name)"
+_LOCKED = """
+lock = os.path.dirname(name) + "/.~lock." + os.path.basename(name) + "#"
+save(b"me", lock)
+with open(name, "r+b") as file:
+    file.truncate(0); file.write(text + line); file.flush(); os.fsync(file.fileno())
+os.unlink(lock)
+"""
+_CAT = """
+import subprocess
+def cat():
+    done = subprocess.run(["cat", name], stdout=subprocess.PIPE)
+    return done.stdout if not done.returncode else sys.exit(1)
+"""
+#: Runs what follows in a process below process 1.
+_DAEMON = """
+import time
+for _ in range(2):
+    parent = os.getpid()
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+while os.getppid() == parent:
+    time.sleep(0.01)
+"""
+#: An editor, and others that read the file between its read and its save.
+_CROWDED = f"""
+(waits, waiting), (turn, turned) = os.pipe(), os.pipe()
+editor = os.fork()
+if not editor:
+    text = read(); wait(); os.close(waiting); os.read(turn, 1); save(text + line); os._exit(0)
+os.close(waiting)
+os.read(waits, 1)
+for _ in range({_CROWD}):
+    reader = os.fork()
+    if not reader:
+        read(); os._exit(0)
+    os.waitpid(reader, 0)
+os.write(turned, b"x")
+if os.waitpid(editor, 0)[1]:
+    sys.exit(1)
+"""
+#: Reads the file below many other programs.
+_DEEP = f"""
+export deep='if [ $n = 0 ]; then cat "$f"; else n=$((n - 1)) sh -c "$deep"; exit; fi' n={_DEPTH}
+text=$(sh -c "$deep"); WAIT; printf "%s\\n%s\\n" "$text" "$line" >"$f"
+"""
+_AT_END = "os.pwrite(fd, line, os.fstat(fd).st_size); os.close(fd)"
+_GROWN = "size = os.fstat(fd).st_size; os.ftruncate(fd, size + len(line))"
+_BY_FSTAT = "os.write(1, os.read(fd, os.fstat(fd).st_size))"
+_BY_PROC = "path = os.open(name, os.O_PATH); fd = os.open(f'/proc/self/fd/{path}', %s)"
+#: dd, which writes the line at an offset; the offset is that of a file which is open already, or of a name.
+_DD = 'printf "%s\\n" "$line" | dd bs=64K iflag=fullblock conv=notrunc status=none'
+
+PROGRAMS = [
+    # These read the file, wait, and replace it with what they have read and a line.
+    _edits("python", _EDIT),
+    _edits("python, synced", "text = read(); wait(); save(text + line, sync=True)", syncs=True),
+    _edits("python, by a rename", _RENAMED % "name + '.draft'", by_rename=True, syncs=True),
+    _edits(
+        "python, a thread reads", "import threading", "texts = []",
+        "thread = threading.Thread(target=lambda: texts.append(read())); thread.start(); thread.join()",
+        "texts or sys.exit(1)", "wait(); save(texts[0] + line)",
+    ),
+    _edits(
+        "python, by a map", "with open(name, 'rb') as file:\n text = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)[:]",
+        "wait(); save(text + line)", by_size=True, reliable=False,
+    ),
+    _edits("python, a child reads", _CAT, "text = cat(); wait(); save(text + line)"),
+    _edits("python, its child reads a newer version", _CAT, "text = read(); wait(); cat(); save(text + line)"),
+    _edits("python, after a fork", "text = read()", "if os.fork():", " sys.exit(os.wait()[1] >> 8)", "wait(); save(text + line)"),
+    _edits("python, a daemon", "text = read()", _DAEMON, "wait(); save(text + line)"),
+    _edits("python, a daemon reads", _DAEMON, _EDIT),
+    _edits("python, others read", _CROWDED, slow=True),
+    _edits("python, truncate", "text = read(); wait(); os.truncate(name, 0); save(text + line, flags='ab')", reliable=False),
+    _edits(
+        "python, ftruncate", "text = read(); wait(); fd = os.open(name, os.O_WRONLY); os.ftruncate(fd, 0)",
+        "os.write(fd, text + line); os.fsync(fd); os.close(fd)", syncs=True,
+    ),
+    _edits("LibreOffice", "text = read(); wait()", _LOCKED, syncs=True, discards=True, reliable=False),
+    _edits("GNOME", _RENAMED % "os.path.dirname(name) + '/.goutputstream-ABC123'", by_rename=True, reliable=False),
+    _edits(
+        "JetBrains", "text = read(); wait(); save(text + line, name + '___jb_tmp___', sync=True)",
+        "os.rename(name, name + '___jb_old___'); os.rename(name + '___jb_tmp___', name); os.unlink(name + '___jb_old___')",
+        by_rename=True, syncs=True, discards=True, reliable=False,
+    ),
+    _rewrites(
+        "shell",
+        'while IFS= read -r line; do\n'
+        ' text=$(cat "$f"); WAIT; printf "%s\\n%s\\n" "$text" "$line" >"$f"; ack "$line"\ndone <<<"$lines"', lines=4,
+    ),
+    _rewrites("shell, built in", 'text=$(<"$f"); WAIT; printf "%s\\n%s\\n" "$text" "$line" >"$f"', reliable=False),
+    _rewrites(
+        "shell, line by line",
+        'while IFS= read -r one; do text+=$one$\'\\n\'; done <"$f"; WAIT; printf "%s%s\\n" "$text" "$line" >"$f"', reliable=False,
+    ),
+    _rewrites("shell, deep", _DEEP, slow=True),
+    _rewrites(
+        "jq and mv", 'jq -Rsj --arg line "$line" \'. + $line + "\\n"\' "$f" >"$f.draft"; WAIT; mv "$f.draft" "$f"',
+        by_rename=True, needs="jq",
+    ),
+    _rewrites("cp and back", 'cp "$f" "$tmp"; printf "%s\\n" "$line" >>"$tmp"; WAIT; cp "$tmp" "$f"', reliable=False),
+    _rewrites(
+        "one command after another",
+        'text=$(bash -c \'cat "$f"\'); WAIT; printf "%s\\n%s\\n" "$text" "$line" | setsid -w bash -c \'cat >"$f"\'',
+    ),
+    _rewrites(
+        "sponge", f'{{ cat "$f"; WAIT; printf "%s\\n" "$line"; }} | {_PYTHON_HERE} -c \'{_SPONGE}\' "$f"', reliable=False
+    ),
+    _rewrites("sed -i", 'sed -i -e \'1e eval "$wait"\' -e "1i $line" "$f"', by_rename=True),
+    _rewrites(
+        "perl -pi", 'perl -pi -e \'if ($. == 1) {system($ENV{wait}); print "$ENV{line}\\n"}\' "$f"', by_rename=True,
+        reliable=False, needs="perl",
+    ),
+    _rewrites(
+        "sort -o", 'mkfifo "$tmp"; { WAIT; printf "%s\\n" "$line"; } >"$tmp" & sort -o "$f" "$f" "$tmp"; wait', reliable=False
+    ),
+    _rewrites("ed", 'printf \'!eval "$wait"\\n$a\\n%s\\n.\\nw\\nq\\n\' "$line" | ed -s "$f"', reliable=False, needs="ed"),
+    _vim("vim", "vim", "writebackup"),
+    _vim("vim, backup by a copy", "vim", "writebackup", "backup", "backupcopy=yes"),
+    _vim("vim, backup by a rename", "vim", "writebackup", "backup", "backupcopy=no"),
+    _vim("vim, no backup", "vim", "nowritebackup", "nobackup"),
+    _vim("nvim", "nvim"),
+    _editor("emacs", "emacs", "-Q", "--batch", "--eval", _EMACS, needs="emacs"),
+    _editor("node, as VS Code does", "node", "-e", _NODE, needs="node"),
+    # These write a line at the end.
+    _python("r+, seek to the end", BOTH, "with open(name, 'r+b') as file:\n file.seek(0, 2); file.write(line)", by_size=True),
+    _python(
+        "r+, seek, fsync", BOTH,
+        "with open(name, 'r+b') as file:\n file.seek(0, 2); file.write(line); file.flush(); os.fsync(file.fileno())",
+        by_size=True, syncs=True,
+    ),
+    _python(
+        "O_WRONLY, lseek", WRITE, "fd = os.open(name, os.O_WRONLY); os.lseek(fd, 0, 2); os.write(fd, line); os.close(fd)",
+        by_size=True,
+    ),
+    _python("O_WRONLY, fstat", WRITE, "fd = os.open(name, os.O_WRONLY)", _AT_END, by_size=True),
+    _python("O_RDWR, fstat", BOTH, "fd = os.open(name, os.O_RDWR)", _AT_END, by_size=True),
+    _python("O_RDWR and O_CREAT", BOTH, "fd = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)", _AT_END, by_size=True),
+    _python(
+        "ftruncate, longer", BOTH, "fd = os.open(name, os.O_RDWR)", _GROWN, "os.pwrite(fd, line, size); os.close(fd)",
+        by_size=True,
+    ),
+    _python(
+        "ftruncate, to what was written", WRITE, "fd = os.open(name, os.O_WRONLY)", "size = os.lseek(fd, 0, 2)",
+        "os.write(fd, line); os.ftruncate(fd, size + len(line)); os.close(fd)", by_size=True,
+    ),
+    _python(
+        "a shared mapping", BOTH, "fd = os.open(name, os.O_RDWR)", _GROWN,
+        "with mmap.mmap(fd, 0) as pages:\n pages[size:] = line; pages.flush()", "os.close(fd)", by_size=True,
+    ),
+    _python("by an O_PATH descriptor", BOTH, _BY_PROC % "os.O_RDWR", _AT_END, by_size=True),
+    _python(
+        "two threads at once", BOTH, "import threading", "fds = []",
+        "threads = [threading.Thread(target=lambda: fds.append(os.open(name, os.O_RDWR))) for _ in range(2)]",
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]",
+        "len(fds) == 2 or sys.exit(1); fd = fds[1]", _AT_END, by_size=True,
+    ),
+    _bash("dd seek=", WRITE, f'{_DD} of="$f" oflag=seek_bytes seek="$(wc -c <"$f")"', by_size=True, reliable=False),
+    _bash(
+        "dd seek=, of a descriptor", BOTH,
+        f'exec 3<>"$f"; {_DD} oflag=seek_bytes seek="$(stat -Lc %s /proc/self/fd/3)" >&3; exec 3>&-', by_size=True,
+    ),
+    _bash(
+        "truncate -s +", WRITE,
+        f'more=$((${{#line}} + 1)); truncate -s "+$more" "$f"; end=$(stat -c %s "$f")\n'
+        f'{_DD} of="$f" oflag=seek_bytes seek="$((end - more))"',
+        by_size=True, reliable=False,
+    ),
+    _bash(
+        "<>", BOTH, f'exec 3<>"$f"; {_PYTHON_HERE} -IS -c "import os; os.lseek(3, 0, 2)"; printf "%s\\n" "$line" >&3; exec 3>&-',
+        by_size=True,
+    ),
+    _bash("dd oflag=append", APPEND, f'{_DD} of="$f" oflag=append'),
+    _python("a+", os.O_RDWR | os.O_CREAT | os.O_APPEND, "with open(name, 'a+b') as file:\n file.write(line)"),
+    _bash(
+        ">>", APPEND,
+        'while IFS= read -r line; do { printf "%s\\n" "$line" >>"$f"; ack "$line"; } & started+=" $!"; done <<<"$lines"\n'
+        'for one in $started; do wait "$one" || code=$?; done; exit "${code:-0}"', lines=3,
+    ),
+    # These print the content.
+    _bash("cat", READ, 'cat "$f"'),
+    _python("opened long before it is read", READ, "with open(name, 'rb') as file:\n wait(); os.write(1, file.read())"),
+    _python("fstat and read", READ, "fd = os.open(name, os.O_RDONLY)", _BY_FSTAT, by_size=True),
+    _python(
+        "lseek and pread", READ, "fd = os.open(name, os.O_RDONLY); os.write(1, os.pread(fd, os.lseek(fd, 0, 2), 0))", by_size=True
+    ),
+    _python(
+        "a read-only mapping", READ, "fd = os.open(name, os.O_RDONLY)",
+        "with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as pages:\n os.write(1, pages[:])", by_size=True,
+    ),
+    _python(
+        "sendfile", READ, "fd = os.open(name, os.O_RDONLY); os.sendfile(1, fd, 0, os.fstat(fd).st_size)", by_size=True
+    ),
+    _python("read by an O_PATH descriptor", READ, _BY_PROC % "os.O_RDONLY", _BY_FSTAT, by_size=True),
+    _bash("rsync", READ, 'rsync "$f" "$tmp.rsync"; cat "$tmp.rsync"', by_size=True, reliable=False, needs="rsync"),
+    _bash("cp", READ, 'cp "$f" "$tmp.cp"; cat "$tmp.cp"', by_size=True, reliable=False),
+    _bash("tar", READ, 'tar -cf - -C "${f%/*}" "${f##*/}" | tar -xOf -', by_size=True, reliable=False),
+    _bash("exec", READ, 'exec "$f"', reliable=False),
+]  # fmt: skip

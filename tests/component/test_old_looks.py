@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.support.crowds import take_all_connections
+from tests.support.programs import PROGRAMS, Program, distinct, run_through
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Start, Workspace, wait_until_settled
@@ -80,14 +81,18 @@ def edit(work: Workspace) -> None:
         work.vfs.fsync(fh)
 
 
+WRITERS = distinct(each for each in PROGRAMS if each.writes)
+
+
+@pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
 def test_a_file_renamed_while_its_set_aside_waits_is_not_taken_from_its_new_name(
-    server: Server, work: Workspace
+    server: Server, work: Workspace, writer: Program
 ) -> None:
     """save/protocol.md R8: when the set-aside is sent, the look is fresh."""
     replace = work.vfs._write_back.replacer
     with waiting(work, replace, "_set_aside", rename_away(server)):
-        edit(work)
-    wait_until_settled(work, {"file": NEW, "elsewhere": OLD, "other": NEW})
+        run_through(work, writer, "file", NEW)
+    wait_until_settled(work, {"file": OLD + NEW, "elsewhere": OLD, "other": NEW})
 
 
 def test_a_file_that_is_still_there_is_set_aside_after_one_more_look(server: Server, work: Workspace) -> None:

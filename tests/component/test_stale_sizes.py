@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 from tests.support.files import errno_from
+from tests.support.programs import PROGRAMS, distinct
 from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Start, Workspace
@@ -19,9 +21,10 @@ from jobfs.vfs import KernelFile, OpenResult
 OLD = b"an old line\n" * 20
 NEW, MINE = OLD + b"the job's new line\n", b"mine\n"
 LARGE = 2 << 20
-FLAGS = {
-    "read": os.O_RDONLY, "append": os.O_WRONLY | os.O_APPEND, "write": os.O_WRONLY, "read and write": os.O_RDWR,
-}  # fmt: skip
+#: How programs open a file that they do not empty, from the table of programs.
+FLAGS = {name: each.flags & ~os.O_CREAT for name, each in distinct(PROGRAMS).items() if not each.replaces}
+_APPENDS = [flags for flags in FLAGS.values() if flags & os.O_APPEND]
+_BY_SIZE = [flags for flags in FLAGS.values() if flags != os.O_RDONLY and flags not in _APPENDS]
 
 
 @pytest.fixture
@@ -91,7 +94,7 @@ def test_only_a_writer_in_place_is_refused_where_the_size_keeps_changing(
     server: Server, grown: Workspace, flags: int
 ) -> None:
     """vfs/semantics.md 3.17, 5.15: who reads or appends gets it past the kernel's cache; nothing has changed."""
-    if flags in (FLAGS["write"], FLAGS["read and write"]):
+    if flags in _BY_SIZE:
         assert refused(grown, flags, len(OLD), is_retry=True)
     else:
         result = opened(grown, flags, len(OLD), is_retry=True)
@@ -153,7 +156,6 @@ def test_an_open_of_the_size_that_the_kernel_has_makes_no_further_request(
         assert made[0] == made[1]
 
 
-_BY_SIZE, _APPENDS = (os.O_WRONLY, os.O_RDWR), (os.O_WRONLY | os.O_APPEND, os.O_RDWR | os.O_APPEND)
 _BODY = os.urandom(LARGE)
 
 
@@ -188,18 +190,19 @@ def test_a_writer_that_goes_by_the_size_of_a_lost_version_writes_to_no_other(
     assert untimed(visible(server)) == {"file": new}
 
 
-@pytest.mark.parametrize(("flags", "new", "kept"), [
-    (_APPENDS[0], _BODY + NEW, False), (_APPENDS[1], _BODY + NEW, True), (_BY_SIZE[0], _BODY, False), (_BY_SIZE[1], _BODY, False),
-], ids=["append", "append to what could have been read", "same size", "same size, read and write"])  # fmt: skip
+@pytest.mark.parametrize(("flags", "new"), [
+    *product(_APPENDS, [_BODY + NEW]), *product(_BY_SIZE, [_BODY])
+], ids=lambda part: part if isinstance(part, int) else f"{len(part)} bytes")  # fmt: skip
 def test_a_writer_may_write_to_another_version_than_the_lost_one(
-    server: Server, lost: Callable[[int, bytes], tuple[Workspace, int]], flags: int, new: bytes, kept: bool
+    server: Server, lost: Callable[[int, bytes], tuple[Workspace, int]], flags: int, new: bytes
 ) -> None:
-    """vfs/semantics.md 3.17, 4.42: where it appends, or where both are of one size."""
+    """vfs/semantics.md 3.17, 4.42: where it appends, or where both are of one size; appended to what it could have read."""
     work, fh = lost(flags, new)
     eventually(lambda: not errno_from(work.vfs.write, fh, MINE, LARGE))
     work.vfs.release(fh)
     work.drain()
-    there = {"file": new + MINE, **({"file.conflict": new} if kept else {})}
+    kept = {"file.conflict": new} if flags == os.O_RDWR | os.O_APPEND else {}
+    there = {"file": new + MINE, **kept}
     eventually(lambda: untimed(visible(server)) == there)
 
 

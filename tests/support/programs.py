@@ -12,7 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,16 +136,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.communicate()
 
 
+def distinct(programs: Iterable[Program]) -> dict[str, Program]:
+    """Return one of the programs for each way to run them through a Vfs, by a name of that way."""
+    modes = {os.O_RDONLY: "read", os.O_WRONLY: "write", os.O_RDWR: "read and write"}
+    kinds = {"truncate": os.O_TRUNC, "append": os.O_APPEND}
+    found = dict[str, Program]()
+    for each in programs:
+        how = [modes[each.flags & os.O_ACCMODE], *[name for name, flag in kinds.items() if each.flags & flag]]
+        found[", ".join([*how, *["rename"] * each.by_rename])] = each
+    return found
+
+
 def run_through(work: Workspace, one: Program, path: str, line: bytes) -> None:
-    """Do through a Vfs what a program does: read the file, if it does that, and write a line with its flags.
-
-    Raises FsError, ApiError.
-    """
-    write_through(work, one, path, line, work.read(path) if one.reads else b"")
-
-
-def write_through(work: Workspace, one: Program, path: str, line: bytes, text: bytes = b"") -> None:
-    """Do only the second half of `run_through`; `text`: what the program has read before. Raises FsError, ApiError."""
+    """Read a file through a Vfs, if the program does that, and write a line as the program does. Raises FsError, ApiError."""
+    text = work.read(path) if one.reads else b""
     if one.by_rename:
         work.write(f"{path}.draft", text + line)
         work.vfs.rename(f"{path}.draft", path)

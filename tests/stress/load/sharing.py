@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from tests.stress.report import none
 from tests.support.programs import PROGRAMS, Program
@@ -44,13 +45,20 @@ _WAITS = (":", "sleep 0.2")
 
 
 def shared(
-    stage: Stage, storm: float, latency: float, ttl: float, files: int = 6, *, calm: bool = False
+    stage: Stage,
+    storm: float,
+    latency: float,
+    ttl: float,
+    files: int = 6,
+    *,
+    calm: bool = False,
+    **options: Any,
 ) -> None:
     """The job and programs write the same files: no line is lost, no read is torn, and no copy is kept without a cause."""
     homes = [f"d{number}" for number in range(files)]
     lines = Lines()
     tree = {f"{home}/{_FILE}": _first(lines, home, large=home == homes[-1]) for home in homes}
-    stage.start(tree, latency=latency, ttl=ttl, timeout=5)
+    stage.start(tree, latency=latency, ttl=ttl, timeout=5, **options)
     if not calm:
         stage.server.break_with(Rule("weather", rate=SHARE, delay=LATE))
     end = time.monotonic() + storm

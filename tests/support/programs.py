@@ -27,7 +27,7 @@ READ, REPLACE, APPEND, WRITE, BOTH = (
     os.O_RDONLY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, os.O_WRONLY | os.O_CREAT | os.O_APPEND, os.O_WRONLY, os.O_RDWR,
 )  # fmt: skip
 #: More programs than the notes that one program, or one file, may have (vfs/semantics.md 4.46).
-_CROWD = 1200
+_CROWD = 1010
 #: More processes than Python's recursion may be deep.
 _DEPTH = 600
 
@@ -57,6 +57,8 @@ class Program:
     reliable: bool = True
     #: It removes what it finds at the file's name, read or not; or it truncates that by a handle that may have read it (4.42).
     discards: bool = False
+    #: It closes a descriptor of the emptied file before it writes: if all is killed then, the file is empty, on a disk, too.
+    empties: bool = False
     #: It takes a second or more.
     slow: bool = False
     #: A command that it needs, besides bash, Python, sed and what every system has.
@@ -195,7 +197,7 @@ def _edits(name: str, *script: str, **facts: Any) -> Program:
 
 def _rewrites(name: str, script: str, **facts: Any) -> Program:
     """Return a program of bash that replaces what it reads."""
-    return _bash(name, REPLACE, script, reads=True, **facts)
+    return _bash(name, REPLACE, script, reads=True, empties=True, **facts)
 
 
 def _editor(name: str, *words: str, needs: str) -> Program:

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from tests.support.clocks import ClockedMount
 from tests.support.files import save_file
 from tests.support.mounts import Mount, MountedJob, gone_afterwards, run
 from tests.support.serverside import contents, visible
@@ -83,52 +84,22 @@ def test_a_mount_that_was_stopped_for_longer_than_its_ttl_goes_on(server: Server
 
 # -- a clock that is set
 
-#: The clock of the program is as many seconds off as a file says; that of the kernel, which other programs have, is not.
-_OFF = """
-import sys, time
-off_by, sys.argv = sys.argv[1], ["jobfs", *sys.argv[2:]]
-real, real_ns = time.time, time.time_ns
-def off() -> int:
-    with open(off_by) as file:
-        return int(file.read() or 0)
-time.time, time.time_ns = lambda: real() + off(), lambda: real_ns() + off() * 10**9
-from jobfs.__main__ import main
-sys.exit(main())
-"""
-
-
-class OffMount(MountedJob):
-    """A mount whose clock can be set, in the file `clock` beside its home."""
-
-    def environment(self) -> dict[str, str]:
-        return {**super().environment(), "OFF_BY": str(self.home.with_name("clock"))}
-
-    def command(self) -> list[str]:
-        return [sys.executable, "-c", _OFF, str(self.home.parent / "clock"), *super().command()[3:]]
-
-
-@pytest.fixture
-def clock(tmp_path: Path) -> Path:
-    """Says how many seconds the clock of such a mount is off."""
-    (tmp_path / "clock").write_text("0")
-    return tmp_path / "clock"
-
 
 @pytest.mark.parametrize("step", [3600, -3600], ids=["forwards", "backwards"])
 def test_a_clock_that_is_set_makes_no_conflict_and_hides_none(
-    server: Server, tmp_path: Path, clock: Path, step: int
+    server: Server, tmp_path: Path, step: int
 ) -> None:
     """vfs/semantics.md 1.4, 2.18, 4.20: what the job wrote shows within the TTL; what it did not write is no second version."""
     server.set(updated_resolution="seconds")
     server.store.seed(dict.fromkeys(("alone", "both", "shown", "kept"), "before"), age=60)
-    with gone_afterwards(OffMount(server, tmp_path / "home", write_back_delay=1)) as mounted:
+    with gone_afterwards(ClockedMount(server, tmp_path / "home", write_back_delay=1)) as mounted:
         at = mounted.path
         save_file(at / "new", b"new")
         for name in ("alone", "both", "shown"):
             assert (at / name).read_bytes() == b"before"
         (at / "kept").write_bytes(b"unsent when it is set")
         seen = at.stat().st_mtime_ns
-        clock.write_text(str(step))
+        mounted.set_clock(step)
         server.store.write("both", "of the job")
         for name in ("new", "alone", "both"):
             (at / name).write_bytes(b"saved after it")
@@ -146,7 +117,7 @@ def test_a_clock_that_is_set_makes_no_conflict_and_hides_none(
 
 
 def test_a_file_is_as_young_as_it_is_after_the_clock_was_set(
-    server: Server, tmp_path: Path, clock: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R1: bytes decide, for the server's clock is where it was."""
     ticks = count(
@@ -155,9 +126,9 @@ def test_a_file_is_as_young_as_it_is_after_the_clock_was_set(
     monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(ticks))
     server.set(updated_resolution="seconds")
     server.store.seed({"file": "first"})
-    with gone_afterwards(OffMount(server, tmp_path / "home", ttl=60, write_back_delay=2)) as mounted:
+    with gone_afterwards(ClockedMount(server, tmp_path / "home", ttl=60, write_back_delay=2)) as mounted:
         assert os.listdir(mounted.path) == ["file"]
-        clock.write_text("3600")
+        mounted.set_clock(3600)
         (mounted.path / "file").write_bytes(b"saved")
         server.store.write("file", "later")
         mounted.wait_until_settled()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 import pytest
+from tests.support.clocks import ClockedMount
 from tests.support.mounts import MountedJob, gone_afterwards, run
 from tests.support.programs import PROGRAMS as EVERY
 from tests.support.programs import Program, paused, program
@@ -50,22 +51,45 @@ def _shows(path: Path, content: bytes) -> bool:
     return path.stat().st_size == len(content)
 
 
-@pytest.mark.parametrize("shown", [False, True], ids=["at once", "after the TTL"])
-def test_a_save_keeps_what_its_program_has_not_read(
-    server: Server, mounted: MountedJob, tmp_path: Path, shown: bool
+def _loses_nothing_unread(
+    mounted: MountedJob,
+    desk: Path,
+    programs: Mapping[str, Program],
+    before: Callable[[], object],
+    *,
+    shown: bool,
 ) -> None:
+    """Each program reads its file; `before` happens; the job writes all files, and each program saves: both are kept."""
+    mounted.server.store.seed(dict.fromkeys(programs, OLD), age=60)
+    with _edited(mounted, desk, programs):
+        before()
+        for file in programs:
+            mounted.server.store.write(file, JOB)
+        for file in programs if shown else ():
+            eventually(partial(_shows, mounted.path / file, JOB))
+    versions = _versions(mounted.server, programs)
+    assert {name: found for name, found in versions.items() if found != [OLD + MINE, JOB]} == {}
+
+
+@pytest.mark.parametrize("shown", [False, True], ids=["at once", "after the TTL"])
+def test_a_save_keeps_what_its_program_has_not_read(mounted: MountedJob, tmp_path: Path, shown: bool) -> None:
     """vfs/semantics.md 4.42, 4.43, 4.45, 4.46, 4.48: the job's version, which no program has read, is kept beside."""
     programs = {
         file: each for file, each in PROGRAMS.items() if not each.discards and (shown or not each.slow)
     }
-    server.store.seed(dict.fromkeys(programs, OLD), age=60)
-    with _edited(mounted, tmp_path, programs):
-        for file in programs:
-            server.store.write(file, JOB)
-        for file in programs if shown else ():
-            eventually(partial(_shows, mounted.path / file, JOB))
-    versions = _versions(server, programs)
-    assert {name: found for name, found in versions.items() if found != [OLD + MINE, JOB]} == {}
+    _loses_nothing_unread(mounted, tmp_path, programs, lambda: None, shown=shown)
+
+
+@pytest.mark.needs_fuse
+def test_a_save_keeps_what_its_program_has_not_read_an_hour_after_its_read(
+    server: Server, tmp_path: Path
+) -> None:
+    """vfs/semantics.md 4.42, 4.43: a daemon's, or an editor's; what a program has read does not depend on the time."""
+    programs = {
+        file: each for file, each in PROGRAMS.items() if not (each.discards or each.slow or each.needs)
+    }
+    with gone_afterwards(ClockedMount(server, tmp_path / "home")) as mounted:
+        _loses_nothing_unread(mounted, tmp_path, programs, lambda: mounted.let_pass(3600), shown=True)
 
 
 def test_a_save_makes_no_second_version_where_the_job_has_written_nothing(

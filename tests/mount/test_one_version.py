@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from tests.support.mounts import MountedJob
+from tests.support.programs import paused, program
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -42,28 +40,21 @@ def test_a_reader_has_the_size_of_its_version(
     assert path.read_bytes() == new
 
 
-#: Maps the file to be shared, and tells the hash of all of it, now and once there is a line to read.
-_HASHED = """
-import hashlib, mmap, sys
-with open(sys.argv[1], "rb") as file:
-    pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-print(hashlib.sha256(pages).hexdigest(), flush=True)
-sys.stdin.readline()
-print(hashlib.sha256(pages).hexdigest())
-"""
-
-
-def test_two_versions_that_are_mapped_have_pages_of_their_own(server: Server, mounted: MountedJob) -> None:
+def test_two_versions_that_are_mapped_have_pages_of_their_own(
+    server: Server, mounted: MountedJob, tmp_path: Path
+) -> None:
     """vfs/semantics.md 3.13: of one size, and mapped to be shared; 2.15: for a moment the new one may not be mapped."""
     server.store.seed({"file": OLD}, age=60)
-    words = [sys.executable, "-c", _HASHED, str(mounted.path / "file")]
-    old, new = (sha256(content).hexdigest() + "\n" for content in (OLD, NEW))
-    run = partial(subprocess.run, words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    seen: dict[str, int] = {}
-    # A page that can't be had ends the program that has it mapped.
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as before:
-        first = before.stdout.readline() if before.stdout else ""
+    path, shown = mounted.path / "file", set[bytes]()
+    words = program("a read-only mapping").command(path)
+
+    def maps_new() -> bool:
+        # A page that can't be had ends the program that has it mapped.
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True)
+        shown.add(done.stdout or done.stderr[-15:])
+        return NEW in shown
+
+    with paused(mounted.home, tmp_path, {path: program("mapped long before it is read again")}) as before:
         server.store.write("file", NEW)
-        eventually(lambda: seen.setdefault((it := run()).stdout or it.stderr[-15:], 1) and new + new in seen)
-        again, _ = before.communicate("\n", timeout=40)
-    assert (first, again, seen.keys() - {"No such device\n", old + old}) == (old, old, {new + new})
+        eventually(maps_new)
+    assert ({*before.values()} == {OLD}, shown <= {b"No such device\n", OLD, NEW}) == (True, True)

@@ -420,6 +420,11 @@ PROGRAMS = [
     # These print the content.
     _bash("cat", READ, 'cat "$f"'),
     _python("opened long before it is read", READ, "with open(name, 'rb') as file:\n wait(); os.write(1, file.read())"),
+    _python(
+        "mapped long before it is read again", READ, "with open(name, 'rb') as file:",
+        " pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)", "first = pages[:]; wait()",
+        "os.write(1, pages[:]) if pages[:] == first else sys.exit('torn')", by_size=True,
+    ),
     _python("fstat and read", READ, "fd = os.open(name, os.O_RDONLY)", _BY_FSTAT, by_size=True),
     _python(
         "lseek and pread", READ, "fd = os.open(name, os.O_RDONLY); os.write(1, os.pread(fd, os.lseek(fd, 0, 2), 0))", by_size=True

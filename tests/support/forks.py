@@ -52,6 +52,28 @@ class ForkServer:
         """Run `jobfs` with these arguments in a new process."""
         return Forked(self, self.ask({"arguments": arguments, "env": env, "cwd": str(cwd)}, [out, err]))
 
+    def output(
+        self, words: list[str], env: dict[str, str], cwd: Path, timeout: float | None = None, **more: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `jobfs` with these arguments, or with `execute=True` another command, to its end. Raises TimeoutExpired.
+
+        The command is started by a process that has no other file open: where this process forks, the exec of its child closes
+        the descriptors of files that this process has half written, and a mount takes that for their close.
+        """
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            question = {"arguments": words, "env": env, "cwd": str(cwd), **more}
+            process = Forked(self, self.ask(question, [out.fileno(), err.fileno()]))
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait(10)
+                raise
+            out.seek(0)
+            err.seek(0)
+            said = [file.read().decode(errors="replace") for file in (out, err)]
+        return subprocess.CompletedProcess(words, code, *said)
+
     def ask(self, question: dict[str, Any], files: list[int]) -> int:
         """Return the id of a new process; or the exit code of one, which has ended or is about to."""
         with self._lock:
@@ -108,19 +130,7 @@ class ForkedMount(MountedJob):
 
     def jobfs(self, *arguments: str | Path, timeout: float = 40) -> subprocess.CompletedProcess[str]:
         """Run another jobfs command with this mount's environment, in a forked process, too."""
-        words = list(map(str, arguments))
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            process = self._forks.run(words, self.environment(), self.home, out.fileno(), err.fileno())
-            try:
-                code = process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait(10)
-                raise
-            out.seek(0)
-            err.seek(0)
-            said = [file.read().decode(errors="replace") for file in (out, err)]
-        return subprocess.CompletedProcess(words, code, *said)
+        return self._forks.output(list(map(str, arguments)), self.environment(), self.home, timeout)
 
 
 @contextlib.contextmanager
@@ -185,6 +195,8 @@ def _become(question: dict[str, Any], out: int, err: int) -> NoReturn:
         os.dup2(err, 2)
         os.close(out)
         os.close(err)
+        if question.get("execute"):
+            os.execvp(question["arguments"][0], question["arguments"])
         # The old object may have been made for a file, and this is a pipe.
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.argv = ["jobfs", *question["arguments"]]

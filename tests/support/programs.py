@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,10 @@ class Program:
     reliable: bool = True
     #: It removes what it finds at the file's name, read or not; or it truncates that by a handle that may have read it (4.42).
     discards: bool = False
-    #: It closes a descriptor of the emptied file before it writes: if all is killed then, the file is empty, on a disk, too.
-    empties: bool = False
+    #: It takes no notice of an error of its `close`, as a shell does: with the mount killed, what it acknowledges may be lost.
+    closes_blindly: bool = False
+    #: It ends before it has saved; its output ends afterwards.
+    detaches: bool = False
     #: It takes a second or more.
     slow: bool = False
     #: A command that it needs, besides bash, Python, sed and what every system has.
@@ -103,39 +105,31 @@ def paused(
 
     Yields their outputs, which are there after the block. Raises AssertionError if one fails, or does not acknowledge its line.
     """
-    go, answer, outputs = desk / "go", desk / "answer", dict[Path, bytes]()
-    answer.write_text("y\n")  # of a person whom an editor asks whether to write over what has changed
+    go, running, outputs = desk / "go", dict[Path, subprocess.Popen[bytes]](), dict[Path, bytes]()
     ready = {path: desk / f"{path.name}.ready" for path in programs}
-    wait = "touch {}; until [ -e {} ]; do sleep 0.02; done"
-    with ExitStack() as stack:
-        running = dict[Path, subprocess.Popen[bytes]]()
+    try:
         for path, one in programs.items():
-            words = one.command(
-                path, line, wait=wait.format(*map(shlex.quote, map(str, (ready[path], go)))),
-                scratch=desk / f"{path.name}.scratch",
-            )  # fmt: skip
-            stdin = stack.enter_context(answer.open())
+            wait = f"touch {ready[path]}; until [ -e {go} ]; do sleep 0.02; done"
             running[path] = subprocess.Popen(
-                words, env=environment(home, None), cwd=desk, stdin=stdin, stdout=subprocess.PIPE,
+                one.command(path, line, wait=wait, scratch=desk / f"{path.name}.scratch"), cwd=desk,
+                env=environment(home, None), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
-            stack.callback(_end, running[path])
-        # A daemon has a session of its own; it ends by itself.
-        stack.callback(go.touch)
         for path, one in programs.items():
             eventually(ready[path].exists, f"{one.name} to wait", timeout=60)
         yield outputs
         go.touch()
         for path, process in running.items():
-            outputs[path], code = process.communicate(timeout=30)[0], process.returncode
+            # An editor may ask whether to write over what has changed.
+            outputs[path], code = process.communicate(b"y\n", timeout=30)[0], process.returncode
             assert not code, f"{programs[path].name}: {code}, {outputs[path]!r}"
             assert line.encode() in outputs[path], programs[path].name
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    finally:
+        go.touch()  # for a daemon, which has a session of its own
+        for process in running.values():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def distinct(programs: Iterable[Program]) -> dict[str, Program]:
@@ -187,7 +181,9 @@ def _python(name: str, flags: int, *script: str, **facts: Any) -> Program:
 def _bash(name: str, flags: int, script: str, **facts: Any) -> Program:
     """Return a program of bash; with several `lines` it acknowledges each by itself."""
     end = 'ack "$line"' if flags != READ and "lines" not in facts else ""
-    return Program(name, ("bash", "-c", f"{_BASH}{script}\n{end}"), flags, **facts)
+    return Program(
+        name, ("bash", "-c", f"{_BASH}{script}\n{end}"), flags, **{"closes_blindly": True, **facts}
+    )
 
 
 def _edits(name: str, *script: str, **facts: Any) -> Program:
@@ -197,7 +193,7 @@ def _edits(name: str, *script: str, **facts: Any) -> Program:
 
 def _rewrites(name: str, script: str, **facts: Any) -> Program:
     """Return a program of bash that replaces what it reads."""
-    return _bash(name, REPLACE, script, reads=True, empties=True, **facts)
+    return _bash(name, REPLACE, script, reads=True, **facts)
 
 
 def _editor(name: str, *words: str, needs: str) -> Program:
@@ -238,13 +234,6 @@ _PYTHON_HERE = shlex.quote(sys.executable)
 
 _EDIT = "text = read(); wait(); save(text + line)"
 _RENAMED = "text = read(); wait(); draft = %s; save(text + line, draft, sync=True); os.rename(draft, name)"
-_LOCKED = """
-lock = os.path.dirname(name) + "/.~lock." + os.path.basename(name) + "#"
-save(b"me", lock)
-with open(name, "r+b") as file:
-    file.truncate(0); file.write(text + line); file.flush(); os.fsync(file.fileno())
-os.unlink(lock)
-"""
 _CAT = """
 import subprocess
 def cat():
@@ -264,20 +253,9 @@ while os.getppid() == parent:
 """
 #: An editor, and others that read the file between its read and its save.
 _CROWDED = f"""
-(waits, waiting), (turn, turned) = os.pipe(), os.pipe()
-editor = os.fork()
-if not editor:
-    text = read(); wait(); os.close(waiting); os.read(turn, 1); save(text + line); os._exit(0)
-os.close(waiting)
-os.read(waits, 1)
-for _ in range({_CROWD}):
-    reader = os.fork()
-    if not reader:
-        read(); os._exit(0)
-    os.waitpid(reader, 0)
-os.write(turned, b"x")
-if os.waitpid(editor, 0)[1]:
-    sys.exit(1)
+mkfifo "$tmp"
+{{ mapfile text <"$f"; WAIT; : >"$tmp"; : <"$tmp"; printf "%s" "${{text[@]}}" "$line"$'\n' >"$f"; }} &
+: <"$tmp"; for reader in {{1..{_CROWD}}}; do (mapfile <"$f"); done; : >"$tmp"; wait $!
 """
 #: Reads the file below many other programs.
 _DEEP = f"""
@@ -308,15 +286,18 @@ PROGRAMS = [
     _edits("python, a child reads", _CAT, "text = cat(); wait(); save(text + line)"),
     _edits("python, its child reads a newer version", _CAT, "text = read(); wait(); cat(); save(text + line)"),
     _edits("python, after a fork", "text = read()", "if os.fork():", " sys.exit(os.wait()[1] >> 8)", "wait(); save(text + line)"),
-    _edits("python, a daemon", "text = read()", _DAEMON, "wait(); save(text + line)"),
-    _edits("python, a daemon reads", _DAEMON, _EDIT),
-    _edits("python, others read", _CROWDED, slow=True),
+    _edits("python, a daemon", "text = read()", _DAEMON, "wait(); save(text + line)", detaches=True),
+    _edits("python, a daemon reads", _DAEMON, _EDIT, detaches=True),
     _edits("python, truncate", "text = read(); wait(); os.truncate(name, 0); save(text + line, flags='ab')", reliable=False),
     _edits(
         "python, ftruncate", "text = read(); wait(); fd = os.open(name, os.O_WRONLY); os.ftruncate(fd, 0)",
         "os.write(fd, text + line); os.fsync(fd); os.close(fd)", syncs=True,
     ),
-    _edits("LibreOffice", "text = read(); wait()", _LOCKED, syncs=True, discards=True, reliable=False),
+    _edits(
+        "LibreOffice", "lock = os.path.dirname(name) + '/.~lock.notes#'; text = read(); wait(); save(b'me', lock)",
+        "with open(name, 'r+b') as file:\n file.truncate(0); file.write(text + line); file.flush(); os.fsync(file.fileno())",
+        "os.unlink(lock)", syncs=True, discards=True, reliable=False,
+    ),
     _edits("GNOME", _RENAMED % "os.path.dirname(name) + '/.goutputstream-ABC123'", by_rename=True, reliable=False),
     _edits(
         "JetBrains", "text = read(); wait(); save(text + line, name + '___jb_tmp___', sync=True)",
@@ -334,6 +315,7 @@ PROGRAMS = [
         'while IFS= read -r one; do text+=$one$\'\\n\'; done <"$f"; WAIT; printf "%s%s\\n" "$text" "$line" >"$f"', reliable=False,
     ),
     _rewrites("shell, deep", _DEEP, slow=True),
+    _rewrites("shell, others read", _CROWDED, slow=True),
     _rewrites(
         "jq and mv", 'jq -Rsj --arg line "$line" \'. + $line + "\\n"\' "$f" >"$f.draft"; WAIT; mv "$f.draft" "$f"',
         by_rename=True, needs="jq",
@@ -410,7 +392,7 @@ PROGRAMS = [
         "<>", BOTH, f'exec 3<>"$f"; {_PYTHON_HERE} -IS -c "import os; os.lseek(3, 0, 2)"; printf "%s\\n" "$line" >&3; exec 3>&-',
         by_size=True,
     ),
-    _bash("dd oflag=append", APPEND, f'{_DD} of="$f" oflag=append'),
+    _bash("dd oflag=append", APPEND, f'{_DD} of="$f" oflag=append', closes_blindly=False),
     _python("a+", os.O_RDWR | os.O_CREAT | os.O_APPEND, "with open(name, 'a+b') as file:\n file.write(line)"),
     _bash(
         ">>", APPEND,

@@ -41,11 +41,11 @@ class Contents:
         self._count = 0
 
     def make(self, author: str, size: int, *, after: bytes = b"", by_job: bool = False) -> Content:
-        """A new content of about `size` bytes; or one with a record of that size added to what was there."""
+        """A new content of about `size` bytes, which is one line; or one with such a line added to what was there."""
         with self._lock:
             self._count += 1
             name = f"{author} #{self._count}"
-            body = f"[{name} {size}]\n".encode() + self._random.randbytes(size)
+            body = f"[{name} {size}] {self._random.randbytes(size // 2).hex()} ".encode()
             data = after + body + hashlib.sha256(body).hexdigest().encode() + b"\n"
             content = Content(name + " (appended)" * bool(after), data, by_job, time.monotonic())
             self._known[hashlib.sha256(data).digest()] = content

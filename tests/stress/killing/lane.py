@@ -153,7 +153,7 @@ class Chapter:
     def _seed(self, server: Server) -> None:
         tree: dict[str, bytes | str | None] = {}
         for number in range(WRITERS):
-            writer = Writer(number, Path(), Ledger({}), self._contents, 0, calm=True)
+            writer = Writer(number, Path(), Ledger({}), self._contents, 0, self.lane.forks, calm=True)
             tree |= dict.fromkeys([f"w{number}", *writer.directories[:2]])
             for path in self._random.sample(writer.files, 7):
                 tree[path] = self._contents.make("seed", self._random.randrange(20, 3000)).data
@@ -253,7 +253,8 @@ class Round:
 
     def _writer(self, number: int) -> Writer:
         chance, calm = self._random.getrandbits(32), self.conditions.calm
-        return Writer(number, self.mounted.path, self.ledger, self._contents, chance, calm=calm)
+        forks = self.chapter.lane.forks
+        return Writer(number, self.mounted.path, self.ledger, self._contents, chance, forks, calm=calm)
 
     def _load_and_kill(self) -> None:
         stop = threading.Event()

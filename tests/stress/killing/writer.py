@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.support.forks import ForkServer
+from tests.support.programs import PROGRAMS
+
 from jobfs import names
 from jobfs.emulator import Server
 
@@ -24,6 +27,9 @@ from .ledger import BLIND, DEAD, Change, Ledger, is_local
 _REFUSALS = {
     errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM,
 }  # fmt: skip
+#: Programs that add a line, lose nothing by themselves and leave no other file behind, wherever the mount is killed.
+_RELIABLE = [each for each in PROGRAMS if each.writes and each.reliable and not (each.by_rename or each.slow)]
+_PROGRAMS = [each for each in _RELIABLE if not (each.detaches or each.closes_blindly)]
 #: What a file shows at most.
 _WHOLE = 8 << 20
 
@@ -32,13 +38,21 @@ class Writer:
     """`run` in a thread of its own. `unexpected` collects what no healthy mount answers."""
 
     def __init__(
-        self, number: int, root: Path, ledger: Ledger, contents: Contents, seed: int, *, calm: bool
+        self,
+        number: int,
+        root: Path,
+        ledger: Ledger,
+        contents: Contents,
+        seed: int,
+        forks: ForkServer,
+        *,
+        calm: bool,
     ) -> None:
-        """`calm`: nothing goes wrong and the job is quiet, so that no call may fail."""
+        """`forks` starts programs. `calm`: nothing goes wrong and the job is quiet, so that no call may fail."""
         self.name = f"w{number}"
         self.root, self.ledger, self.contents, self.calm = root, ledger, contents, calm
         self.unexpected: list[str] = []
-        self._random = random.Random(seed)
+        self._random, self._forks = random.Random(seed), forks
         places = ["", self.name, f"{self.name}/d0", f"{self.name}/d1"]
         self.files = [
             names.join(place, f"{self.name}-{letter}.txt") for place in places for letter in "abc"
@@ -194,6 +208,30 @@ class Writer:
     def _append(self) -> None:
         self._save_again(os.O_RDWR | os.O_APPEND, "append", 0.4)
 
+    def _run_program(self) -> None:
+        """A program of the table adds a line, in a process of its own."""
+        path = self._any_file()
+        if not path:
+            return
+        program, size = self._random.choice(_PROGRAMS), self._random.randrange(20, 3000)
+        before = self._random.choice([content.data for content in self.ledger.at(path)])
+        new = self.contents.make(self.name, size, after=before)
+        line = new.data[len(before) : -1].decode()
+        change = self.ledger.put(path, new, BLIND, f"{program.name}:")
+        words = program.command(self.root / path, line)
+        done = self._forks.output(words, dict(os.environ), Path("/"), execute=True)
+        if line in done.stdout:
+            self.ledger.keep(change, durable=program.syncs)
+            return
+        try:
+            os.stat(self.root)
+        except OSError as error:
+            self.ledger.failed(change, error)
+            raise
+        self.ledger.failed(change, failed := OSError(errno.EIO, done.stderr[-80:]))
+        self.ledger.spoil(path)
+        raise failed
+
     def _rename(self, old: str, new: str) -> None:
         change = self.ledger.rename(old, new)
         self._attempt(change, lambda: os.rename(self.root / old, self.root / new))
@@ -334,7 +372,7 @@ class UnreadableError(Exception):
 _OPERATIONS = {
     "new_file": 12, "save_in_place": 12, "truncate_and_write": 8, "append": 8, "editor_save": 10, "vim_save": 6,
     "rename_file": 6, "rename_directory": 5, "unlink_file": 6, "unlink_unsent": 4, "unlink_open": 3, "make_directory": 4,
-    "remove_directory": 4, "chmod_dirty": 5, "many_saves": 4, "look_around": 5,
+    "remove_directory": 4, "chmod_dirty": 5, "many_saves": 4, "look_around": 5, "run_program": 6,
 }  # fmt: skip
 
 

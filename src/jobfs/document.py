@@ -273,8 +273,8 @@ def describe_kept(unsent: Sequence[Any]) -> str:
     )
 
 
-def describe_paths(unsent: Sequence[Any], most: int = 10) -> str:
-    """Return the paths of unsent entries in one line, at most `most` of them; those that the server has refused are marked."""
+def describe_paths(unsent: Sequence[Any], max_count: int = 10) -> str:
+    """Return the paths of unsent entries in one line, at most `max_count`; those that the server has refused are marked."""
     paths = [entry["path"] + f" ({REFUSED})" * (entry.get("state") == "failed") for entry in unsent]
-    more = f" and {len(paths) - most} more" if len(paths) > most else ""
-    return ", ".join(paths[:most]) + more
+    more = f" and {len(paths) - max_count} more" if len(paths) > max_count else ""
+    return ", ".join(paths[:max_count]) + more

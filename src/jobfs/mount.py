@@ -553,9 +553,9 @@ def libfuse_options(settings: Settings, job: str) -> list[str]:
     return options + ["ro"] * settings.read_only + ["allow_other"] * settings.allow_other
 
 
-def _seconds_until(end: float | None, most: float = float("inf")) -> float:
-    """Return the seconds until `end` (monotonic time), at most `most`; 0.0 if `end` has passed, `most` if it is None."""
-    return most if end is None else max(min(end - time.monotonic(), most), 0.0)
+def _seconds_until(end: float | None, max_seconds: float = float("inf")) -> float:
+    """Return the seconds until `end` (monotonic time; None: never), at most `max_seconds`; 0.0 if `end` has passed."""
+    return max_seconds if end is None else max(min(end - time.monotonic(), max_seconds), 0.0)
 
 
 def _run_within(work: Callable[[], object], timeout: float) -> bool:

@@ -184,14 +184,14 @@ LONGEST_PAUSE = 2.0
 
 
 def retry_delay(
-    attempt: int, error: JobfsError | None = None, *, first: float = 0.0, most: float = 0.0
+    attempt: int, error: JobfsError | None = None, *, first_delay: float = 0.0, max_delay: float = 0.0
 ) -> float:
     """Return the seconds to wait after failed attempt `attempt` (from 0): the `Retry-After` of `error`, plus backoff.
 
-    The backoff grows from `first` to `most`, with jitter, so that calls that failed together do not retry together.
+    The backoff grows from `first_delay` to `max_delay`, with jitter, so that calls that failed together do not retry together.
     """
     requested = error.wait if isinstance(error, UnavailableError) else 0.0
-    backoff = min((first or FIRST_PAUSE) * 2.0 ** min(attempt, 16), most or LONGEST_PAUSE)
+    backoff = min((first_delay or FIRST_PAUSE) * 2.0 ** min(attempt, 16), max_delay or LONGEST_PAUSE)
     return requested + backoff * random.uniform(0.5, 1.0)
 
 

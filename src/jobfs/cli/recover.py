@@ -99,9 +99,7 @@ def _report_running(settings: Settings, job: str) -> bool:
 def _finish_or_report(
     settings: Settings, job: str, key: KeySource, found: slot.FoundDirectory
 ) -> list[Any] | None:
-    """Finish one slot as `_finish_slot` does. If that fails, print the error and return None, so that other slots are not
-    affected.
-    """
+    """Finish one slot as `_finish_slot` does; if that fails, print the error and return None, for the others' sake."""
     try:
         return _finish_slot(settings, job, key, slot.reopen_state_directory(found, settings.base_url))
     except JobfsError as error:

@@ -100,7 +100,7 @@ def _forget_save(found: slot.FoundDirectory, inside: str, *, runs: bool) -> bool
         return bool(control.call_mount(found.path, "forget", {"path": inside})["known"])
     place = slot.reopen_state_directory(found, "")
     try:
-        with closing(CopyStore(found.path / SAVES, most=sys.maxsize)) as saves:
+        with closing(CopyStore(found.path / SAVES, max_files=sys.maxsize)) as saves:
             return saves.drop(inside)
     finally:
         place.close()

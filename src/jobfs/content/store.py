@@ -437,10 +437,10 @@ class ContentStore:
             self._disk.remove_orphaned_caches()
 
 
-def _measure_body(body: Download, most: int) -> tuple[int, bytes]:
+def _measure_body(body: Download, max_bytes: int) -> tuple[int, bytes]:
     """Return how many bytes a body has, and the bytes if they are few.
 
-    Raises ApiError, ContractError if more than `most` come.
+    Raises ApiError, ContractError if more than `max_bytes` come.
     """
     count, data = 0, bytearray()
     if body.length is not None and body.length > NEAR:
@@ -450,9 +450,9 @@ def _measure_body(body: Download, most: int) -> tuple[int, bytes]:
             count += len(chunk)
             if count <= NEAR:
                 data += chunk
-            elif count > most:
+            elif count > max_bytes:
                 raise ContractError(
-                    f"download: the size is unknown, and more than {most} bytes came: raise --cache-size"
+                    f"download: the size is unknown, and more than {max_bytes} bytes came: raise --cache-size"
                 )
     except UnavailableError:
         if body.length is None:

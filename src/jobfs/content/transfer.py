@@ -182,7 +182,7 @@ class Transfer:
         if seconds <= 0:
             raise copy_error(broken)
         with self._cached.cond:
-            pause = min(seconds, retry_delay(failures, first=_FIRST_PAUSE))
+            pause = min(seconds, retry_delay(failures, first_delay=_FIRST_PAUSE))
             self._cached.cond.wait_for(self.should_stop, pause)
 
     # -- one request ----------------------------------------------------------------------------------------

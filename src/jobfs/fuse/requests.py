@@ -67,9 +67,7 @@ class Request:
     retry_handle = 0
 
     def __init__(self, opcode: int, node: int, began: int) -> None:
-        """`began`: `KernelSizes.logical_clock` when the request was read. Other fields are class defaults, to make a request
-        cheap.
-        """
+        """`began`: `KernelSizes.logical_clock` when the request was read. Other fields have class defaults: that is cheap."""
         self.opcode, self.node, self.began = opcode, node, began
 
     @property

@@ -18,10 +18,10 @@ class KernelSizes:
     two overlapping replies was applied: if their sizes differ, the size is unknown.
     """
 
-    def __init__(self, most: int = _MOST) -> None:
+    def __init__(self, max_count: int = _MOST) -> None:
         #: A logical clock that counts changes. Its value when a request is read is passed to `note_sent`.
         self.logical_clock = 0
-        self._most = most
+        self._max_count = max_count
         self._lock = threading.Lock()
         #: By node: the size, None if unknown, and the clock when it was last sent or changed.
         self._sizes: OrderedDict[int, tuple[int | None, int]] = OrderedDict()
@@ -35,15 +35,13 @@ class KernelSizes:
         return self._sizes.get(node, (size, 0))[0] != size
 
     def note_sent(self, node: int, size: int, began: int) -> None:
-        """Note that a reply with the size of a node is about to be sent; its request was read when `logical_clock` was
-        `began`.
-        """
+        """Note that a reply with a node's size is about to be sent; `began`: `logical_clock` when its request was read."""
         with self._lock:  # inlined: this is the busiest method of a mount
             self.logical_clock = now = self.logical_clock + 1
             last = self._sizes.get(node)
             overlaps = last is not None and last[1] > began and last[0] != size
             self._sizes[node] = None if overlaps else size, now
-            if last is None and len(self._sizes) > self._most:
+            if last is None and len(self._sizes) > self._max_count:
                 self._sizes.popitem(last=False)
 
     def note_growth(self, node: int, end: int) -> None:
@@ -67,5 +65,5 @@ class KernelSizes:
         """Set a size. Call with the lock held."""
         self.logical_clock = now = self.logical_clock + 1
         self._sizes[node] = size, now
-        if len(self._sizes) > self._most:
+        if len(self._sizes) > self._max_count:
             self._sizes.popitem(last=False)

@@ -589,11 +589,11 @@ class Namespace:
         confirmed = self._clock() - known.confirmed_at(path) <= self._stale_if_error
         return confirmed and (known.tree.shown_at(path) is not None or known.is_fresh(path))
 
-    def _may_list_stale(self, path: str, most: float | None = None) -> bool:
-        """Return whether a directory's entries, `most` or `stale_if_error` seconds old, may be served without a request."""
-        known, most = self._cache, self._stale_if_error if most is None else most
+    def _may_list_stale(self, path: str, max_age: float | None = None) -> bool:
+        """Return whether a directory's entries, `max_age` or `stale_if_error` seconds old, may be served without a request."""
+        known, max_age = self._cache, self._stale_if_error if max_age is None else max_age
         shown = known.tree.shown_at(path)
-        if shown is None or not shown.is_dir or self._clock() - known.snapshot.began > most:
+        if shown is None or not shown.is_dir or self._clock() - known.snapshot.began > max_age:
             return False
         # The entries of a directory that appeared after the last listing are unknown: it must not look empty.
         return known.snapshot.ticket >= known.minimum_ticket(path) or bool(known.tree.children(path))

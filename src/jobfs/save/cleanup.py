@@ -237,7 +237,7 @@ class Cleanup:
 
         Return and raise as `decide_aside`.
         """
-        item, where = observation.item, _current_target(observation.item, target)
+        item, where = observation.item, _target_beside(observation.item, target)
         for path in _candidate_paths(target, where, label, to_target=to_target):
             try:
                 reply = self._context.update_item(observation, path=path)
@@ -412,7 +412,7 @@ def _is_decided_by_bytes(aside: Aside, change: Change) -> bool:
     return replaced and aside.kind is Kind.FILE
 
 
-def _current_target(item: Item, target: str) -> str:
+def _target_beside(item: Item, target: str) -> str:
     """Return the target's path in the directory that its aside is in: that directory may have been renamed since.
 
     An aside at the top of the workspace may belong to a directory elsewhere (`ItemRequests.remove_directory`), so then return

@@ -127,9 +127,7 @@ class Context:
                 yield connection, item
 
     def renew_if_old(self, observation: Observation, connection: HeldConnection) -> Observation:
-        """Return `observation`, or a new observation made on `connection` if `observation` is too old (R8). Raises as
-        `hold_connection`.
-        """
+        """Return `observation`, or a new one made on `connection` if it is too old (R8). Raises as `hold_connection`."""
         item = observation.item
         if time.monotonic() - observation.observed_at <= max(
             _FRESH, self.client.health.latency or 0.0, observation.valid_for
@@ -171,9 +169,7 @@ class Context:
         explain: bool = True,
         **wanted: Any,
     ) -> tuple[Item, Item]:
-        """Change an item as `update_item` does; return the item just before the change, and the reply (for
-        `carry_notes_over`).
-        """
+        """Change an item as `update_item` does; return the item just before, and the reply (for `carry_notes_over`)."""
         only_moves = {name for name, value in wanted.items() if value is not None} == {"path"}
         # Where moves keep `updatedAt`, the reply shows whether the job has written since the observation.
         reply_shows = only_moves and bool(self.server.facts.moves_keep_updated_at)

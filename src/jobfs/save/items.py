@@ -96,7 +96,7 @@ class ItemRequests:
         if isinstance(error, HeldBackError):
             raise error
         deadline.sleep_before_retry(
-            deadline.retry_delay(attempt, error, most=deadline.UNBOUNDED), error, self._context.timeout
+            deadline.retry_delay(attempt, error, max_delay=deadline.UNBOUNDED), error, self._context.timeout
         )
 
     def remove_directory(self, item: Item) -> None:
@@ -160,9 +160,9 @@ class ItemRequests:
         if not base.id:
             return
         fetch_bytes_for_handles(self._context, base.id)
-        observation = self._observe_version(path, base)
+        observation = self._observe_base(path, base)
         if observation is not None:
-            self._delete_observed(observation, lambda item, lost: self._observe_version(path, base))
+            self._delete_observed(observation, lambda item, lost: self._observe_base(path, base))
         else:
             self._namespace.invalidate(path)
 
@@ -191,7 +191,7 @@ class ItemRequests:
             observation = again
         raise UnavailableError(f"{observation.item.path} could not be deleted: try again later")
 
-    def _observe_version(self, path: str, base: Base) -> Observation | None:
+    def _observe_base(self, path: str, base: Base) -> Observation | None:
         with contextlib.suppress(NotFoundError):
             item = self._client.get(base.id)
             observation = Observation(item, time.monotonic(), is_exact=True)

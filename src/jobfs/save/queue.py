@@ -248,7 +248,7 @@ class ChangeQueue:
         """
         pause = max(later - time.monotonic(), 0.0)
         if error is not None:
-            pause = deadline.retry_delay(change.attempts, error, first=_BACKOFF, most=_MOST)
+            pause = deadline.retry_delay(change.attempts, error, first_delay=_BACKOFF, max_delay=_MOST)
         with self._lock:
             change.deadline, change.error = None, error
             change.attempts = change.attempts + 1 if error is not None else 0

@@ -66,7 +66,9 @@ def _may_have_lost_bytes(file: File) -> bool:
 def _separate_closed_bytes(state: State, file: File) -> None:
     """Separate the closed bytes of a File from unclosed bytes behind them, before a Change sends the generation."""
     if not _may_have_lost_bytes(file):
-        with contextlib.suppress(FsError):  # `_serve_local_bytes` reports bytes that could not be separated
+        with contextlib.suppress(
+            FsError
+        ):  # `_serve_or_drop_local_bytes` reports bytes that could not be separated
             state.store.separate_closed_bytes(file)
 
 
@@ -137,7 +139,7 @@ def _recover_beside(write_back: WriteBack, file: File, reason: str) -> None:
 
 def _show_and_queue(write_back: WriteBack, file: File) -> None:
     """Show a File, and queue its save unless that was started: then its Change is queued. Raises FsError(EIO)."""
-    shown = file.path is None or _serve_local_bytes(write_back.state, file)
+    shown = file.path is None or _serve_or_drop_local_bytes(write_back.state, file)
     if shown and file.is_unsent and not (file.change is not None and file.change.started):
         write_back.queue.schedule(file, 0.0)
 
@@ -181,7 +183,7 @@ def _leave_to_cleanup(state: State, change: Change) -> None:
         file.change = None
 
 
-def _serve_local_bytes(state: State, file: File) -> bool:
+def _serve_or_drop_local_bytes(state: State, file: File) -> bool:
     """Serve a File from its local bytes; if they are not whole, drop it and return False.
 
     Raises FsError(EIO) if its closed bytes can't be read, or are not separated from unclosed bytes.

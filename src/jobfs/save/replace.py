@@ -257,7 +257,7 @@ class Replacer:
                 # An overlapped promote (R13) has already changed the stage.
                 if change.stage is not Stage.STAGED or self._move_to_target(change):
                     return
-                time.sleep(deadline.retry_delay(turn, first=0.02))
+                time.sleep(deadline.retry_delay(turn, first_delay=0.02))
         raise UnavailableError(f"the job keeps taking the name {change.target}: it is tried again")
 
     def _record_if_placed(self, change: Change, current: Item | None) -> bool:

@@ -102,9 +102,11 @@ class _CopyTable:
 class CopyStore:
     """A directory of copies, always within its limits. Thread-safe. Errors of the disk are logged, not raised."""
 
-    def __init__(self, directory: Path, *, most: int = MOST_FILES, lifetime: float | None = None) -> None:
-        """`most`: the largest number of copies. `lifetime`: how long each is kept, in seconds; None for no limit."""
-        self._directory, self._most, self._lifetime = directory, most, lifetime
+    def __init__(
+        self, directory: Path, *, max_files: int = MOST_FILES, lifetime: float | None = None
+    ) -> None:
+        """`max_files`: the largest number of copies. `lifetime`: how long each is kept, in seconds; None for no limit."""
+        self._directory, self._most, self._lifetime = directory, max_files, lifetime
         self._lock = threading.Lock()
         self._index = -1
         #: The number of lines in the index; whether a line is missing there or was cut off.

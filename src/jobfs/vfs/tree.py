@@ -351,9 +351,7 @@ class NameOperations:
             self._make_local_only(node, overwritten, old, new)
 
     def _rename_local_only(self, file: File, overwritten: File | None, new: str) -> None:
-        """Rename a local only file or link; `overwritten`: the local only File that has the new name. Raises FsError(ENOSPC,
-        EIO).
-        """
+        """Rename a local only file or link, over the local only File `overwritten`. Raises FsError(ENOSPC, EIO)."""
         displaced = self._write_back.renamer.find_displaced(new, None)
         removed = [
             f

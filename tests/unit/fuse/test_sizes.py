@@ -69,7 +69,7 @@ def test_a_read_that_ends_before_the_size_may_lower_it() -> None:
 
 
 def test_the_nodes_that_are_remembered_are_bounded() -> None:
-    sizes = KernelSizes(most=2)
+    sizes = KernelSizes(max_count=2)
     for node in (1, 2, 1, 3):
         sizes.note_sent(node, node, sizes.logical_clock)
     assert [sizes.get(node) for node in (1, 2, 3)] == [None, 2, 3]

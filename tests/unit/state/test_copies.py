@@ -28,7 +28,7 @@ class Saves:
 
     def again(self, most: int = 1000, lasts: float | None = None) -> CopyStore:
         self.store.close()
-        self.store = CopyStore(self.directory, most=most, lifetime=lasts)
+        self.store = CopyStore(self.directory, max_files=most, lifetime=lasts)
         return self.store
 
     def source(self, content: bytes) -> Path:
@@ -98,7 +98,9 @@ def test_no_more_files_than_the_bound_and_the_oldest_go_first(saves: Saves) -> N
     saves.store.rename("a", "moved")
     saves.save("e", b"e")
     assert (saves.files, saves.kept("moved", "b", "d", "c", "e")) == (4, [None, b"b", b"d", b"again", b"e"])
-    assert CopyStore(saves.directory, most=2).paths() == ["c", "e"], "a lower bound holds from the mount on"
+    assert CopyStore(saves.directory, max_files=2).paths() == ["c", "e"], (
+        "a lower bound holds from the mount on"
+    )
     assert saves.again(most=0).paths() == []
     saves.save("f", b"f")
     assert saves.files == 0

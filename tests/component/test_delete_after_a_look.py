@@ -37,7 +37,7 @@ def busy_readers(work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
             time.sleep(0.06)
 
     for module in (cleanup, items):
-        monkeypatch.setattr(module, "fetch_for_handles", spare)
+        monkeypatch.setattr(module, "fetch_bytes_for_handles", spare)
 
 
 def rewrite(work: Mortal) -> None:

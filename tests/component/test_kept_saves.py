@@ -86,8 +86,8 @@ def test_a_save_that_is_kept_costs_no_request(
 ) -> None:
     """vfs/semantics.md 4.52: neither in place, nor by a rename over, nor of a new file."""
     for question in (
-        "count_create",
-        "count_replacement",
+        "count_create_and_probe",
+        "count_replacement_and_probe",
     ):  # what a mount asks once in its life is not counted
         monkeypatch.setattr(Uploader, question, lambda *_: None)
     counts = []

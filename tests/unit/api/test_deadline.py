@@ -94,7 +94,7 @@ def test_all_requests_of_a_call_share_its_time(make: Make) -> None:
 
 
 def test_pauses_grow_up_to_a_limit_and_differ() -> None:
-    pause = partial(retry_delay, first=0.1, most=2.0)
+    pause = partial(retry_delay, first_delay=0.1, max_delay=2.0)
     assert all(0.05 <= pause(0) <= 0.1 for _ in range(20))
     assert all(1.0 <= pause(attempt) <= 2.0 for attempt in (5, 50, 5000))
     assert len({pause(3) for _ in range(20)}) > 1

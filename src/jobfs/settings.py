@@ -143,7 +143,7 @@ class Settings(BaseModel):
         title="N",
     )
     local_only: _Patterns = _setting(
-        "Files with such names stay on this machine; may be repeated, or joined with colons.", ()
+        "Files whose names match stay on this machine; may be repeated, or joined with colons.", ()
     )
     local_symlinks: bool = _setting(
         "Keep symbolic links on this machine, where the job does not see them.", False
@@ -153,7 +153,7 @@ class Settings(BaseModel):
     gid: _Group = _setting("Group of everything in the mount (else yours).", default_factory=os.getgid)
     allow_other: bool = _setting("Let other users of this machine use the mount.", False)
     noexec: bool = _setting("Don't let programs in the mount run.", False)
-    allow_core_dumps: bool = _setting("Allow core dumps, which contain the API key, and debuggers.", False)
+    allow_core_dumps: bool = _setting("Allow debuggers, and core dumps, which contain the API key.", False)
     log_level: _LogLevel = _setting("How much to log: debug, info, warning or error.", "warning")
     log_format: _LogFormat = _setting("How to log: text, or json (one object per line).", "text")
     create_encoding: _Encoding = _setting("How new files are sent: auto, multipart or json.", "auto")

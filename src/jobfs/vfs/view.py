@@ -1,4 +1,4 @@
-"""What a path shows: its File, else the override of a Change, else the server's item (vfs/semantics.md 1)."""
+"""What a path shows: a File with local bytes, else the override of a Change, else the server's item (design.md, What a path shows)."""
 
 from __future__ import annotations
 

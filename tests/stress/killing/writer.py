@@ -222,6 +222,8 @@ class Writer:
         done = self._forks.output(words, dict(os.environ), Path("/"), execute=True)
         if line in done.stdout:
             self.ledger.keep(change, durable=program.syncs)
+            if self.ledger.was_disturbed(path):
+                self.ledger.spoil(path)  # the job may have deleted what the program would have read
             return
         try:
             os.stat(self.root)

@@ -25,6 +25,7 @@ CONTROL_DIR = ".jobfs"
 #: The patterns of scratch names: files that editors and desktops make beside a file (vfs/semantics.md 4.14).
 SCRATCH = (
     ".*.sw?", "4913", "*~", ".#*", "#*#", ".goutputstream-*", ".~lock.*#", ".DS_Store", "._*", ".nfs*",
+    "*___jb_tmp___", "*___jb_old___",
 )  # fmt: skip
 
 _BEFORE = r"\.jobfs-([0-9a-f]{12})-([0-9a-f]{16})-(staged|aside|removed|tried)-"

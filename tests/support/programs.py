@@ -302,7 +302,7 @@ PROGRAMS = [
     _edits(
         "JetBrains", "text = read(); wait(); save(text + line, name + '___jb_tmp___', sync=True)",
         "os.rename(name, name + '___jb_old___'); os.rename(name + '___jb_tmp___', name); os.unlink(name + '___jb_old___')",
-        by_rename=True, syncs=True, discards=True, reliable=False,
+        by_rename=True, reliable=False,
     ),
     _rewrites(
         "shell",

@@ -357,7 +357,9 @@ PROGRAMS = [
     ),
     _python("O_WRONLY, fstat", WRITE, "fd = os.open(name, os.O_WRONLY)", _AT_END, by_size=True),
     _python("O_RDWR, fstat", BOTH, "fd = os.open(name, os.O_RDWR)", _AT_END, by_size=True),
-    _python("O_RDWR and O_CREAT", BOTH, "fd = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)", _AT_END, by_size=True),
+    _python(
+        "O_RDWR and O_CREAT", BOTH | os.O_CREAT, "fd = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)", _AT_END, by_size=True
+    ),
     _python(
         "ftruncate, longer", BOTH, "fd = os.open(name, os.O_RDWR)", _GROWN, "os.pwrite(fd, line, size); os.close(fd)",
         by_size=True,

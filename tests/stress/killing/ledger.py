@@ -175,7 +175,9 @@ class Ledger:
                     continue
                 change.moving[path] = set(self.options[path])
                 self.options[target] = self.at(target) | (self.options[path] - {ABSENT})
-                self.options.ever[target] |= self.options.ever[path]  # a late request may have put it back before
+                self.options.ever[target] |= self.options.ever[
+                    path
+                ]  # a late request may have put it back before
                 self.options[path].add(ABSENT)
                 self.modes.pop(target, None)
             if is_local(old) or is_local(new):

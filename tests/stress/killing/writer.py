@@ -29,7 +29,9 @@ _REFUSALS = {
 }  # fmt: skip
 #: Programs that add a line, lose nothing by themselves and leave no other file behind, wherever the mount is killed.
 _RELIABLE = [each for each in PROGRAMS if each.writes and each.reliable and not (each.by_rename or each.slow)]
-_PROGRAMS = [each for each in _RELIABLE if not (each.detaches or each.closes_blindly)]
+_STEADY = [each for each in _RELIABLE if not (each.detaches or each.closes_blindly)]
+#: Not those that make the file: where the job has just deleted it, only their own line would be there.
+_PROGRAMS = [each for each in _STEADY if not each.flags & os.O_CREAT]
 #: What a file shows at most.
 _WHOLE = 8 << 20
 
@@ -222,8 +224,6 @@ class Writer:
         done = self._forks.output(words, dict(os.environ), Path("/"), execute=True)
         if line in done.stdout:
             self.ledger.keep(change, durable=program.syncs)
-            if self.ledger.was_disturbed(path):
-                self.ledger.spoil(path)  # the job may have deleted what the program would have read
             return
         try:
             os.stat(self.root)

@@ -1,4 +1,4 @@
-"""What a path shows: a File with local bytes, else the override of a Change, else the server's item (design.md, What a path shows)."""
+"""What a path shows: a File with local bytes, else the override of a Change, else the server's item (design.md)."""
 
 from __future__ import annotations
 

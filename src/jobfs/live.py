@@ -13,7 +13,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobfs import names, watchers
 from jobfs.api.deadline import limit_time
@@ -30,22 +30,35 @@ if TYPE_CHECKING:
 #: The seconds between checks while a program watches, and while none does. Checks may take the share `_SHARE` of a core's time:
 #: the pause grows for that, up to `_RARELY` seconds.
 _OFTEN, _SELDOM, _SHARE, _RARELY = 1.0, 2.0, 0.05, 5.0
-#: How many changes per second are made into events; how many changes of one check get their own events at most.
-_RATE, _MOST = 1000, 10_000
 #: How long a program has to begin to watch a new directory before the events inside it are made, in seconds.
 _SETTLE = 0.3
-#: How many changes are queued for one `jobfs watch` at most; how long it may take to notice that its caller is gone, in seconds.
-_WAITING, _WAIT = 20_000, 0.5
+#: How long a `jobfs watch` may take to notice that its caller is gone, in seconds.
+_WAIT = 0.5
 
 #: The mode bits of an executable file.
 _EXECUTABLE = 0o111
+
+
+class Limits(NamedTuple):
+    """How many changes a program hears of (vfs/semantics.md 7.4 and 7.9).
+
+    `rate`: changes per second that are made into events. `events`: changes of one check that get their own events. `waiting`:
+    changes that are queued for one `jobfs watch`.
+    """
+
+    rate: float = 1000.0
+    events: int = 10_000
+    waiting: int = 20_000
+
+
+_USUAL = Limits()
 
 
 class ChangeNotifier:
     """The thread that finds watching programs, and reports to them what the job does.
 
     `events`: whether programs that watch by inotify get events. `timeout`: how long a listing may be without progress, in s.
-    `find_watched`: returns the inodes that each program watches on a device.
+    `find_watched`: returns the inodes that each program watches on a device. `limits`: of what a program hears.
     """
 
     def __init__(
@@ -56,9 +69,10 @@ class ChangeNotifier:
         events: bool,
         timeout: float,
         find_watched: Callable[[int], dict[int, set[int]]] = watchers.find_watched_inodes,
+        limits: Limits = _USUAL,
     ) -> None:
         self._vfs, self._injector, self._events, self._timeout = vfs, injector, events, timeout
-        self._find_watched = find_watched
+        self._find_watched, self._limits = find_watched, limits
         _, self._device = injector.mount
         self._listeners: list[queue.Queue[Difference]] = []
         self._watched: dict[int, set[int]] = {}
@@ -109,7 +123,7 @@ class ChangeNotifier:
 
         If no program has watched until now, read the listing first, so that the differences are those since this call.
         """
-        waiting: queue.Queue[Difference] = queue.Queue(_WAITING)
+        waiting: queue.Queue[Difference] = queue.Queue(self._limits.waiting)
         if not self._count_programs():
             self._refresh_listing()
             self._vfs.take_differences()
@@ -167,7 +181,7 @@ class ChangeNotifier:
     def _make_events(self, differences: Sequence[Difference]) -> None:
         """Make the events of those differences that a program watches for.
 
-        Where the helper hangs, and for differences beyond `_MOST`, one event of the directory stands for the rest of them.
+        Where the helper hangs, and for differences beyond `Limits.events`, one event of the directory stands for the rest.
         """
         # The injector answers with these attributes: a program may have the earlier version open or mapped, with its size.
         previous = {
@@ -176,7 +190,7 @@ class ChangeNotifier:
             if (path := each.old or each.path * (each.kind is not DifferenceKind.CREATED))
         }
         self._injector.previous_attrs = previous
-        batch, made = _EventBatch(self._vfs, previous), False
+        batch, made = _EventBatch(self._vfs, previous, self._limits), False
         for _, level in groupby(differences, lambda each: each.path.count("/")):
             if made:
                 # Give programs time to watch the directories that were just made.
@@ -281,10 +295,10 @@ class _EventBatch:
     `summarized_directories`: the directories that get a single event for their remaining differences.
     """
 
-    def __init__(self, vfs: Vfs, previous_attrs: Mapping[str, Attr]) -> None:
+    def __init__(self, vfs: Vfs, previous_attrs: Mapping[str, Attr], limits: Limits) -> None:
         """`previous_attrs`: by path, the attributes that the kernel may still have."""
         self.summarized_directories: set[str] = set()
-        self._vfs, self._previous_attrs = vfs, previous_attrs
+        self._vfs, self._previous_attrs, self._limits = vfs, previous_attrs, limits
         self._began, self._count = time.monotonic(), 0
         self._directories: dict[str, set[int]] = {}
 
@@ -310,7 +324,7 @@ class _EventBatch:
     def count_if_allowed(self, difference: Difference) -> bool:
         """Count a difference, and return whether it gets its own events; if not, its directory is in `summarized_directories`."""
         directory = names.parent(difference.path)
-        if self._count == _MOST:
+        if self._count == self._limits.events:
             self.summarized_directories.add(directory)
         if directory in self.summarized_directories:
             return False
@@ -318,8 +332,8 @@ class _EventBatch:
         return True
 
     def seconds_until_due(self) -> float:
-        """Return the seconds until the next difference is due at `_RATE`."""
-        return max(0.0, self._began + self._count / _RATE - time.monotonic())
+        """Return the seconds until the next difference is due at `Limits.rate`."""
+        return max(0.0, self._began + self._count / self._limits.rate - time.monotonic())
 
 
 def _is_event_below(event: WatchEvent, top: str) -> bool:

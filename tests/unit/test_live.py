@@ -114,6 +114,7 @@ class Played:
 
     def __init__(self) -> None:
         self.helper, self.watched = Helper(), {"/"}
+        self.limits = live.Limits()
         #: What is watched after each pause.
         self.begun: list[set[str]] = []
 
@@ -126,7 +127,9 @@ class Played:
 
     def live(self, untold: str, there: str = "") -> ChangeNotifier:
         self.vfs = Shown(news(untold) if untold else [], set(there.split()))
-        made = ChangeNotifier(self.vfs, self.helper, events=True, timeout=1.0, find_watched=self._watched)
+        made = ChangeNotifier(
+            self.vfs, self.helper, events=True, timeout=1.0, find_watched=self._watched, limits=self.limits
+        )
         made._stopping = self.pauses = Pauses(self._settled)
         return made
 
@@ -230,10 +233,9 @@ def test_who_watches_the_directory_or_the_thing_itself_is_told_and_nobody_else(p
     assert not played.vfs.untold, "what happened while nobody watched is told to nobody"
 
 
-def test_many_changes_are_told_at_a_rate(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_changes_are_told_at_a_rate(played: Played) -> None:
     """vfs/semantics.md 7.4: what nobody watches does not count. The kernel keeps 16,384 events of a watcher."""
-    monkeypatch.setattr(live, "_MOST", 3)
-    monkeypatch.setattr(live, "_RATE", 0.01)
+    played.limits = live.Limits(rate=0.01, events=3)
     played.watched = {"d/", "e/"}
     paths = ["f/1", "d/1", "d/2", "d/3", "d/4", "d/5", "e/1"]
     calls = played.look(", ".join(f"changed {path}" for path in paths), "d/ e/ f/")
@@ -259,9 +261,11 @@ def vfs() -> Mock:
 
 
 @contextmanager
-def following(vfs: Mock, top: str, tell: Callable[[WatchEvent], Any]) -> Iterator[live.ChangeNotifier]:
+def following(
+    vfs: Mock, top: str, tell: Callable[[WatchEvent], Any], **more: Any
+) -> Iterator[live.ChangeNotifier]:
     over = threading.Event()
-    looking = live.ChangeNotifier(vfs, Mock(mount=("", 0)), events=False, timeout=5.0)
+    looking = live.ChangeNotifier(vfs, Mock(mount=("", 0)), events=False, timeout=5.0, **more)
     thread = threading.Thread(target=looking.follow, args=(top, tell, over.is_set))
     thread.start()
     try:
@@ -288,16 +292,15 @@ def test_what_changes_below_a_path_is_told_from_then_on(vfs: Mock) -> None:
     vfs.refresh_if_stale.assert_not_called()
 
 
-def test_who_takes_long_misses_some_and_is_told_so(vfs: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_takes_long_misses_some_and_is_told_so(vfs: Mock) -> None:
     """vfs/semantics.md 7.9."""
-    monkeypatch.setattr(live, "_WAITING", 10)
     going_on, told = threading.Event(), list[WatchEvent]()
 
     def slow(each: WatchEvent) -> None:
         going_on.wait(20)
         told.append(each)
 
-    with following(vfs, "", slow) as looking:
+    with following(vfs, "", slow, limits=live.Limits(waiting=10)) as looking:
         vfs.take_differences.return_value = news(", ".join(f"created f{number}" for number in range(50)))
         looking._notify_once()
         looking._notify_once()

@@ -100,11 +100,18 @@ class DiskCache:
     """Complete and unfinished contents on disk, together within `limit` bytes. Thread-safe.
 
     `lock` is the store's, and is never held across I/O. The constructor raises UsageError if the directory is not this user's
-    alone. Methods that write raise OSError; methods that only look do not.
+    alone. Methods that write raise OSError; methods that only look do not. `boot_id`: a file that names the machine's boot.
     """
 
-    def __init__(self, directory: Path, limit: int, lock: threading.RLock) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limit: int,
+        lock: threading.RLock,
+        boot_id: Path = Path("/proc/sys/kernel/random/boot_id"),
+    ) -> None:
         self.directory = directory
+        self._boot_id = boot_id
         self._root = os.fspath(directory)
         self.limit = limit
         self.lock = lock
@@ -326,7 +333,7 @@ class DiskCache:
         written the others to disk.
         """
         mark = f"{self._root}/boot"
-        boot = _BOOT_ID.read_bytes().strip() if _BOOT_ID.exists() else b""
+        boot = self._boot_id.read_bytes().strip() if self._boot_id.exists() else b""
         trusted = os.path.exists(mark) and Path(mark).read_bytes() == boot
         found = sorted(self._scan_files())
         for written, name, size in found:

@@ -8,12 +8,12 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from jobfs.content import disk as disk_module
 from jobfs.content.disk import DiskCache, file_name_of, write_all
 from jobfs.nodes import Version
 
@@ -25,14 +25,13 @@ VERSIONS = [Version(f"{number:024d}", "now", 100) for number in range(6)]
 
 
 @pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], DiskCache]]:
+def start(tmp_path: Path) -> Iterator[Callable[[], DiskCache]]:
     """Opens a cache of 1,000 bytes in `tmp_path`/cache, as a mount does when it starts; the machine is in its boot "first"."""
     (tmp_path / "boot_id").write_text("first\n")
-    monkeypatch.setattr(disk_module, "_BOOT_ID", tmp_path / "boot_id")
     made: list[DiskCache] = []
 
     def start() -> DiskCache:
-        made.append(DiskCache(tmp_path / "cache", 1000, threading.RLock()))
+        made.append(DiskCache(tmp_path / "cache", 1000, threading.RLock(), tmp_path / "boot_id"))
         return made[-1]
 
     yield start
@@ -122,12 +121,13 @@ def test_after_a_remount_the_oldest_file_goes_first(start: Callable[[], DiskCach
     assert sizes(disk) == [100, 100, None, None, None, None]
 
 
-def test_the_number_of_cached_files_is_bounded(disk: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_cached_files_is_bounded(tmp_path: Path) -> None:
     """vfs/semantics.md 6, Bounds: a small file that the job rewrites all day is a version each time."""
-    monkeypatch.setattr(disk_module, "_FEW", 4)
-    keep(disk, *VERSIONS)
-    disk.evict_to_limit()
-    assert sizes(disk) == [None, None, 100, 100, 100, 100]
+    versions = [Version(f"{number:024d}", "now", 100) for number in range(1002)]
+    with closing(DiskCache(tmp_path / "cache", 1 << 20, threading.RLock())) as disk:
+        keep(disk, *versions)
+        disk.evict_to_limit()
+        assert [disk.complete_size(version) for version in versions] == [None] * 2 + [100] * 1000
 
 
 def test_foreign_files_are_left_alone(start: Callable[[], DiskCache], tmp_path: Path) -> None:

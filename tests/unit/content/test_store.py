@@ -182,11 +182,11 @@ def test_readers_of_an_unfinished_download_get_the_saved_bytes(opened: Open, tmp
 
 
 def test_a_saved_content_stays_whole(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, part = opened(MIB), DiskCache.create_partial
+    file, part, saved = opened(MIB), DiskCache.create_partial, [tmp_path / "saved"]
 
     def overtaken(disk: DiskCache) -> CacheFile:
-        monkeypatch.setattr(DiskCache, "create_partial", part)
-        adopt(file.store, file.item, tmp_path / "saved", file.client.data)
+        if saved:
+            adopt(file.store, file.item, saved.pop(), file.client.data)
         return part(disk)
 
     monkeypatch.setattr(DiskCache, "create_partial", overtaken)

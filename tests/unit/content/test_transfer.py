@@ -6,6 +6,7 @@ import contextlib
 import errno
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,9 +124,10 @@ def test_transfers_take_turns(opened: Open, monkeypatch: pytest.MonkeyPatch, ran
         assert turns or before == 3
     for call, rank in (limit_time(60), Priority.LARGE), (contextlib.nullcontext(), Priority.BACKGROUND_LARGE):
         asked, client.gate = set[int](), 16
-        monkeypatch.setattr(
-            client.connections, "has_waiter_before", lambda priority, asked=asked: asked.add(priority)
+        connections: Any = SimpleNamespace(
+            has_waiter_before=lambda priority, asked=asked: asked.add(priority)
         )
+        client.connections = connections
         with file.store.open(item_of(16 * MIB, f"{rank:024d}")) as alone:
             with call:
                 alone.read(0, MIB)

@@ -81,7 +81,7 @@ def _require(pjdfstest: Path | None, fsx_source: Path | None) -> None:
         find_fsx(fsx_source)
         programs.append("cc")
     require_programs(programs)
-    require_mount()
+    require_mount(os.getuid())
 
 
 def _run_pjdfstest(source: Path, only: Sequence[str], jobs: int, lab: Lab) -> bool:

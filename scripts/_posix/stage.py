@@ -18,18 +18,18 @@ from .sources import NotRunnableError
 _DRAIN = 120.0
 
 
-def require_mount() -> None:
-    """Raise NotRunnableError if this user can't mount for several users."""
-    if os.getuid() != 0:
+def require_mount(user: int, device: str = "/dev/fuse") -> None:
+    """Raise NotRunnableError if `user`, who runs this, can't mount for several users."""
+    if user != 0:
         raise NotRunnableError(
             "run it as root: pjdfstest acts as several users, on a mount with allow_other and default_permissions"
         )
     try:
-        os.close(os.open("/dev/fuse", os.O_RDWR))
+        os.close(os.open(device, os.O_RDWR))
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise NotRunnableError(
-            f"/dev/fuse can't be opened ({why}); run 'modprobe fuse', or give the container --device /dev/fuse"
+            f"{device} can't be opened ({why}); run 'modprobe fuse', or give the container --device /dev/fuse"
         ) from None
 
 

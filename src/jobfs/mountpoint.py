@@ -21,6 +21,8 @@ from jobfs.errors import JobfsError
 T = TypeVar("T")
 
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+#: The mount table, as this process sees it.
+_TABLE = Path("/proc/self/mountinfo")
 #: How long a mount may take to answer, in seconds; if it takes longer, it counts as alive.
 STAT_LIMIT = 2.0
 
@@ -49,11 +51,14 @@ class MountInfo(NamedTuple):
     source: str = ""
 
 
-def list_mounts() -> list[MountInfo]:
-    """Return all mounts that this process sees, in the order in which they were made. Raises OSError."""
+def list_mounts(table: Path = _TABLE) -> list[MountInfo]:
+    """Return all mounts in a mount table, by default those that this process sees, in the order in which they were made.
+
+    Raises OSError.
+    """
     found = []
     # As bytes, because text mode would split at characters that the kernel does not escape in names.
-    with open("/proc/self/mountinfo", "rb") as lines:
+    with table.open("rb") as lines:
         for line in lines:
             words = os.fsdecode(line.rstrip(b"\n")).split(" ")
             rest = words.index("-")
@@ -71,9 +76,9 @@ def list_mounts() -> list[MountInfo]:
     return found
 
 
-def find_mount_at(point: str) -> MountInfo | None:
-    """Return the topmost mount at the mount point `point`, None if there is none."""
-    return next((mount for mount in reversed(list_mounts()) if mount.point == point), None)
+def find_mount_at(point: str, table: Path = _TABLE) -> MountInfo | None:
+    """Return the topmost mount at the mount point `point`, None if there is none; `table` as in `list_mounts`."""
+    return next((mount for mount in reversed(list_mounts(table)) if mount.point == point), None)
 
 
 def unmount(directory: str, *, lazy: bool = False) -> None:

@@ -10,8 +10,6 @@ import socket
 #: Parameters of mallopt(3): their numbers, and the values set here.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 _ARENAS, _LARGE = 2, 1 << 20
-#: How long to wait for the service manager to receive a message, in seconds; after that the message is dropped.
-_PATIENCE = 2.0
 
 
 def limit_arenas() -> None:
@@ -31,11 +29,14 @@ def trim_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def notify_manager(address: str | None, *words: str) -> None:
-    """Send assignments such as `READY=1` to the service manager at `address`, that of NOTIFY_SOCKET, if any; never raises."""
+def notify_manager(address: str | None, *words: str, patience: float = 2.0) -> None:
+    """Send assignments such as `READY=1` to the service manager at `address`, that of NOTIFY_SOCKET, if any; never raises.
+
+    The message is dropped if the manager does not receive it within `patience` seconds.
+    """
     if address:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
-            line.settimeout(_PATIENCE)
+            line.settimeout(patience)
             line.sendto("\n".join(words).encode(), f"\0{address[1:]}" if address[0] == "@" else address)
 
 

@@ -37,22 +37,18 @@ def test_a_call_gets_its_handlers_result(serve: Callable[..., Path]) -> None:
     assert call_mount(place, "add", {"a": "ü\ud800", "b": ""}) == "ü\ud800"
 
 
-def test_a_lack_of_descriptors_passes(serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking, accept = [errno.EMFILE, errno.ENFILE, errno.ECONNABORTED], socket.socket.accept
-
-    def short(listener: socket.socket) -> Any:
-        if lacking:
-            raise OSError(lacking.pop(), "short")
-        return accept(listener)
-
-    monkeypatch.setattr(socket.socket, "accept", short)
-    assert call_mount(serve(ping=lambda args, conversation: "pong"), "ping", timeout=20) == "pong"
-
-
-def test_the_control_socket_survives_any_error(
-    serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "failures",
+    [
+        [OSError(number, "short") for number in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED)],
+        [ValueError("a fault"), RuntimeError("can't start new thread")],
+    ],
+    ids=["a lack of descriptors", "any other error"],
+)
+def test_the_control_socket_survives_errors(
+    serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, failures: list[Exception]
 ) -> None:
-    failures, accept = [ValueError("a fault"), RuntimeError("can't start new thread")], socket.socket.accept
+    accept = socket.socket.accept
 
     def fails(listener: socket.socket) -> Any:
         if failures:

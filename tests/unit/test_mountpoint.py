@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -32,19 +30,17 @@ LINES = r"""
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    real: Callable[..., Any] = open
+def table(tmp_path: Path) -> Path:
     (tmp_path / "mountinfo").write_bytes(LINES.replace("\\r", "\r").encode())
-    monkeypatch.setattr("builtins.open", lambda path, *mode: real(tmp_path / "mountinfo", *mode))
+    return tmp_path / "mountinfo"
 
 
-@pytest.mark.usefixtures("lines")
-def test_mounts_are_read_with_their_owner_and_spaces() -> None:
+def test_mounts_are_read_with_their_owner_and_spaces(table: Path) -> None:
     """The kernel escapes no white space but a space, a tab and a new line."""
-    jobfs, disk, memory, other = list_mounts()
+    jobfs, disk, memory, other = list_mounts(table)
     assert jobfs == MountInfo("42", "0:39", "/mnt/my job\\", "fuse.jobfs", 1000, "jobfs:x")
     assert (disk.point, disk.kind, disk.user, other.point) == ("/", "ext4", None, "/mnt/仕事\u3000一\r")
-    assert (find_mount_at("/mnt/my job\\"), find_mount_at("/mnt")) == (memory, None)
+    assert (find_mount_at("/mnt/my job\\", table), find_mount_at("/mnt", table)) == (memory, None)
 
 
 def test_an_ordinary_user_unmounts_with_fusermount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,6 @@ _REMEDIES = {
 }
 _CONTAINER = f"in a container, start it with --device {_DEVICE} --cap-add SYS_ADMIN"
 _LIBRARY = "libfuse.so.2"
-_STATUS = Path("/proc/self/status")
 _CAP_SYS_ADMIN = 21
 _PR_SET_DUMPABLE = 4
 #: Seconds for one small reply of the server, even if --timeout is longer; and seconds for all requests of the check together.
@@ -167,12 +166,12 @@ def load_libfuse() -> str:
     return library
 
 
-def check_may_mount() -> str:
-    """Check that this process may mount: as root by itself, otherwise with fusermount. Raises UsageError."""
+def check_may_mount(process: Path = Path("/proc/self")) -> str:
+    """Check that a process, by default this one, may mount: as root by itself, otherwise with fusermount. Raises UsageError."""
     root = os.geteuid() == 0
     if not root and shutil.which("fusermount") is None:
         raise UsageError("fusermount is missing: install fuse3 (or fuse)")
-    status = dict(line.split(":\t", 1) for line in _STATUS.read_text().splitlines())
+    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
     if not int(status["CapBnd"], 16) >> _CAP_SYS_ADMIN & 1:
         raise UsageError(f"this process may not mount anything: {_CONTAINER}")
     if not root and status["NoNewPrivs"] == "1":

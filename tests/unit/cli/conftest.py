@@ -13,6 +13,7 @@ import pytest
 
 from jobfs import document, mountpoint
 from jobfs.__main__ import main
+from jobfs.cli import preflight
 from jobfs.control import ControlServer
 from jobfs.mountpoint import MountInfo
 from jobfs.state import directory as slot
@@ -106,6 +107,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
     return run
 
 
+@pytest.fixture
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that can mount, whatever this one can."""
+    for check in ("check_device", "load_libfuse", "check_may_mount"):
+        monkeypatch.setattr(preflight, check, lambda: "is well")
+
+
 class MountTable:
     """The mounts of the machine, as a test says."""
 
@@ -140,7 +148,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> MountTable:
             raise OSError(errno.ENOTCONN, "Transport endpoint is not connected", path)
         return statvfs(path)
 
-    monkeypatch.setattr(mountpoint, "list_mounts", lambda: table.mounts)
+    monkeypatch.setattr(mountpoint, "list_mounts", lambda *_: table.mounts)
     monkeypatch.setattr(os, "statvfs", answer)
     return table
 

@@ -21,10 +21,22 @@ from jobfs.state import directory as slot
 from .conftest import JOB, Outcome, Run
 
 
+class Events(list[Any]):
+    """What happened, in order. `code`: the exit code of the mount, which ends at once; `objection`: the server's, if any."""
+
+    code = 0
+    objection: UsageError | None = None
+
+    def items_of_the_job(self) -> int:
+        if self.objection is not None:
+            raise self.objection
+        return 3
+
+
 @pytest.fixture
-def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """A machine and a server that have no objection, and a mount that ends at once with 0."""
-    events: list[Any] = []
+def events(monkeypatch: pytest.MonkeyPatch) -> Events:
+    """A machine that has no objection, and a server and a mount that a test can make fail."""
+    events = Events()
 
     def said(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
@@ -37,19 +49,22 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         events.append(
             ("run", settings, place.record.directory, slot.is_in_use(slot.inspect_directory(place.path)))
         )
-        on_mounted()
-        return 0
+        if not events.code:
+            on_mounted()
+        return events.code
 
     monkeypatch.setenv("PERSTACK_API_KEY", "sk-secret")
     monkeypatch.setattr("os.umask", lambda mask: events.append(f"umask {mask:o}"))
     monkeypatch.setattr(preflight, "check_machine", said("machine", lambda *args: args[2]))
-    monkeypatch.setattr(preflight, "check_server_and_count_items", said("server", lambda *args: 3))
+    monkeypatch.setattr(
+        preflight, "check_server_and_count_items", said("server", lambda *args: events.items_of_the_job())
+    )
     monkeypatch.setattr(logs, "set_up_logging", lambda *args: events.append("logs"))
     monkeypatch.setattr(mounting, "run_mount", run)
     return events
 
 
-def test_all_is_checked_before_it_is_mounted(run: Run, events: list[Any], place: Path, state: Path) -> None:
+def test_all_is_checked_before_it_is_mounted(run: Run, events: Events, place: Path, state: Path) -> None:
     done = run("mount", JOB, place, "-f", "--ttl", "2", "-o", "ro,timeout=7")
     assert (done.code, done.out) == (0, f"mounted {JOB} at {place}\n")
     assert events[:-1] == ["machine", "umask 77", "logs", "server"]
@@ -60,20 +75,17 @@ def test_all_is_checked_before_it_is_mounted(run: Run, events: list[Any], place:
 
 
 def test_a_directory_made_for_a_mount_is_removed_if_the_mount_fails(
-    run: Run, events: list[Any], place: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, events: Events, place: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = place / "made"
-    monkeypatch.setattr(mounting, "run_mount", lambda *args: 1)
+    events.code = 1
     assert run("mount", JOB, made, "-f").code == 1, "something is left to be sent"
     made.rmdir()
     monkeypatch.setattr(command, "run_in_background", lambda serve: 2)
     assert run("mount", JOB, made).code == 2
     assert not made.exists()
 
-    def fail(*args: Any) -> int:
-        raise UsageError("could not mount")
-
-    monkeypatch.setattr(preflight, "check_server_and_count_items", fail)
+    events.objection = UsageError("could not mount")
     assert run("mount", "k" * 24, made, "-f") == Outcome(2, "", "jobfs: could not mount\n")
     assert not made.exists()
     assert not (state / ("k" * 24)).exists()

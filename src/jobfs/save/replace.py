@@ -233,13 +233,12 @@ class Replacer:
                 return found
             try:
                 return self._uploader.create_item(change, change.target)
-            except (PathExistsError, WrongAnswerError):
-                if not change.outcome_unknown:
-                    return None
             except NoDirectoryError:
                 self.make_missing_directory(names.parent(change.target))
-            except AnswerLostError:
-                change.outcome_unknown = True
+            except (PathExistsError, AnswerLostError) as error:
+                change.outcome_unknown |= isinstance(error, AnswerLostError)
+                if not change.outcome_unknown or isinstance(error, WrongAnswerError):
+                    break  # another item has the name, or the answer showed another: a look tells
         return self._uploader.find_created_directly(change) if change.outcome_unknown else None
 
     def _find_at(self, path: str) -> FoundItem:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.support.boundaries import At, Mortal
-from tests.support.serverside import contents, visible
+from tests.support.serverside import contents
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER
 
@@ -25,24 +25,6 @@ def job_writes(server: Server, path: str = TARGET) -> Callable[[], None]:
         server.store.write(path, JOBS)
 
     return act
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("path", '"elsewhere"'), ("size", "3"), ("type", '"directory"')]
-)
-@pytest.mark.parametrize(("on", "skip"), [("create", 0), ("update", 0), ("update", 1)])
-def test_a_step_with_an_odd_answer_counts_by_what_a_look_shows(
-    server: Server, mortal: Callable[..., Mortal], on: str, skip: int, field: str, value: str
-) -> None:
-    """save/protocol.md, The steps, promote: any other path in the answer is as a lost answer: get H."""
-    server.store.seed({TARGET: OLD}, age=60)
-    work = mortal()
-    assert work.read(TARGET) == OLD
-    server.faults.fail_next("odd_item", on=on, skip=skip, field=field, value=value)
-    work.write(TARGET, USERS, fsync=True)
-    work.settle()
-    assert visible(server) == {"dir": None, TARGET: USERS}
-    assert work.read(TARGET) == USERS
 
 
 @pytest.mark.parametrize("change", ["rename", "rename over", "chmod"])

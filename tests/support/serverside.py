@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
-from jobfs import names
 from jobfs.emulator import Server
+
+from .judge import is_hidden
 
 
 def hidden(server: Server) -> list[str]:
     """Return the paths of all items with a hidden name, or below one."""
-    return sorted(
-        item.path
-        for item in server.store.items()
-        if any(names.parse_hidden_name(part) is not None for part in item.path.split("/"))
-    )
+    return sorted(item.path for item in server.store.items() if is_hidden(item.path))
+
+
+def found_on(server: Server) -> dict[str, list[bytes | None]]:
+    """Return by path the bytes (None: a directory) of every item, hidden ones too; the shown one last."""
+    found: dict[str, list[bytes | None]] = {}
+    for item in sorted(server.store.items(), key=lambda item: item.updated_us):
+        with suppress(KeyError, OSError):  # deleted since the items were listed
+            content = None if item.is_dir else server.store.content_of(item.id)
+            found.setdefault(item.path, []).append(content)
+    return found
 
 
 def visible(server: Server) -> dict[str, bytes | None]:
     """Return path and bytes (None: a directory) of every item that is not hidden."""
-    tree: dict[str, bytes | None] = {}
-    for item in sorted(server.store.items(), key=lambda item: item.updated_us):
-        if not any(names.parse_hidden_name(part) is not None for part in item.path.split("/")):
-            try:
-                tree[item.path] = None if item.is_dir else server.store.content_of(item.id)
-            except (KeyError, OSError):  # deleted since the items were listed
-                continue
-    return tree
+    return {path: states[-1] for path, states in found_on(server).items() if not is_hidden(path)}
 
 
 def below(server: Server, directory: str) -> dict[str, bytes | None]:

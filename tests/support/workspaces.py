@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from jobfs.api.access import fixed_key
 from jobfs.cli import graph
 from jobfs.emulator import Server
-from jobfs.errors import FsError
+from jobfs.errors import FsError, JobfsError
 from jobfs.settings import Settings
 from jobfs.state import directory as slot
 from jobfs.vfs import Caller, Vfs
@@ -20,7 +21,7 @@ from jobfs.vfs import Caller, Vfs
 from .files import errno_from
 from .mounts import QUICK
 from .serverside import hidden, visible
-from .waiting import eventually
+from .waiting import eventually, eventually_equal
 
 CALLER = Caller(os.getuid(), os.getgid(), os.getpid())
 
@@ -118,6 +119,14 @@ class Workspace:
     def names(self, path: str = "") -> list[str]:
         return sorted(name for name, _ in self.vfs.listdir(path))
 
+    def tree(self, directory: str = "") -> dict[str, bytes | None]:
+        """Return path and bytes (None: a directory) of everything that the mount shows below a directory."""
+        found: dict[str, bytes | None] = {}
+        for name, attr in self.vfs.listdir(directory):
+            path = f"{directory}/{name}".lstrip("/")
+            found |= {path: None, **self.tree(path)} if stat.S_ISDIR(attr.mode) else {path: self.read(path)}
+        return found
+
     def mkdir(self, path: str) -> None:
         self.vfs.mkdir(path, 0o755, CALLER)
 
@@ -148,6 +157,18 @@ def check_tree(server: Server, tree: Mapping[str, bytes | None] | None) -> None:
     if tree is not None:
         found = visible(server)
         assert found == tree, f"{found} instead of {tree}"
+
+
+def check_shown(work: Workspace) -> None:
+    """Wait until the mount shows what the server has; a file that is only just gone can't be read."""
+
+    def shown() -> object:
+        try:
+            return work.tree()
+        except JobfsError as error:
+            return error
+
+    eventually_equal(shown, visible(work.server))
 
 
 @contextmanager

@@ -1,0 +1,195 @@
+"""The list of what the job, another mount, a program, the network and the machine may do to a save, at any boundary of it.
+
+A harness plays every act of the actors that it has (`of`), so that an act is added in one place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from jobfs.emulator import JobSide
+from jobfs.names import parent
+
+from .judge import ABSENT, Effect, State, is_hidden
+from .workspaces import CALLER
+
+Actor = Literal["job", "mount", "program", "network", "machine"]
+
+
+@dataclass
+class Scene:
+    """What an act can reach; a harness gives what it has.
+
+    `make` returns what the job, or another mount, writes over some bytes. `other` is another mount of the job, `work` the mount
+    whose boundary is reached; `handles` stay open in it. `fault` adds a fault to the server, for the requests that the harness
+    chooses.
+    """
+
+    path: str
+    job: JobSide
+    make: Callable[[bytes], bytes] = lambda before: before
+    elsewhere: str = "elsewhere.txt"
+    other: Any = None
+    work: Any = None
+    handles: list[int] = field(default_factory=list)
+    fault: Callable[..., object] = lambda kind, **more: None
+
+    @property
+    def is_there(self) -> bool:
+        """Return whether the job sees a file at the path."""
+        return self.job.exists(self.path) and not self.job.item_at(self.path).is_dir
+
+    def next(self) -> bytes:
+        """Return what the job writes now."""
+        return self.make(self.job.read(self.path) if self.is_there else b"")
+
+
+@dataclass(frozen=True)
+class Interference:
+    """One act. `needs_file`: it does nothing where the job sees no file at the path. `is_slow`: something waits for a timeout.
+
+    `writes`: it makes new bytes under the path.
+    """
+
+    name: str
+    actor: Actor
+    act: Callable[[Scene], object]
+    needs_file: bool = False
+    is_slow: bool = False
+    writes: bool = False
+
+    def play(self, scene: Scene) -> list[Effect]:
+        """Act, and return what that changed on the server."""
+        with scene.job.lock if self.actor == "job" else nullcontext():
+            before = _shown(scene.job)
+            if scene.is_there or not self.needs_file:
+                self.act(scene)
+            after = _shown(scene.job)
+        nothing = ("", ABSENT)
+        pairs = {path: (before.get(path, nothing), after.get(path, nothing)) for path in {**before, **after}}
+        return [
+            Effect(path, old[1], new[1], old[0] == new[0], len(scene.job.items_at(path)) > 1)
+            for path, (old, new) in pairs.items()
+            if old != new
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _shown(job: JobSide) -> dict[str, tuple[str, State]]:
+    """Return by path the id and the state of each item that is shown."""
+    shown: dict[str, tuple[str, State]] = {}
+    with job.lock:
+        for path in {item.path for item in job.items() if not is_hidden(item.path)}:
+            item = job.item_at(path)
+            shown[path] = (item.id, None if item.is_dir else job.content_of(item.id))
+    return shown
+
+
+# The job
+
+
+def _write(scene: Scene) -> None:
+    scene.job.write(scene.path, scene.next())
+
+
+def _create(scene: Scene) -> None:
+    if not scene.job.exists(scene.path):
+        scene.job.seed({scene.path: scene.next()})
+
+
+def _rename_over(scene: Scene) -> None:
+    new, draft = scene.next(), f"{scene.path}.new"
+    scene.job.seed({draft: new})
+    scene.job.move(draft, scene.path)
+
+
+def _move_away(scene: Scene, then: str = "") -> None:
+    new = scene.next()
+    scene.job.move(scene.path, scene.elsewhere)
+    if then == "make another":
+        scene.job.seed({scene.path: new})
+    elif then == "move back":
+        scene.job.move(scene.elsewhere, scene.path)
+
+
+def _delete_directory(scene: Scene, *, make: bool = False) -> None:
+    new, top = scene.next(), parent(scene.path) or scene.path
+    if scene.job.exists(top):
+        scene.job.delete(top)
+    if make:
+        scene.job.seed({scene.path: new})
+
+
+# A program on the same mount, and another mount of the job
+
+
+def _hold(scene: Scene, flags: int) -> None:
+    scene.handles.append(scene.work.vfs.open(scene.path, flags, CALLER.pid).fh)
+
+
+def _save(scene: Scene, *, by_rename: bool = False) -> None:
+    draft = f"{scene.path}.new" if by_rename else scene.path
+    scene.other.write(draft, scene.next(), fsync=True)
+    if by_rename:
+        _rename(scene, draft, scene.path)
+
+
+def _rename(scene: Scene, old: str, new: str) -> None:
+    scene.other.vfs.rename(old, new)
+    scene.other.drain()
+
+
+def fault(kind: str, **more: Any) -> Callable[[Scene], object]:
+    """Return an act of the network: the requests that the harness chooses meet this fault."""
+    return lambda scene: scene.fault(kind, **more)
+
+
+_EVERY = [
+    Interference("writes", "job", _write, writes=True),
+    Interference("appends", "job", lambda s: s.job.append(s.path, s.make(b"")), writes=True),
+    Interference("touches", "job", lambda s: s.job.write(s.path, s.job.read(s.path)), needs_file=True),
+    Interference("protects", "job", lambda s: s.job.set_permission(s.path, "readOnly"), needs_file=True),
+    Interference("replaces", "job", lambda s: s.job.replace(s.path, s.next()), needs_file=True, writes=True),
+    Interference("renames over", "job", _rename_over, writes=True),
+    Interference("deletes", "job", lambda s: s.job.delete(s.path), needs_file=True),
+    Interference("creates again", "job", _create, writes=True),
+    Interference("makes a second item", "job", lambda s: s.job.seed({s.path: s.next()}), needs_file=True, writes=True),
+    Interference("moves away", "job", _move_away, needs_file=True),
+    Interference("moves away and makes another", "job", partial(_move_away, then="make another"), needs_file=True, writes=True),
+    Interference("moves away and back", "job", partial(_move_away, then="move back"), needs_file=True),
+    Interference("deletes the directory", "job", _delete_directory),
+    Interference("deletes the directory and makes another", "job", partial(_delete_directory, make=True), writes=True),
+    Interference("saves", "mount", _save, writes=True),
+    Interference("saves by a rename", "mount", partial(_save, by_rename=True), writes=True),
+    Interference("unlinks", "mount", lambda s: s.other.vfs.unlink(s.path), needs_file=True),
+    Interference("moves away", "mount", lambda s: _rename(s, s.path, s.elsewhere), needs_file=True),
+    Interference("reads", "program", lambda s: s.work.read(s.path)),
+    Interference("lists", "program", lambda s: s.work.names(parent(s.path))),
+    Interference("opens to read", "program", partial(_hold, flags=os.O_RDONLY)),
+    Interference("opens to write", "program", partial(_hold, flags=os.O_RDWR)),
+    Interference("drops a request", "network", fault("drop")),
+    Interference("loses an answer", "network", fault("drop_after")),
+    Interference("loses two answers", "network", fault("drop_after", times=2)),
+    Interference("delays a request", "network", fault("late")),
+    Interference("fails", "network", fault("error")),
+    Interference("fails afterwards", "network", fault("error_after")),
+    Interference("cuts an answer", "network", fault("cut")),
+    Interference("answers another path", "network", fault("odd_item", field="path", value='"elsewhere"')),
+    Interference("answers another size", "network", fault("odd_item", field="size", value="3")),
+    Interference("answers another type", "network", fault("odd_item", field="type", value='"directory"')),
+    Interference("does nothing and answers", "network", fault("undone")),
+    Interference("is silent", "network", fault("hang"), is_slow=True),
+    Interference("is silent afterwards", "network", fault("hang_after"), is_slow=True),
+]  # fmt: skip
+
+
+def of(*actors: Actor) -> list[Interference]:
+    """Return every act of these actors."""
+    return [act for act in _EVERY if act.actor in actors]

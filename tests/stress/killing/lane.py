@@ -21,8 +21,9 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from tests.support.forks import ForkedMount, ForkServer
+from tests.support.judge import leftovers
 from tests.support.mounts import detach
-from tests.support.serverside import hidden
+from tests.support.serverside import found_on, hidden
 
 from jobfs.emulator import EmulatorConfig, Server, running
 from jobfs.state.records import Stage
@@ -336,7 +337,7 @@ class Round:
         seconds = [entry for entry in status["conflicts"] if ".conflict-" in entry["path"]]
         conflicts = [f"conflict though the job was quiet: {entry}" for entry in seconds]
         others += [] if told else conflicts
-        return [*found.violations(), *modes, *verdict.leftovers(self.server), *others]
+        return [*found.judge(), *modes, *leftovers(found_on(self.server)), *others]
 
     def report(self, violations: list[str]) -> None:
         """Prints what is wrong; what was promised, what was found, and the way there are in `report.txt`."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from tests.support.serverside import doubled, hidden, visible
+from tests.support.judge import Judge, State, differences_shown
+from tests.support.serverside import visible
 
 from jobfs import names
 from jobfs.emulator import Server
@@ -15,8 +15,6 @@ from jobfs.emulator import Server
 from .conditions import Conditions
 from .contents import ABSENT, DIRECTORY, Content, Contents
 from .ledger import Claim, Ledger, is_local
-
-_SECOND = re.compile(r"\.(conflict|recovered)-\d{8}T\d{6}Z(-\d+)?")
 
 Tree = Mapping[str, Content]
 
@@ -83,29 +81,35 @@ def _recovered(path: str) -> str:
     return kept[1] if kept is not None and kept[0] == "recovered" else ""
 
 
-class Verdict:
-    """The judgement of one round, once all is settled and nobody is at work any more."""
+class Verdict(Judge):
+    """The judgement of one round, once all is settled and nobody is at work any more.
+
+    The ledger says what may be at each path, and what is owed. Only this harness knows what is allowed beyond that: names of
+    this machine, requests that are carried out late, a job at work.
+    """
+
+    absent, directory = ABSENT, DIRECTORY
 
     def __init__(self, ledger: Ledger, server: Tree, mount: Tree, conditions: Conditions) -> None:
+        super().__init__()
         self._ledger, self._server, self._mount, self._conditions = ledger, server, mount, conditions
+        for path, options in ledger.options.items():
+            self.put(path, *options)
         #: Scratch names are on this machine only.
-        self._found = {**server, **local_files(mount)}
+        self._found = {path: [content] for path, content in {**server, **local_files(mount)}.items()}
 
-    def violations(self) -> list[str]:
-        """One sentence each."""
-        looks = (self._views_differ, self._torn, self._wrong_places, self._lost, self._strangers)
-        return [text for look in looks for text in look()]
+    def judge(self) -> list[str]:
+        """Return a sentence for each thing that is wrong."""
+        return [*self._views_differ(), *self.violations(self._found), *self._copied()]
 
     def _views_differ(self) -> list[str]:
         """The mount shows what the server has."""
-        paths = {path for path in {*self._server, *self._mount} if not is_local(path)}
-        pairs = [
-            (path, self._mount.get(path, ABSENT), self._server.get(path, ABSENT)) for path in sorted(paths)
-        ]
+        mount = {path: content for path, content in self._mount.items() if not is_local(path)}
+        server = {path: content for path, content in self._server.items() if not is_local(path)}
         return [
             f"{path}: the mount shows {here}, the server {there}"
-            for path, here, there in pairs
-            if not _same(here, there) and not (here is DIRECTORY and self._is_explained(path))
+            for path, here, there in differences_shown(server, mount, ABSENT)
+            if not _same_torn(here, there) and not (here is DIRECTORY and self._is_explained(path))
         ]
 
     def _is_explained(self, directory: str) -> bool:
@@ -114,52 +118,54 @@ class Verdict:
             path.startswith(f"{directory}/") for path in self._server
         )
 
-    def _torn(self) -> list[str]:
-        torn = [(path, content) for path, content in self._found.items() if content.name.startswith("TORN")]
-        expected = self._ledger.spoiled
-        return [
-            f"{path}: {content}" for path, content in torn if path not in expected and not _recovered(path)
-        ]
+    def flaws(self, path: str, state: State) -> list[str]:
+        """Return the torn content's name; what was never closed may be recovered in part."""
+        expected = path in self._ledger.spoiled or _recovered(path)
+        return [str(state)] if _is_torn(state) and not expected else []
 
-    def _wrong_places(self) -> list[str]:
-        """At each path is what may be there."""
-        wrong = []
-        for path, options in sorted(self._ledger.options.items()):
-            content = self._found.get(path, ABSENT)
-            if not self._may_stand(content, path, options):
-                wrong.append(f"{path}: {content}; promised: {' or '.join(sorted(map(str, options)))}")
-        return wrong
-
-    def _may_stand(self, content: Content, path: str, options: set[Content]) -> bool:
-        ledger = self._ledger
+    def may_stand(self, path: str, state: State) -> bool:
+        assert isinstance(state, Content)
+        ledger, options = self._ledger, self._ledger.options.get(path)
+        if options is None:
+            return state is ABSENT or self._shown_again(path, state) or ledger.was_disturbed(path)
         gone = ledger.was_deleted(path) or self._out_of_sight(path) or options <= {*ledger.destroyed, ABSENT}
         return (
-            content in options
+            state in options
             or path in ledger.spoiled
-            or (self._conditions.lateness and ledger.may_flip(path, content))
-            or (ledger.was_disturbed(path) and (content.by_job or content is DIRECTORY))
-            or (ABSENT in options and self._shown_again(path, content))
-            or (content is ABSENT and gone)
+            or bool(self._conditions.lateness and ledger.may_flip(path, state))
+            or (ledger.was_disturbed(path) and (state.by_job or state is DIRECTORY))
+            or (ABSENT in options and self._shown_again(path, state))
+            or (state is ABSENT and gone)
         )
 
-    def _lost(self) -> list[str]:
-        """What was acknowledged, or written by the job and not seen here, still exists; at one place if nobody interfered."""
-        places: dict[Content, list[str]] = {}
-        for path, content in self._found.items():
-            places.setdefault(content, []).append(path)
-        lost = []
-        for content, claim in self._ledger.claims.items():
-            there = places.get(content, [])
-            if not there and not self._excused(content, claim):
-                whose = "the job's " if content.by_job else ""
-                lost.append(f"LOST: {whose}{content}, promised at {' or '.join(sorted(claim.places))}")
-            # Killed within three seconds of its rename to a scratch name, a file has both (vfs/semantics.md 4.35).
-            there = [path for path in there if not (_recovered(path) or is_local(path))]
-            if self._conditions.calm and len(there) > 1:
-                lost.append(f"{content} is there more than once: {', '.join(sorted(there))}")
-        return lost
+    def may_be_kept(self, label: str, path: str, state: State) -> bool:
+        assert isinstance(state, Content)
+        doubtful = self._conditions.lateness or self._conditions.doubtful or self._ledger.disturbed
+        explained = path in self._ledger.unclosed if label == "recovered" else bool(doubtful)
+        return explained or self._shown_again(path, state)
 
-    def _excused(self, content: Content, claim: Claim) -> bool:
+    def owed(self) -> Iterator[tuple[Collection[State], str]]:
+        """Yield what was acknowledged, or written by the job and not seen here."""
+        for content, claim in self._ledger.claims.items():
+            if not self._excused_loss(content, claim):
+                yield [content], " or ".join(sorted(claim.places))
+
+    def describe(self, state: State) -> str:
+        return ("the job's " if isinstance(state, Content) and state.by_job else "") + str(state)
+
+    def _copied(self) -> list[str]:
+        """Where nobody interfered, a content is at one place; a file may have its old name and a scratch name.
+
+        That is so if it was killed within three seconds of its rename (vfs/semantics.md 4.35).
+        """
+        places: dict[State, list[str]] = {}
+        for path, (content,) in sorted(self._found.items()):
+            if content in self._ledger.claims and not (_recovered(path) or is_local(path)):
+                places.setdefault(content, []).append(path)
+        several = places.items() if self._conditions.calm else []
+        return [f"{state} is there more than once: {', '.join(at)}" for state, at in several if len(at) > 1]
+
+    def _excused_loss(self, content: Content, claim: Claim) -> bool:
         """A file of this machine is not to be seen while its directory is not there.
 
         A late request may move an item back to an earlier name, where the user then replaces what he is shown.
@@ -181,27 +187,16 @@ class Verdict:
         # It may have deleted directories in earlier rounds.
         return bool(self._conditions.job_pause) and is_local(path) and made
 
-    def _strangers(self) -> list[str]:
-        """Nothing appears that nobody made."""
-        strange = []
-        for path, content in sorted(self._found.items()):
-            if path in self._ledger.options or self._shown_again(path, content):
-                continue
-            second = _SECOND.search(path)
-            if second is None:
-                if not self._ledger.was_disturbed(path):
-                    strange.append(f"{path}: {content} appeared from nowhere")
-            elif second[1] == "recovered":
-                if _recovered(path) not in self._ledger.unclosed:
-                    strange.append(f"{path}: {content} was not explained by any record")
-            elif not (self._conditions.lateness or self._conditions.doubtful) and not self._ledger.disturbed:
-                strange.append(f"{path}: {content}, a conflict though the job was quiet")
-        return strange
+
+def _is_torn(state: object) -> bool:
+    return isinstance(state, Content) and state.name.startswith("TORN")
 
 
-def _same(one: Content, other: Content) -> bool:
+def _same_torn(one: object, other: object) -> bool:
     # Torn bytes are made into a content again each time.
-    return one is other or (one.name.startswith("TORN") and one.data == other.data)
+    return (
+        isinstance(one, Content) and isinstance(other, Content) and _is_torn(one) and one.data == other.data
+    )
 
 
 def modes_wrong(root: Path, ledger: Ledger) -> list[str]:
@@ -219,10 +214,3 @@ def modes_wrong(root: Path, ledger: Ledger) -> list[str]:
         if found != mode:
             wrong.append(f"{path}: mode {found:o}; promised: {mode:o}")
     return wrong
-
-
-def leftovers(server: Server) -> list[str]:
-    """Hidden items, and paths with two items."""
-    return [f"{path}: a hidden item is left" for path in hidden(server)] + [
-        f"{path}: more than one item" for path in doubled(server)
-    ]

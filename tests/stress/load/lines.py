@@ -15,22 +15,23 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import PurePath
 
 from tests.stress.report import Check, at_most, none
+from tests.support.judge import Found, Judge, State, doubled
 
 from jobfs import names
-
-from .expected import Found
 
 #: The writer of a line that the job wrote.
 JOB = "job"
 
 
-class Lines:
+class Lines(Judge):
     """Every line that was written, and where it may be: in the files of one directory. Safe from any thread."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._written: set[bytes] = set()
@@ -74,39 +75,40 @@ class Lines:
             whole, end, rest = data.rpartition(b"\n")
             if may_be_cut and any(line.startswith(rest) for line in self._written):
                 data = whole + end
-            self._torn += [f"{path}: {what}" for what in self._wrong_in(path, data)]
+            self._torn += self.torn({path: [data]})
 
     def judge(self, found: Found, needless: int = 0) -> list[Check]:
         """Judge what the server has at the end, and all reads; lost answers may leave some `needless` copies."""
         with self._lock:
-            files = [
-                (path, data) for path, states in found.items() for data in states if isinstance(data, bytes)
-            ]
-            torn = [f"{path}: {what}" for path, data in files for what in self._wrong_in(path, data)]
-            copies = self._needless(files)
+            copies = self.needless(found)
             return [
-                none("acknowledged lines that no file has", self._lost(files)),
+                none("acknowledged lines that no file has", self.lost(found)),
                 at_most(
                     f"conflict copies without a cause {copies[:3] or ''}".rstrip(), len(copies), needless
                 ),
                 none("torn reads", self._torn),
-                none("torn files", torn),
-                none("paths with more than one item", [path for path, at in found.items() if len(at) > 1]),
+                none("torn files", self.torn(found)),
+                none("paths with more than one item", doubled(found)),
             ]
 
-    def _lost(self, files: list[tuple[str, bytes]]) -> list[str]:
-        there = {line for _, data in files for line in data.split(b"\n")}
-        return sorted(line.decode()[:60] for line in self._acknowledged - there)
+    def owed(self) -> Iterator[tuple[Collection[State], str]]:
+        for line in sorted(self._acknowledged):
+            yield [line], line.split(b" ")[0].decode()
 
-    def _needless(self, files: list[tuple[str, bytes]]) -> list[str]:
-        where = Counter(line for _, data in files for line in set(data.split(b"\n")))
-        return [path for path, data in files if is_copy(path) and not self._has_own_line(data, where)]
+    def parts(self, state: State) -> Iterable[State]:
+        return state.split(b"\n") if isinstance(state, bytes) else ()
 
-    def _has_own_line(self, data: bytes, where: Counter[bytes]) -> bool:
-        return any(where[line] == 1 and line in self._by_job for line in data.split(b"\n"))
+    def needless(self, found: Found) -> list[str]:
+        """Return the copies that have no line by the job that no other file has."""
+        files = [(path, set(self.parts(state))) for path, states in found.items() for state in states]
+        where = Counter(line for _, lines in files for line in lines)
+        own = {line for line in self._by_job if where[line] == 1}
+        return [path for path, lines in files if is_copy(path) and own.isdisjoint(lines)]
 
-    def _wrong_in(self, path: str, data: bytes) -> list[str]:
-        *lines, rest = data.split(b"\n")
+    def flaws(self, path: str, state: State) -> list[str]:
+        if not isinstance(state, bytes):
+            return []
+        *lines, rest = state.split(b"\n")
         home = str(PurePath(path).parent).encode() + b" "
         foreign = [line for line in lines if line not in self._written or not line.startswith(home)]
         twice = [line for line, count in Counter(lines).items() if count > 1]
@@ -115,7 +117,7 @@ class Lines:
             "a line twice": twice,
             "a cut line": [rest] if rest else [],
         }
-        return [f"{what}, {some[0]!r:.80}, of {len(data)} bytes" for what, some in wrong.items() if some]
+        return [f"{what}, {some[0]!r:.80}, of {len(state)} bytes" for what, some in wrong.items() if some]
 
 
 def is_copy(path: str) -> bool:

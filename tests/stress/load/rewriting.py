@@ -14,13 +14,14 @@ from io import FileIO
 from pathlib import Path
 
 from tests.stress.report import at_least, at_most, none
+from tests.support.judge import State
 from tests.support.programs import PROGRAMS
 
 from jobfs.emulator import Rule
 
 from .bounds import MEMORY, Bounds
 from .calls import RefusedError
-from .expected import State, tree_of
+from .expected import tree_of
 from .stage import Stage
 
 #: Directories at the least, and files of each at the most: so many paths fit on a command line.

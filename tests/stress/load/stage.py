@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from tests.stress.report import Check, Row, at_most, equal, in_time, none
 from tests.support.forks import ForkedMount, ForkServer
+from tests.support.judge import Judge
 from tests.support.mounts import detach, environment, is_mounted
 from tests.support.waiting import PATIENCE
 
@@ -29,7 +30,7 @@ from jobfs.emulator import Server
 
 from .bounds import ROWS, Bounds, Sampler, standing
 from .calls import Calls, listed
-from .expected import Expected, found_on
+from .expected import found_on
 from .server import ServerProcess
 
 #: What a login shell has, soft and hard.
@@ -54,7 +55,7 @@ class Stage:
         self.home, self.random = home, random.Random(f"{seed}/{name}")
         self.row = Row(name)
         self.server = ServerProcess(forks, home / "far", seed)
-        self.calls, self.expected = Calls(), Expected()
+        self.calls, self.expected = Calls(), Judge()
         # Of the server it is told nothing but where it is.
         self.mounted = ForkedMount(forks, cast(Server, self.server), home / "near")
         self.sampler = Sampler(self.server, self.mounted.state, self._pid, pause)

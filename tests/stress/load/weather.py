@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from tests.stress.report import Check, at_most, none
+from tests.support.judge import ABSENT, State
 
 from jobfs.emulator import Rule
 
 from .bounds import Bounds
 from .calls import RefusedError, listed
-from .expected import ABSENT, State
 from .stage import Stage
 
 #: The share of requests that fail, all kinds together.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.stress.load.expected import Found
 from tests.stress.load.lines import JOB, Lines
+from tests.support.judge import Found
 
 LOG, COPY, OLD = "d/log", "d/log.conflict-20261130T042204Z", "d/log.7"
 

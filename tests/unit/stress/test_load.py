@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from tests.stress.load.bounds import Bounds, Sample, standing
-from tests.stress.load.expected import Expected, State
 from tests.stress.load.stage import Stage
 from tests.stress.load.weather import User, seen_by
 from tests.support.forks import ForkServer
@@ -42,30 +41,6 @@ def test_a_leak_breaks_its_bound_and_no_other(when: str, more: dict[str, Any], b
     works, ends = (replace(works, **more), ends) if when == "peak" else (works, replace(ends, **more))
     checks = standing(works, ends, start, 120, Bounds(files=120))
     assert [check.what for check in checks if not check.held] == [broken]
-
-
-TREE: dict[str, State] = {"dir": None, "dir/one": b"1", "dir/two": b"2"}
-
-#: What the server has in the end of TREE, in how many paths it differs, and how many contents are lost.
-ENDS: dict[str, tuple[dict[str, list[State]], int, int]] = {
-    "as it should be": ({}, 0, 0), "lost": ({"dir/one": []}, 1, 1), "half of it": ({"dir/two": [b""]}, 1, 1),
-    "an older version": ({"dir/two": [b"0"]}, 1, 1),
-    "elsewhere": ({"dir/one": [], "dir/1": [b"1"]}, 2, 0),
-    "the names are exchanged": ({"dir/one": [b"2"], "dir/two": [b"1"]}, 2, 0),
-    "there twice": ({"dir/one": [b"1", b"1"]}, 1, 0),
-    "a second version": ({"dir/one.conflict-20261130T042204Z": [b"0"]}, 1, 0),
-    "no directory": ({"dir": [b""]}, 1, 1),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("there", "differ", "lost"), ENDS.values(), ids=ENDS)
-def test_what_the_server_has_in_the_end_is_compared_with_what_was_written(
-    there: dict[str, list[State]], differ: int, lost: int
-) -> None:
-    expected = Expected()
-    expected.put_all(TREE)
-    found = {path: states for path, states in ({p: [s] for p, s in TREE.items()} | there).items() if states}
-    assert (len(expected.differences(found)), len(expected.lost(found))) == (differ, lost)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from tests.stress.killing import verdict
 from tests.stress.killing.conditions import Conditions
 from tests.stress.killing.contents import ABSENT, Content, Contents
 from tests.stress.killing.ledger import Ledger
+from tests.support.judge import leftovers
+from tests.support.serverside import found_on
 
 from jobfs.emulator import Rule, Server
 from jobfs.names import Role, hidden_path, new_transaction_id
@@ -62,7 +64,7 @@ class Round:
             (root / path).write_bytes(data)
         (root / "dir").mkdir()
         trees = verdict.on_server(server, self.contents), verdict.in_mount(root, self.contents)
-        return verdict.Verdict(self.ledger, *trees, self.conditions).violations()
+        return verdict.Verdict(self.ledger, *trees, self.conditions).judge()
 
 
 def flips(one: Round) -> None:
@@ -92,13 +94,13 @@ FAULTS: dict[str, tuple[Callable[[Round], object], str]] = {
         lambda one: one.shown.update(alone=one.old["other"].data), "alone: the mount shows other #"),
     "a file appears": (lambda one: one.server.update(strange=one.make("x").data), "strange: x #"),
     "something is recovered that no program left open": (
-        lambda one: one.server.update({f"saved.recovered-{SECOND}": one.make("x").data}), "not explained by any record"),
+        lambda one: one.server.update({f"saved.recovered-{SECOND}": one.make("x").data}), "a second version without a cause"),
 }  # fmt: skip
 
 #: Where nobody interferes, or no answer is lost, these are wrong too.
 QUIET: dict[str, tuple[Callable[[Round], object], str]] = {
     "a second version": (
-        lambda one: one.server.update({f"saved.conflict-{SECOND}": one.old["saved"].data}), "though the job was quiet"),
+        lambda one: one.server.update({f"saved.conflict-{SECOND}": one.old["saved"].data}), "a second version without a cause"),
     "one content at two names": (lambda one: one.server.update(renamed=one.server["target"]), "is there more than once"),
     "names flip": (flips, "gone: gone #"),
 }  # fmt: skip
@@ -161,7 +163,7 @@ def test_modes_and_items_that_are_left_are_told(server: Server, tmp_path: Path) 
     assert verdict.modes_wrong(tmp_path, one.ledger) == ["saved: mode 644; promised: 400"]
     left = hidden_path("saved", "a" * 12, new_transaction_id(), Role.ASIDE)
     server.store.seed({left: "x"})
-    assert verdict.leftovers(server) == [f"{left}: a hidden item is left"]
+    assert leftovers(found_on(server)) == [f"{left}: left under a hidden name"]
 
 
 def test_what_the_server_has_may_be_back_after_a_backup_that_was_killed() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from tests.support.boundaries import Boundaries, Mortal
 from tests.support.environment import read_test_variable
-from tests.support.serverside import visible
+from tests.support.interferences import Interference, Scene, of
+from tests.support.judge import Judge, second_version
+from tests.support.serverside import found_on
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -37,7 +38,6 @@ DIRECTORY: Literal["directory"] = "directory"
 OTHER: Any = "what comes after it is another item"
 ANYBODY = Caller(os.getuid(), os.getgid(), 0)
 FILES, DIRECTORIES, SCRATCH = ("a", "b", "d/a", "e/a"), ("d", "e"), "a~"
-SECOND = re.compile(r"\.(conflict|recovered)-").search
 
 NAMES, ANY = st.sampled_from(FILES), st.sampled_from((*FILES, SCRATCH))
 NUMBERS, LENGTHS = st.integers(0, 23), st.integers(1, 3)
@@ -47,22 +47,25 @@ WRITE = st.tuples(
 )  # fmt: skip
 OPEN = st.tuples(st.just("open"), NUMBERS, st.sampled_from((os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_APPEND)))
 RENAME = st.tuples(st.just("rename"), NUMBERS, ANY)
-JOB_WRITES = st.tuples(
-    st.just("job_writes"), NUMBERS, LENGTHS, st.sampled_from(("write", "append", "replace"))
+#: All but two items at one path, of which the model has one.
+JOB = st.tuples(
+    st.just("job"),
+    NUMBERS,
+    LENGTHS,
+    st.sampled_from([act for act in of("job") if act.name != "makes a second item"]),
+    NAMES,
 )
 FATES = (*("pass_time", "lose_an_answer", "settle") * 2, "go_down", "remount", "kill")
 #: What may come next, with its arguments; what finds most comes most often.
 ACTS = st.one_of(
-    OPEN, OPEN, WRITE, WRITE, WRITE, RENAME, RENAME, JOB_WRITES, JOB_WRITES, JOB_WRITES,
+    OPEN, OPEN, WRITE, WRITE, WRITE, RENAME, RENAME, JOB, JOB, JOB, JOB, JOB,
     *(st.tuples(st.just(call), NUMBERS) for call in ("read", "close", "fsync", "unlink", "stat")),
     st.tuples(st.just("put"), ANY, LENGTHS),
     st.tuples(st.just("look"), NUMBERS, st.sampled_from((0, 0, 0o600, 0o755))),
     st.tuples(
-        st.sampled_from(("mkdir", "rmdir", "rename_directory", "list", "job_changes_directory")),
+        st.sampled_from(("mkdir", "rmdir", "rename_directory", "list")),
         st.sampled_from(DIRECTORIES),
     ),
-    st.tuples(st.just("job_deletes"), NUMBERS),
-    st.tuples(st.just("job_moves"), NUMBERS, NAMES),
     st.tuples(st.sampled_from(FATES)),
 )  # fmt: skip
 LOST: tuple[Any, ...] = ("drop_after", "drop", "error_after", "error")
@@ -72,7 +75,7 @@ ONLINE = (
 )  # fmt: skip
 #: What begins with a number of a handle that is open, or of a name.
 OF_A_HANDLE = ("write", "read", "close", "fsync")
-OF_A_NAME = ("open", "look", "stat", "unlink", "rename", "job_writes", "job_deletes", "job_moves")
+OF_A_NAME = ("open", "look", "stat", "unlink", "rename", "job")
 
 
 @dataclass(eq=False)
@@ -125,8 +128,8 @@ class Machine(RuleBasedStateMachine):
         self.leaving: dict[str, Value] = {}
         #: What the job's changes have replaced, as long as this mount has not been seen to know.
         self.older: dict[str, list[Value]] = {}
-        #: What must be kept as a second version; all that ever was.
-        self.kept: list[bytes] = []
+        #: What must be kept as a second version, with its path; all that ever was.
+        self.kept: list[tuple[str, bytes]] = []
         self.made: set[bytes] = set()
         #: The sizes that the kernel has, by path.
         self.sizes: dict[str, int] = {}
@@ -181,16 +184,6 @@ class Machine(RuleBasedStateMachine):
     def may_fail(self, number: int) -> bool:
         """In an outage, what needs the server."""
         return self.down and number in (errno.EIO, errno.ETIMEDOUT, errno.ENETUNREACH)
-
-    def may_be_copies(self, copies: list[bytes]) -> bool:
-        """Second versions: each that is due, what is the same as a file, and after a lost answer anything of the past."""
-        due, past = list(self.kept), self.made if self.unanswered else self.there.values()
-        for copy in copies:
-            if copy in due:
-                due.remove(copy)
-            elif copy not in past:
-                return False
-        return not due
 
     # -- the state
 
@@ -251,7 +244,7 @@ class Machine(RuleBasedStateMachine):
         """The server gets what is only here; what the job has made there since is kept beside it."""
         local, there = self.here.pop(path), self.there.get(path)
         if isinstance(there, bytes) and there not in (local.base, local.data, self.leaving.get(path)):
-            self.kept.append(there)
+            self.kept.append((path, there))
         self.there |= {path: local.data, **({parent(path): DIRECTORY} if parent(path) else {})}
         for known in (path, parent(path)):
             self.older.pop(known, None)
@@ -513,7 +506,7 @@ class Machine(RuleBasedStateMachine):
         if failed:
             assert self.may_fail(failed) or (failed == errno.ENOENT and self.may_show(directory, None))
             return
-        listed = {name: attr for name, attr in entries if not SECOND(name)}
+        listed = {name: attr for name, attr in entries if not second_version(name)}
         doubtful = {basename(path) for path in self.older if parent(path) == directory}
         assert listed.keys() - doubtful == self.children(directory) - doubtful
         for name in listed.keys() - doubtful if not self.older and not self.down else ():
@@ -539,43 +532,27 @@ class Machine(RuleBasedStateMachine):
             self.nodes.pop(path, None)
             self.look_again(path)
 
-    def job_writes(self, path: str, length: int, kind: str) -> None:
-        if not self.job_may_write(path):
+    def job(self, path: str, length: int, act: Interference, elsewhere: str) -> None:
+        if not self.job_may(path, act, elsewhere):
             return
-        before, text = self.there.get(path), self.text(length)
-        if kind == "replace" and before is not None:
-            self.server.store.replace(path, text)
-        else:
-            text = before + text if kind == "append" and isinstance(before, bytes) else text
-            self.server.store.write(path, text)
-        self.made.add(text)
-        self.job_changed(path, text)
-        if kind == "replace" and before is not None:
-            self.another(path)
+        text = self.text(length)
+        for effect in act.play(Scene(path, self.server.store, lambda before: text, elsewhere)):
+            data = effect.after if isinstance(effect.after, bytes) else None
+            after: Value = DIRECTORY if effect.after is None else data
+            self.made |= {data} if data is not None else set()
+            self.job_changed(effect.path, after)
+            if None not in (effect.before, effect.after) and not effect.same:
+                self.another(effect.path)
 
-    def job_deletes(self, path: str) -> None:
-        if path in self.there:
-            self.server.store.delete(path)
-            self.job_changed(path, None)
-            self.another(path)
-
-    def job_moves(self, old: str, new: str) -> None:
-        still = old != new and old in self.there and not self.at(old) and old not in self.here
-        if still and self.job_may_write(new):
-            self.server.store.move(old, new)
-            self.job_changed(new, self.there[old])
-            self.job_changed(old, None)
-            self.another(new)
-
-    def job_changes_directory(self, path: str) -> None:
-        below = {at for at in (*self.there, *self.here, *self.leaving, *self.older) if is_below(at, path)}
-        if path not in self.there:
-            self.server.store.mkdir(path)
-            self.job_changed(path, DIRECTORY)
-        elif not (self.unsettled() or any(self.at(at) or at in self.here for at in below)):
-            self.server.store.delete(path)
-            for at in [path, *below & self.there.keys()]:
-                self.job_changed(at, None)
+    def job_may(self, path: str, act: Interference, elsewhere: str) -> bool:
+        """What is modelled: a file that the job moves, and what is in a directory that it deletes, is not in use here."""
+        top = parent(path) or path
+        used = {at for at in (*self.there, *self.here) if self.at(at) or at in self.here}
+        if act.name.startswith("moves"):
+            return path != elsewhere and path not in used and all(map(self.job_may_write, (path, elsewhere)))
+        if act.name.startswith("deletes the directory"):
+            return not self.unsettled() and not any(is_at_or_below(at, top) for at in used)
+        return self.job_may_write(path)
 
     # -- what befalls them
 
@@ -616,11 +593,16 @@ class Machine(RuleBasedStateMachine):
             local.closed = local.data
         self.there = {path: data for path, data in self.there.items() if self.leaving.get(path, 0) != data}
         self.leaving.clear()
-        tree = visible(self.server)
-        copies = {path: tree.pop(path) or b"" for path in [*tree] if SECOND(path)}
-        assert {path: DIRECTORY if data is None else data for path, data in tree.items()} == self.there
-        assert self.may_be_copies([*copies.values()]), (copies, self.kept)
-        for path in copies:
+        judge, found = (
+            Judge({path: None if at == DIRECTORY else at for path, at in self.there.items()}),
+            found_on(self.server),
+        )
+        for path, data in self.kept:
+            judge.displace(path, data)
+        # After a lost answer, anything of the past may be kept; else what is the same as a file.
+        judge.excuse(self.made if self.unanswered else self.there.values())
+        assert judge.violations(found) == [], found
+        for path in filter(second_version, found):
             self.server.store.delete(path)
         self.kept.clear()
         self.know()
@@ -647,7 +629,7 @@ class Machine(RuleBasedStateMachine):
             if end == self.work.stop:
                 local.closed = local.data
             if local.closed != local.data and local.data:
-                self.kept.append(local.data)
+                self.kept.append((path, local.data))
             if local.closed is None:
                 del self.here[path]
             else:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.component.protocol.model import (
+    BESIDE,
     ELSEWHERE,
     SCENARIOS,
     SOURCE,
@@ -39,10 +40,11 @@ from tests.component.protocol.model import (
 from tests.component.protocol.protocol import Protocol
 from tests.component.protocol.test_model import RULES, violating
 from tests.support.boundaries import Boundaries, Death, Mortal
+from tests.support.judge import Judge
 from tests.support.powerloss import SyncedState, reboot
-from tests.support.serverside import doubled, hidden, visible
+from tests.support.serverside import found_on
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER
+from tests.support.workspaces import CALLER, check_shown
 
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
@@ -273,19 +275,18 @@ def walk(protocol: Protocol, random: Random) -> Search[World]:
         way.append(step)
 
 
-Outcome = tuple[str, tuple[str, ...]]
+#: The name and the content of each item.
+Outcome = tuple[tuple[str, str], ...]
 
 
 @cache
 def outcomes(scenario: Scenario, left: tuple[str, ...]) -> set[Outcome]:
-    """The ends that the model with all rules allows, at T and elsewhere, if the job has only `left` still to do."""
+    """The ends that the model with all rules allows, if the job has only `left` still to do."""
     ends: set[Outcome] = set()
 
     def note(world: World, at_rest: bool) -> str:
         if at_rest and world.job == left:
-            there = world.at(TARGET)
-            others = sorted(item.content for item in world.items if item.name != TARGET)
-            ends.add((there.content if there else "", tuple(others)))
+            ends.add(tuple(sorted((item.name, item.content) for item in world.items)))
         return wrong(world, at_rest)
 
     search(scenario.start(), Protocol(scenario).steps, note, 60_000)
@@ -540,20 +541,23 @@ class Play:
             self._let_go()
 
     def _check(self, work: Mortal) -> None:
-        server = self.server
-        tree = {path: data.decode().split()[1] for path, data in visible(server).items() if data is not None}
-        where = f"{self.done}, {work.boundaries.passed}: {tree}"
-        assert hidden(server) == [], where
-        assert doubled(server) == [], where
-        assert self.owed <= set(tree.values()), where
-        there = tree.pop(PATHS[TARGET], "")
-        allowed = outcomes(self.scenario, tuple(self.job))
-        assert (there, tuple(sorted(tree.values()))) in allowed, f"{where} not in {allowed}"
-        if there:
-            # The job's last change is seen once the mount looks again.
-            work.vfs.refresh()
-            eventually(lambda: work.exists(PATHS[TARGET]), where)
-            eventually(lambda: work.read(PATHS[TARGET]) == content(there), where)
+        found, ends = found_on(self.server), outcomes(self.scenario, tuple(self.job))
+        wrong = [self._judge(end).violations(found) for end in ends]
+        assert [] in wrong, f"{self.done}, {work.boundaries.passed}: {found}, not in {ends}: {wrong}"
+        # The job's last change is seen once the mount looks again.
+        work.vfs.refresh()
+        check_shown(work)
+
+    def _judge(self, end: Outcome) -> Judge:
+        judge = Judge({"dir": None})
+        for name, token in end:
+            if name == BESIDE:
+                judge.displace(PATHS[TARGET], content(token))
+            else:
+                judge.put(PATHS[name], content(token))
+        for token in self.owed:
+            judge.owe(PATHS[TARGET], content(token))
+        return judge
 
 
 #: The real mount has the rule: it waits, sees the item at T again, and deletes only what was there before the first save.

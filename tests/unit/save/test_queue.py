@@ -467,6 +467,8 @@ def test_an_item_that_is_not_deleted_stops_no_save(runner: Runner, monkeypatch: 
     saved = runner.put("2")
     runner.queue.add_change(saved, 0.0)
     eventually(lambda: saved.is_settled)
+    assert list(runner.state.changes.values()) == [kept], "its item stays, and so does the record of it"
+    assert (kept.asides, kept.stage) == ([Aside("x", "h", moved=True)], Stage.PLACED)
 
 
 def test_an_unmount_does_not_wait_for_asides_that_must_wait(runner: Runner) -> None:

@@ -67,14 +67,14 @@ def test_an_operation_ends_right_whatever_the_network_does(
     for skip in count():
         promise = Promise()
         with operation.started(server, tmp_path / f"{skip}", Boundaries(), **options) as work:
-            struck = server.faults.struck
+            struck = server.faults.injected_count
             strike = partial(server.faults.fail_next, on="change", skip=skip, delay=LATE)
             act.act(Scene("dir/file", server.store, fault=strike))
             failed = errno_from(work.work, lambda work=work, promise=promise: operation.run(work, promise))
             server.faults.clear()
             work.settle()
             operation.check(work, promise, f"{act} after {skip} changes, errno {failed}")
-        if struck == server.faults.struck:
+        if struck == server.faults.injected_count:
             break
     assert skip >= operation.sends
 
@@ -88,13 +88,13 @@ def test_an_operation_ends_right_once_a_refused_key_is_taken_again(
     for skip in count():
         promise = Promise()
         with operation.started(server, tmp_path / f"{skip}", Boundaries(), timeout=3.0) as work:
-            before = server.faults.struck
+            before = server.faults.injected_count
             server.faults.fail_next(
                 "error", skip=skip, times=10**6, status=401, reason="Failed to authenticate"
             )
             work.boundaries.arm()
             failed = errno_from(operation.run, work, promise)
-            struck = server.faults.struck
+            struck = server.faults.injected_count
             server.faults.clear()
             changes = work.state.changes
             # A refusal of just before may not be recorded yet: the change would be refused after the retry.

@@ -190,6 +190,12 @@ _EVERY = [
 ]  # fmt: skip
 
 
+def named(actor: Actor, name: str) -> Interference:
+    """Return the one act of this actor and name."""
+    (act,) = (act for act in of(actor) if act.name == name)
+    return act
+
+
 def of(*actors: Actor) -> list[Interference]:
     """Return every act of these actors."""
     return [act for act in _EVERY if act.actor in actors]

@@ -40,7 +40,8 @@ from tests.component.protocol.model import (
 from tests.component.protocol.protocol import Protocol
 from tests.component.protocol.test_model import RULES, violating
 from tests.support.boundaries import Boundaries, Death, Mortal
-from tests.support.judge import Judge
+from tests.support.interferences import Scene, named
+from tests.support.judge import Judge, State
 from tests.support.powerloss import SyncedState, reboot
 from tests.support.serverside import found_on
 from tests.support.waiting import eventually
@@ -65,6 +66,11 @@ _MOVES = "moves T away"
 _FAULTS = {"dropped": "drop", "done": "drop_after", "late": "late"}
 _OPERATIONS = {"create_file": "create"}
 _DEATHS = ("death", "power")
+#: Steps of the job, as acts of the list.
+_JOB = {
+    "creates": "creates again", "overwrites": "writes", "deletes": "deletes", "renames": "moves away",
+    "delete source": "deletes",
+}  # fmt: skip
 
 
 class Cue(NamedTuple):
@@ -262,6 +268,10 @@ def content(token: str) -> bytes:
     return f"content {token:8}".encode()
 
 
+def is_by_job(state: State) -> bool:
+    return isinstance(state, bytes) and state.startswith(b"content j")
+
+
 def walk(protocol: Protocol, random: Random) -> Search[World]:
     """A random schedule to a state at rest; what can go wrong does so more often than not."""
     world = protocol.scenario.start()
@@ -370,7 +380,7 @@ class Play:
         self._fh: int | None = None
         self._renaming = self._refusing = self._waits = False
         self._syncs = not any(step.act.startswith("unlinks") for step in schedule.schedule)
-        self.owed: set[str] = set()
+        self.owed: set[State] = set()
         server.store.seed({"dir": None})
         for name, token in scenario.there:
             server.store.seed({PATHS[name]: content(token)}, age=0 if scenario.one_tick else 60)
@@ -420,7 +430,7 @@ class Play:
                 reboot(monkeypatch, self.home)
             if life.wiped:
                 shutil.rmtree(self.home / "state")
-                self.owed = {token for token in self.owed if token.startswith("j")}
+                self.owed = set(filter(is_by_job, self.owed))
             self.power_lost = False
 
     def _program(self, life: Life, script: Script) -> None:
@@ -470,35 +480,28 @@ class Play:
         self._refusing = everything
 
     def _job(self, act: str) -> None:
-        store, path, token = self.server.store, PATHS[TARGET], f"j{len(self.job)}"
-        if act == "delete source":
-            store.delete(PATHS[SOURCE])
-        elif store.exists(path) is (act == "creates"):
+        path, made = PATHS[SOURCE if act == "delete source" else TARGET], content(f"j{len(self.job)}")
+        if self.server.store.exists(path) is (act == "creates"):
             # The real mount is elsewhere by now: the job finds nothing to do.
             return
-        elif act in ("creates", "overwrites"):
-            self._gone(path)
-            store.write(path, content(token))
-            self.owed.add(token)
-        elif act == "deletes":
-            self._gone(path)
-            store.delete(path)
-        else:
-            if self._waits:
+        scene = Scene(path, self.server.store, lambda before: made, PATHS[ELSEWHERE])
+        for effect in named("job", _JOB[act]).play(scene):
+            if act != "renames":
+                # A job that overwrites or deletes the item has seen it.
+                self.owed = self.owed - {effect.before} | {made} & {effect.after}
+            elif self._waits and effect.path == path:
                 # Not between a fresh look and its set-aside: that it has another name now is seen.
-                self.owed.add(store.read(path).decode().split()[1])
-            store.move(path, PATHS[ELSEWHERE])
+                self.owed |= {effect.before}
         self.job.remove(act.removesuffix("s") if act != "delete source" else act)
 
     def _gone(self, path: str) -> None:
-        """A job that overwrites or deletes the item has seen it."""
+        """A user who saves over the item, or removes it, has seen it."""
         if self.server.store.exists(path):
-            self.owed.discard(self.server.store.read(path).decode().split()[1])
+            self.owed.discard(self.server.store.read(path))
 
     def _user(self, act: str) -> None:
         vfs, path = self.work.vfs, PATHS[TARGET]
         if act in ("opens T", "truncates T"):
-            # A user who saves over the item has seen it.
             self._gone(path)
         if act == "opens T":
             if self.work.exists(path):
@@ -532,7 +535,7 @@ class Play:
     def _save(self, token: str) -> None:
         vfs = self.work.vfs
         assert self._fh is not None
-        self.owed = {other for other in self.owed if other.startswith("j")} | {token}
+        self.owed = {*filter(is_by_job, self.owed), content(token)}
         vfs.ftruncate(self._fh, 0)
         vfs.write(self._fh, content(token), 0)
         if self._syncs:
@@ -555,8 +558,8 @@ class Play:
                 judge.displace(PATHS[TARGET], content(token))
             else:
                 judge.put(PATHS[name], content(token))
-        for token in self.owed:
-            judge.owe(PATHS[TARGET], content(token))
+        for state in self.owed:
+            judge.owe(PATHS[TARGET], state)
         return judge
 
 

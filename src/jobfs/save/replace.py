@@ -238,7 +238,7 @@ class Replacer:
             except (PathExistsError, AnswerLostError) as error:
                 change.outcome_unknown |= isinstance(error, AnswerLostError)
                 if not change.outcome_unknown or isinstance(error, WrongAnswerError):
-                    break  # another item has the name, or the answer showed another: a look tells
+                    break  # another item has the name, or the answer showed another: a look decides
         return self._uploader.find_created_directly(change) if change.outcome_unknown else None
 
     def _find_at(self, path: str) -> FoundItem:

@@ -44,7 +44,7 @@ DOUBLES: list[tuple[type, type, str]] = [
 @pytest.mark.parametrize(
     ("double", "real", "names"), DOUBLES, ids=lambda value: getattr(value, "__name__", "")
 )
-def test_a_double_is_called_as_the_real_thing(double: type, real: type, names: str) -> None:
+def test_a_test_double_has_the_signatures_of_the_real_class(double: type, real: type, names: str) -> None:
     for name in names.split():
         there, ours = getattr(real, name), getattr(double, name)
         if callable(there):

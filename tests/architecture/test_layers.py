@@ -32,7 +32,7 @@ def imported_libraries(path: Path) -> set[str]:
     return names
 
 
-def test_imports_go_downward_only() -> None:
+def test_packages_import_only_the_layers_below() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     run = subprocess.run([linter, "--no-cache"], cwd=_ROOT, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -43,13 +43,13 @@ def test_imports_go_downward_only() -> None:
     ("starlette", ("emulator",)), ("uvicorn", ("emulator",)), ("click", ("cli", "__main__")),
     ("rich", ("cli",)),
 ])  # fmt: skip
-def test_a_library_is_imported_only_in_its_place(library: str, homes: tuple[str, ...]) -> None:
+def test_a_library_is_imported_only_where_it_belongs(library: str, homes: tuple[str, ...]) -> None:
     users = [name for name, path in modules() if library in imported_libraries(path)]
     assert users, f"nothing imports {library}: take it out of this list and of pyproject.toml"
     assert [name for name in users if not any(name == h or name.startswith(h + ".") for h in homes)] == []
 
 
-def test_no_module_is_longer_than_two_ideas() -> None:
+def test_no_module_exceeds_the_limit_of_lines() -> None:
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules()}
     assert {name: length for name, length in lengths.items() if length > _LONGEST} == {}
 

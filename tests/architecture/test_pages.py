@@ -89,7 +89,7 @@ def _wrong(citation: re.Match[str]) -> str:
 
 
 @pytest.mark.parametrize("top", ["src", "tests", "scripts", "README.md"])
-def test_each_citation_of_a_page_leads_to_an_existing_place(top: str) -> None:
+def test_each_citation_of_a_page_has_a_target(top: str) -> None:
     place = _ROOT / top
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if _is_read(path))
     wrong = [
@@ -103,7 +103,7 @@ def test_each_citation_of_a_page_leads_to_an_existing_place(top: str) -> None:
 
 
 @pytest.mark.parametrize("page", [_SEMANTICS, _PROTOCOL])
-def test_no_two_statements_of_a_page_have_one_number(page: str) -> None:
+def test_statement_numbers_are_unique_within_a_page(page: str) -> None:
     """Otherwise a test that cites the number may prove either."""
     counted = Counter(_numbers(page))
     assert len(counted) > 10
@@ -128,7 +128,7 @@ def _spans() -> Iterator[tuple[str, str]]:
         yield from ((page, span) for span in re.findall(r"`([^`\n]+)`", _BLOCK.sub("", text)))
 
 
-def test_each_module_that_a_page_names_is_there() -> None:
+def test_each_module_that_a_page_names_exists() -> None:
     named = {
         span for _, span in _spans() if re.fullmatch(r"[\w/]+(?:\.py|/)|(?:tests|scripts)/[\w/-]+", span)
     }
@@ -136,7 +136,7 @@ def test_each_module_that_a_page_names_is_there() -> None:
     assert sorted(name for name in named if not any((top / name).exists() for top in (_PACKAGE, _ROOT))) == []
 
 
-def test_each_function_and_class_that_a_page_names_is_there() -> None:
+def test_each_function_and_class_that_a_page_names_exists() -> None:
     code = (path.read_text(encoding="utf-8") for path in _PACKAGE.rglob("*.py"))
     words = {word for text in code for word in re.findall(r"\w+", text)}.union(dir(os))
     named = [each for each in _spans() if re.fullmatch(r"[A-Z]\w+\.\w+|[A-Z][a-z]\w*|\w*_\w*", each[1])]
@@ -201,7 +201,7 @@ def _anchors(text: str) -> set[str]:
 @pytest.mark.parametrize(
     "file", [_ROOT / "README.md", *(_PACKAGE / page for page in _PAGES)], ids=lambda file: file.name
 )
-def test_each_link_of_a_page_leads_somewhere(file: Path) -> None:
+def test_each_link_of_a_page_has_a_target(file: Path) -> None:
     wrong = []
     for target in re.findall(r"\]\(([^)\s]+)\)", file.read_text(encoding="utf-8")):
         place, _, anchor = target.partition("#")

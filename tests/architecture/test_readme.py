@@ -53,7 +53,7 @@ def test_a_named_command_exists_with_its_options(name: str, line: str) -> None:
     assert set(re.findall(r"--[a-z-]+", line)) <= flags(name)
 
 
-def test_the_options_that_are_listed_exist() -> None:
+def test_the_listed_options_exist() -> None:
     lists = re.findall(r"^## Options\n(.*?)(?=^## )", "\n".join(_PAGES), re.MULTILINE | re.DOTALL)
     told = set(re.findall(r"^[-|] `(--[a-z-]+)", "\n".join(lists), re.MULTILINE))
     assert {"--ttl", "--cache-dir"} <= told <= flags("mount")
@@ -66,7 +66,7 @@ def test_the_readme_is_read_in_two_minutes() -> None:
     assert [cell for cell in cells if len(cell.split()) > 12] == []
 
 
-def test_its_figures_are_rows_of_those_in_design_md() -> None:
+def test_the_figures_of_the_readme_are_rows_of_design_md() -> None:
     few, *others = (re.split("<!-- /?figures -->", page)[1:2] for page in _PAGES)
     (every,) = filter(None, others)
     assert set(few[0].splitlines()) < set(every[0].splitlines())

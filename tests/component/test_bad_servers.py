@@ -35,7 +35,7 @@ def start(before: Gateway, tmp_path: Path) -> Iterator[Start]:
         before.closed.set()
 
 
-def test_an_odd_description_of_the_job_is_shown_as_far_as_it_goes(before: Gateway, start: Start) -> None:
+def test_the_valid_fields_of_a_malformed_job_description_are_shown(before: Gateway, start: Start) -> None:
     """vfs/semantics.md 6: `jobfs status` and `.jobfs/job.json` go on."""
     for job in (b"[]", b'"x"', b'{"status": [[]], "id": {}}', b"[" * 150 + b"]" * 150):
         body = (
@@ -47,7 +47,7 @@ def test_an_odd_description_of_the_job_is_shown_as_far_as_it_goes(before: Gatewa
         assert json.loads(work.read(".jobfs/job.json"))["countItems"] == "many"
 
 
-def test_a_gateways_404_is_no_missing_file(before: Gateway, server: Server, start: Start) -> None:
+def test_a_404_of_a_gateway_is_not_a_missing_file(before: Gateway, server: Server, start: Start) -> None:
     """vfs/semantics.md 1.12, 5.14: 404 only if the API said it; known names go on being served."""
     server.store.write("known.txt", b"known")
     work = start(ttl=0.1, timeout=2.0, stale_if_error=60)
@@ -67,7 +67,7 @@ def test_a_gateways_404_is_no_missing_file(before: Gateway, server: Server, star
 
 @pytest.mark.parametrize(("sizes", "told"), [("omitted", False), ("omitted", True), ("present", True)])
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR])
-def test_bytes_that_the_job_wrote_before_open_returns_are_shown_whole_where_items_tell_no_size_too(
+def test_open_shows_the_jobs_latest_bytes_whole_where_items_have_no_size(
     before: Gateway, server: Server, start: Start, flags: int, sizes: Any, told: bool
 ) -> None:
     """vfs/semantics.md 4, Keep both: a program that read as far as the old size has not seen what the job appended."""

@@ -46,7 +46,7 @@ def saves_unread(server: Server, work: Workspace) -> None:
     assert server.log.count("download") > before, "it had to read what it replaces"
 
 
-def test_fsync_waits_for_no_large_file_that_is_open_to_be_edited(server: Server, work: Workspace) -> None:
+def test_fsync_does_not_wait_for_a_large_file_opened_for_editing(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.13: nor do downloads, however many of them hang."""
     with ExitStack() as opened, hanging(server):
         for number in range(MANY):
@@ -55,7 +55,7 @@ def test_fsync_waits_for_no_large_file_that_is_open_to_be_edited(server: Server,
         saves_unread(server, work)
 
 
-def test_fsync_waits_for_no_large_file_that_is_overwritten_unread(server: Server, work: Workspace) -> None:
+def test_fsync_does_not_wait_for_a_large_file_overwritten_unread(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.13: the bytes of a base are read on a thread that no other save waits for."""
     with hanging(server):
         for number in range(MANY):

@@ -44,7 +44,7 @@ def rewrite(work: Mortal) -> None:
     work.write("dir/file", USERS, flags=os.O_WRONLY | os.O_TRUNC)
 
 
-def test_bytes_that_the_job_writes_to_an_aside_before_its_deletion_are_kept(
+def test_bytes_the_job_writes_to_an_aside_before_its_deletion_are_kept(
     server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R7: look again before a delete."""
@@ -55,7 +55,7 @@ def test_bytes_that_the_job_writes_to_an_aside_before_its_deletion_are_kept(
     assert contents(server) == sorted([USERS, JOBS])
 
 
-def test_bytes_that_the_job_writes_before_an_unlink_deletes_the_old_item_are_kept(
+def test_bytes_the_job_writes_before_an_unlink_deletes_the_item_are_kept(
     server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md, The steps, `cancelled`: T's item if it is base."""
@@ -65,7 +65,7 @@ def test_bytes_that_the_job_writes_before_an_unlink_deletes_the_old_item_are_kep
     work.settle({"dir": None, "dir/new": USERS, "dir/file": JOBS})
 
 
-def test_an_unlinked_file_is_known_by_its_bytes_where_its_directory_was_renamed(
+def test_an_unlinked_file_is_recognised_by_bytes_after_a_directory_rename(
     server: Server, work: Mortal
 ) -> None:
     """vfs/semantics.md 4: a file that was unlinked does not come back; here on a server that touches all that moves."""

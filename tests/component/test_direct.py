@@ -23,7 +23,7 @@ def made(server: Server, work: Workspace, count: int) -> dict[str, bytes | None]
 
 
 @pytest.mark.parametrize("create_existing", ["reject", "duplicate"])
-def test_new_files_are_created_at_once_only_where_the_server_was_seen_to_reject(
+def test_new_files_are_created_directly_only_after_a_seen_rejection(
     server: Server, work: Workspace, create_existing: Literal["reject", "duplicate"]
 ) -> None:
     """save/protocol.md R9: straight to T only after a 400 to a create at the path of an own hidden item."""
@@ -44,7 +44,7 @@ def test_new_files_are_created_at_once_only_where_the_server_was_seen_to_reject(
 
 
 @pytest.mark.parametrize("fault", ["error_after", "odd_item"])  # others are in test_save_boundaries.py
-def test_an_answer_that_is_lost_or_shows_another_path_makes_no_second_item(
+def test_a_lost_answer_or_another_path_in_it_makes_no_second_item(
     server: Server, work: Workspace, fault: Literal["error_after", "odd_item"]
 ) -> None:
     """save/protocol.md R9: a lost direct create: find T; if there is nothing, create again; if the same bytes, adopt."""
@@ -57,7 +57,7 @@ def test_an_answer_that_is_lost_or_shows_another_path_makes_no_second_item(
     assert hidden(server) == []
 
 
-def test_directories_are_made_in_one_request_where_that_is_known_to_be_safe(
+def test_directories_are_created_directly_only_where_known_to_be_safe(
     server: Server, work: Workspace
 ) -> None:
     """save/protocol.md R9: the server has rejected a second create of the same kind."""

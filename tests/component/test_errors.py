@@ -18,7 +18,7 @@ LOST: dict[str, dict[str, Any]] = {"error_after": {"status": 502}, "error": {"st
 TARGETS = ("create", "update", "update 2", "delete")
 
 
-def test_a_refused_key_is_eacces_without_a_storm_and_told(server: Server, start: Start) -> None:
+def test_a_refused_key_is_eacces_in_the_status_and_not_retried(server: Server, start: Start) -> None:
     """vfs/semantics.md 5.2: 401: EACCES; no retry storm; status says "API key refused"."""
     server.store.seed({"dir/file": "x"}, age=60)
     work = start(ttl=0.1, stale_if_error=0)
@@ -34,7 +34,7 @@ def test_a_refused_key_is_eacces_without_a_storm_and_told(server: Server, start:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kind", LOST)
-def test_a_save_whose_answer_was_lost_is_exactly_one_save(
+def test_a_save_whose_answer_was_lost_is_done_exactly_once(
     server: Server, work: Workspace, kind: Any, target: str
 ) -> None:
     """vfs/semantics.md 5.9, 5.10, 5.11: look first, then go on or send again; no second copy, no conflict, nothing hidden."""

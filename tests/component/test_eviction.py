@@ -56,7 +56,7 @@ def cut(work: Workspace, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("change", "most"), [(saved, 14), (written, 54), (changed, 14), (cut, 14)])
-def test_files_are_evicted_while_no_lock_is_held(
+def test_files_are_evicted_without_holding_a_lock(
     server: Server,
     start: Start,
     monkeypatch: pytest.MonkeyPatch,

@@ -68,7 +68,7 @@ REFUSED = [one for one in REFUSED if not (one[1] and one[0].name.startswith("unl
 @pytest.mark.parametrize(
     ("operation", "killed"), REFUSED, ids=[f"{one.name}{', killed' * killed}" for one, killed in REFUSED]
 )
-def test_an_operation_on_a_full_disk_ends_right_once_there_is_space(
+def test_an_operation_on_a_full_disk_succeeds_once_there_is_space(
     server: Server, tmp_path: Path, operation: Operation, killed: bool
 ) -> None:
     """vfs/semantics.md 4, Nothing is forgotten; 5: ENOSPC to the writer, what was acknowledged stays; killed before, too."""
@@ -232,7 +232,7 @@ def test_an_unsent_file_can_be_unlinked(server: Server, start: Start, kind: str)
     wait_until_settled(work, {})
 
 
-def test_a_file_that_could_not_be_closed_is_unsent_until_there_is_space(server: Server, start: Start) -> None:
+def test_a_file_whose_close_failed_is_unsent_until_there_is_space(server: Server, start: Start) -> None:
     """vfs/semantics.md 4, Nothing is forgotten; 6: an unmount never says "all sent" before."""
     server.store.seed({"file": OLD}, age=60)
     work = start()

@@ -248,7 +248,7 @@ quickly = settings(
 @pytest.mark.parametrize("stack", [PATIENCE], indirect=True)
 @settings(quickly)
 @given(odd=st.lists(odd_items(), max_size=8))
-def test_odd_items_hide_themselves_at_most(hostile: Hostile, stack: Stack, odd: list[bytes]) -> None:
+def test_a_malformed_item_hides_at_most_itself(hostile: Hostile, stack: Stack, odd: list[bytes]) -> None:
     """vfs/semantics.md 1.21: unknown fields and unknown item types do not break a listing."""
     hostile.odd = odd
     _, namespace, content = stack
@@ -273,7 +273,7 @@ _versions = itertools.count()
 @pytest.mark.parametrize("stack", [HURRY], indirect=True)
 @settings(quickly, max_examples=15)
 @given(answer=answers())
-def test_any_answer_is_a_result_or_an_error_in_time(
+def test_any_response_leads_to_a_result_or_an_error_in_time(
     hostile: Hostile, stack: Stack, tmp_path: Path, answer: bytes
 ) -> None:
     """vfs/semantics.md 5.8: a reply that does not match the contract is EIO, and the next one is read as ever."""

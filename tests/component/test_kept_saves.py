@@ -40,7 +40,7 @@ def mortal(server: Server, home: Path, at: int) -> Iterator[Mortal]:
 
 
 @pytest.mark.parametrize("path", ["file", "new"])
-def test_killed_at_any_boundary_of_a_save_what_is_kept_is_what_was_saved_last(
+def test_a_mount_killed_at_any_boundary_keeps_the_last_save_for_restore(
     server: Server, tmp_path: Path, path: str
 ) -> None:
     """vfs/semantics.md 4.53: once the next mount has finished the save."""
@@ -57,7 +57,7 @@ def test_killed_at_any_boundary_of_a_save_what_is_kept_is_what_was_saved_last(
     assert at > 5
 
 
-def test_killed_at_any_boundary_a_conflict_copy_has_its_base(server: Server, tmp_path: Path) -> None:
+def test_a_conflict_copy_has_its_base_after_a_kill_at_any_boundary(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 4.61: while it is set aside, while it gets its name, and after that."""
 
     def save(work: Mortal) -> None:
@@ -81,7 +81,7 @@ def test_killed_at_any_boundary_a_conflict_copy_has_its_base(server: Server, tmp
     assert copies
 
 
-def test_a_save_that_is_kept_costs_no_request(
+def test_keeping_a_save_costs_no_request(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.52: neither in place, nor by a rename over, nor of a new file."""
@@ -112,7 +112,7 @@ def test_a_save_that_is_kept_costs_no_request(
 
 
 @pytest.mark.parametrize("remounted", [False, True])
-def test_a_save_that_was_refused_leaves_the_one_before(server: Server, start: Start, remounted: bool) -> None:
+def test_a_refused_save_leaves_the_save_kept_before_it(server: Server, start: Start, remounted: bool) -> None:
     """vfs/semantics.md 4.52: the last save that the server got."""
     work = start(write_back_delay=0)
     work.write("file", FIRST, fsync=True)

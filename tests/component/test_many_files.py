@@ -24,7 +24,7 @@ def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_files_that_wait_to_be_sent_hold_no_descriptors(server: Server, work: Workspace) -> None:
+def test_files_waiting_for_upload_hold_no_descriptors(server: Server, work: Workspace) -> None:
     work.names()
     before = _descriptors()
     server.faults.set_rate("unavailable", 1.0, on="create")
@@ -37,7 +37,7 @@ def test_files_that_wait_to_be_sent_hold_no_descriptors(server: Server, work: Wo
     assert visible(server) == {f"f{number}": b"%d" % number for number in range(300)}
 
 
-def test_an_open_file_that_is_written_to_holds_one_descriptor(server: Server, start: Start) -> None:
+def test_an_open_file_being_written_holds_one_descriptor(server: Server, start: Start) -> None:
     require_descriptors(1024)
     work = start()
     server.store.seed({f"f{number}": b"old" for number in range(150)}, age=60)
@@ -54,7 +54,7 @@ def test_an_open_file_that_is_written_to_holds_one_descriptor(server: Server, st
     assert _descriptors() < before + _SOME
 
 
-def test_opening_too_many_files_fails_with_enfile_and_the_rest_goes_on(
+def test_opening_too_many_files_is_enfile_and_disturbs_no_open_file(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -74,7 +74,7 @@ def test_opening_too_many_files_fails_with_enfile_and_the_rest_goes_on(
     assert visible(server)["more"] == b"more"
 
 
-def test_a_file_that_can_not_be_recorded_keeps_no_other_file_from_being_sent(
+def test_a_file_that_cannot_be_recorded_blocks_no_other_upload(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.13: one stuck upload never blocks another file."""

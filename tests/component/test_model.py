@@ -637,7 +637,9 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(3600)
-def test_the_mount_does_as_the_model(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mount_behaves_as_the_model(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vfs/semantics.md 3.13, 3.14, 3.17, 4.3, 4.7, 4.8, 4.27, 4.28, 4.29, 4.32, 4.33, 4.34, 4.43, 5.9.
 
     If JOBFS_TEST_MODEL is set: so many runs, drawn anew, and a failure is made small.

@@ -48,7 +48,7 @@ def test_an_implied_directory_is_shown_and_made_when_needed(server: Server, star
     })  # fmt: skip
 
 
-def test_an_implied_directory_goes_when_the_job_removes_its_content(server: Server, start: Start) -> None:
+def test_an_implied_directory_vanishes_when_the_job_removes_its_content(server: Server, start: Start) -> None:
     """vfs/semantics.md 1: what the job changes is visible within the TTL, whatever was changed in that directory here."""
     server.set(implicit_directories="allowed")
     server.store.seed({"x/a": "a", "x/b": "b", "y/c": "c", "y/d/e": "e"}, directories=False, age=60)
@@ -80,9 +80,7 @@ def test_attributes_come_from_the_item(server: Server, start: Start) -> None:
     assert stat["f_bavail"] > 0
 
 
-def test_a_size_that_the_server_does_not_tell_is_right_in_the_first_stat(
-    server: Server, start: Start
-) -> None:
+def test_the_first_stat_has_the_size_that_the_server_omits(server: Server, start: Start) -> None:
     """vfs/semantics.md 2.2: a program that copies as many bytes as stat says must not take the file for an empty one."""
     server.set(sizes="omitted")
     server.store.seed({"file": b"x" * 200_000, "dir/empty": b""}, age=60)
@@ -102,7 +100,7 @@ def test_a_size_that_the_server_does_not_tell_is_right_in_the_first_stat(
     assert server.log.count("download") == 0
 
 
-def test_a_size_that_can_not_be_found_out_is_an_error_and_not_zero(server: Server, start: Start) -> None:
+def test_a_size_that_cannot_be_determined_is_an_error_and_not_zero(server: Server, start: Start) -> None:
     """vfs/semantics.md 1.13: a network failure never looks like an empty file."""
     server.set(sizes="omitted")
     server.store.seed({"file": "text"}, age=60)
@@ -112,9 +110,7 @@ def test_a_size_that_can_not_be_found_out_is_an_error_and_not_zero(server: Serve
     assert errno_from(work.vfs.getattr, "file") in (errno.EIO, errno.ETIMEDOUT)
 
 
-def test_a_hidden_item_of_ours_that_no_record_explains_is_shown_again(
-    server: Server, work: Workspace
-) -> None:
+def test_an_unexplained_hidden_item_of_this_mount_is_shown_again(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.24 (R4): exposed, never deleted."""
     server.store.seed({f".jobfs-{work.mount_id}-{'b' * 16}-staged-new.txt": "staged"})
     eventually_equal(lambda: (work.names(), contents(server))[1], [b"staged"])
@@ -123,7 +119,7 @@ def test_a_hidden_item_of_ours_that_no_record_explains_is_shown_again(
 
 
 @pytest.mark.parametrize("step", ["create", "update"])
-def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
+def test_a_directory_is_removed_right_after_a_file_that_was_being_saved(
     server: Server, start: Start, step: str
 ) -> None:
     """save/protocol.md R10 and R12: `rm -r`: a save that was begun is taken back first."""
@@ -138,9 +134,7 @@ def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
     eventually(lambda: not server.store.items(), lambda: f"{[item.path for item in server.store.items()]}")
 
 
-def test_a_directory_is_left_to_be_copied_on_a_server_that_moves_no_content_with_it(
-    server: Server, start: Start
-) -> None:
+def test_a_directory_rename_is_exdev_where_the_server_moves_no_content(server: Server, start: Start) -> None:
     """vfs/semantics.md 4.28: EXDEV makes `mv` copy; the reference does not say what moves with a directory."""
     server.set(move_carries=False)
     tree = {"d": None, "d/a": b"a", "d/sub": None, "d/sub/b": b"b", "empty": None}

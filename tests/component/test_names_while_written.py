@@ -52,9 +52,7 @@ def opened(work: Workspace, path: str) -> int:
     return fh
 
 
-def test_a_file_that_is_written_is_unlinked_where_its_directory_is_now(
-    server: Server, work: Workspace
-) -> None:
+def test_a_file_being_written_is_unlinked_in_its_renamed_directory(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.28: a directory is renamed with everything under it."""
     fh = opened(work, "dir/file")
     work.vfs.write(fh, b"saved", 0)
@@ -102,7 +100,7 @@ def test_bytes_written_while_the_file_is_renamed_go_to_its_new_name(
 
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("move_touches", ["item", "no"])
-def test_what_the_job_wrote_before_an_open_file_was_renamed_is_kept(
+def test_the_jobs_version_from_before_the_rename_of_an_open_file_is_kept(
     server: Server, start: Start, move_touches: str, known: bool
 ) -> None:
     """vfs/semantics.md 4.42: a write in place replaces the version that was opened."""
@@ -122,7 +120,7 @@ def test_what_the_job_wrote_before_an_open_file_was_renamed_is_kept(
 
 
 @pytest.mark.parametrize("goes", ["renamed", "unlinked"])
-def test_a_file_that_the_job_made_anew_before_it_was_opened_is_one_file(
+def test_a_file_that_the_job_recreated_before_an_open_is_one_file(
     server: Server, start: Start, goes: str
 ) -> None:
     """vfs/semantics.md 4: a file is what its handles show, under one name, or none once it is unlinked."""
@@ -136,7 +134,7 @@ def test_a_file_that_the_job_made_anew_before_it_was_opened_is_one_file(
     wait_until_settled(work, {"other": b"written"} if goes == "renamed" else {})
 
 
-def test_bytes_written_while_the_file_is_replaced_go_with_the_file(
+def test_bytes_written_during_a_replacement_belong_to_the_replaced_file(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4: what is renamed over is gone; its handles go on reading it."""
@@ -149,7 +147,7 @@ def test_bytes_written_while_the_file_is_replaced_go_with_the_file(
     wait_until_settled(work, {"dir": None, "file": b"old"})
 
 
-def test_a_file_closed_while_its_directory_is_renamed_goes_along(server: Server, work: Workspace) -> None:
+def test_a_file_closed_during_a_directory_rename_moves_with_it(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.28: a directory is renamed with everything under it, open and unsent files too."""
     fh = work.vfs.create("dir/made", 0o644, os.O_RDWR, CALLER).fh
     work.vfs.write(fh, b"new", 0)
@@ -171,7 +169,7 @@ def test_a_file_closed_while_its_directory_is_renamed_goes_along(server: Server,
     assert work.names("other") == ["file", "made"]
 
 
-def test_a_name_that_a_rename_is_about_to_give_is_taken(server: Server, work: Workspace) -> None:
+def test_the_target_name_of_a_pending_rename_is_taken(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.31: changes of one name come one after another."""
     server.faults.fail_next("slow", on="update", delay=0.5)
     with ThreadPoolExecutor() as pool:
@@ -182,7 +180,7 @@ def test_a_name_that_a_rename_is_about_to_give_is_taken(server: Server, work: Wo
     wait_until_settled(work, {"dir": None, "dir/file": b"old", "new": b"old"})
 
 
-def test_a_file_that_is_unlinked_while_it_is_opened_is_not_there(
+def test_opening_a_file_during_its_unlink_fails_with_enoent(
     work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.29: no handle is on a file whose bytes went with its name."""

@@ -27,7 +27,7 @@ def work(server: Server, start: Start) -> Workspace:
     return work
 
 
-def test_a_conflict_copy_is_another_file_than_the_file_beside_it(work: Workspace) -> None:
+def test_a_conflict_copy_has_an_inode_number_of_its_own(work: Workspace) -> None:
     """vfs/semantics.md 1 and 4: `diff` takes two names of one inode number for one file, and would show no difference."""
     (copy,) = [name for name in work.names() if "conflict" in name]
     assert work.vfs.getattr(copy).ino != work.vfs.getattr("file").ino
@@ -40,7 +40,7 @@ def test_a_conflict_copy_is_another_file_than_the_file_beside_it(work: Workspace
 
 
 @pytest.mark.parametrize("change", ["read", "write", "unlink", "rename"])
-def test_a_file_renamed_by_the_job_while_it_is_written_to_is_a_file_of_its_own(
+def test_a_file_renamed_by_the_job_during_a_write_is_a_separate_file(
     server: Server, start: Start, change: str
 ) -> None:
     """vfs/semantics.md 4: the save makes the file again at its name; the item that the job has moved is left as it is."""

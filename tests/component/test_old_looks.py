@@ -85,7 +85,7 @@ WRITERS = distinct(each for each in PROGRAMS if each.writes)
 
 
 @pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
-def test_a_file_renamed_while_its_set_aside_waits_is_not_taken_from_its_new_name(
+def test_a_set_aside_that_waited_does_not_take_a_file_from_its_new_name(
     server: Server, work: Workspace, writer: Program
 ) -> None:
     """save/protocol.md R8: when the set-aside is sent, the look is fresh."""
@@ -95,7 +95,7 @@ def test_a_file_renamed_while_its_set_aside_waits_is_not_taken_from_its_new_name
     wait_until_settled(work, {"file": OLD + NEW, "elsewhere": OLD, "other": NEW})
 
 
-def test_a_file_that_is_still_there_is_set_aside_after_one_more_look(server: Server, work: Workspace) -> None:
+def test_an_unchanged_file_is_set_aside_after_one_more_look(server: Server, work: Workspace) -> None:
     """save/protocol.md R8: the look is repeated on the connection that is held, and the request follows."""
     replace = work.vfs._write_back.replacer
     with waiting(work, replace, "_set_aside", server.log.clear):
@@ -105,7 +105,7 @@ def test_a_file_that_is_still_there_is_set_aside_after_one_more_look(server: Ser
     assert sent[:3] == ["get", "update", "update"]
 
 
-def test_a_file_renamed_while_its_unlink_waits_is_not_deleted(server: Server, work: Workspace) -> None:
+def test_a_file_renamed_while_its_unlink_waited_is_not_deleted(server: Server, work: Workspace) -> None:
     """save/protocol.md R10, vfs/semantics.md 4.32: the id that stood at the path a second before the delete is sent."""
     with waiting(work, work.vfs._write_back.items, "_delete_observed", rename_away(server), NAMED):
         work.vfs.unlink("file")
@@ -113,7 +113,9 @@ def test_a_file_renamed_while_its_unlink_waits_is_not_deleted(server: Server, wo
     assert not work.exists("file")
 
 
-def test_bytes_the_job_writes_while_a_delete_by_version_waits_stay(server: Server, work: Workspace) -> None:
+def test_bytes_the_job_writes_while_a_delete_by_version_waits_are_kept(
+    server: Server, work: Workspace
+) -> None:
     """save/protocol.md R8: what was decided about a version is decided again."""
     work.vfs._write_back.queue.delay = 30.0
     work.write("file", NEW, flags=os.O_RDWR)
@@ -125,7 +127,7 @@ def test_bytes_the_job_writes_while_a_delete_by_version_waits_stay(server: Serve
 
 
 @pytest.mark.parametrize("content", [JOBS, OLD])
-def test_bytes_written_to_an_aside_while_its_delete_waits_are_kept(
+def test_bytes_written_to_an_aside_while_its_delete_waited_are_kept(
     server: Server, work: Workspace, content: bytes
 ) -> None:
     """save/protocol.md R7, R8: another version than the one that was judged is judged again."""
@@ -142,7 +144,7 @@ def test_bytes_written_to_an_aside_while_its_delete_waits_are_kept(
 
 
 @pytest.mark.parametrize("change", ["rename", "chmod"])
-def test_a_file_renamed_while_a_change_of_it_waits_is_left_alone(
+def test_a_file_renamed_while_its_attribute_change_waits_is_left_alone(
     server: Server, work: Workspace, change: str
 ) -> None:
     """save/protocol.md R8: nothing is sent, and the program is told that the file is gone."""

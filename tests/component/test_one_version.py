@@ -39,7 +39,7 @@ def opened(work: Workspace, path: str, flags: int = os.O_RDONLY) -> int:
     ],
     ids=["grown", "replaced", "changed long before", "changed just before", "anew, longer", "anew, shorter"],
 )
-def test_a_reader_at_the_end_goes_on_if_the_file_has_grown_and_else_stays(
+def test_a_reader_at_the_end_follows_a_file_only_if_it_has_grown(
     server: Server, work: Workspace, change: str, sizes: str, now: bytes, goes_on: bool
 ) -> None:
     """vfs/semantics.md 3.14: with a newer version that is longer and has the same last 4 KiB before the reader's place."""
@@ -59,9 +59,7 @@ def test_a_reader_at_the_end_goes_on_if_the_file_has_grown_and_else_stays(
     work.vfs.release(fh)
 
 
-def test_a_reader_of_a_log_goes_on_though_the_version_it_had_come_to_is_gone(
-    server: Server, start: Start
-) -> None:
+def test_a_reader_of_a_log_follows_appends_after_its_version_is_gone(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.14: also where the job appends to it while the rest is on its way."""
     work = start(ttl=0)
     more = os.urandom(SIZE)
@@ -88,7 +86,7 @@ def test_a_reader_of_a_log_goes_on_though_the_version_it_had_come_to_is_gone(
     ("change", "written"),
     [("rename", False), ("rename over", True), ("chmod", False), ("chmod", True), ("renamed over", False)],
 )
-def test_a_change_by_this_mount_makes_an_open_file_no_other_version(
+def test_a_change_by_this_mount_keeps_the_version_of_an_open_file(
     server: Server, start: Start, change: str, written: bool
 ) -> None:
     """vfs/semantics.md 3.13: on a server where each update moves `updatedAt`; an earlier write of the job is another version."""
@@ -112,7 +110,7 @@ def test_a_change_by_this_mount_makes_an_open_file_no_other_version(
     work.vfs.release(fh)
 
 
-def test_an_open_file_with_kernel_pages_gets_no_bytes_of_another_version(
+def test_an_open_file_with_cached_pages_gets_no_bytes_of_another_version(
     server: Server, start: Start
 ) -> None:
     """vfs/semantics.md 3.13: the kernel has one set of pages for a path: what it has read for one program, it gives to others."""
@@ -130,9 +128,7 @@ def test_an_open_file_with_kernel_pages_gets_no_bytes_of_another_version(
         work.vfs.release(fh)
 
 
-def test_a_file_whose_kernel_pages_were_kept_gets_no_bytes_of_another_version(
-    server: Server, start: Start
-) -> None:
+def test_a_file_whose_pages_were_kept_gets_no_bytes_of_another_version(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.13: the program may have read the pages, whatever became of the cache since."""
     work = start(ttl=60)
     server.store.seed({"file": "content"}, age=60)
@@ -156,7 +152,7 @@ def test_a_file_whose_kernel_pages_were_kept_gets_no_bytes_of_another_version(
     work.vfs.release(fh)
 
 
-def test_a_partial_write_is_not_filled_with_another_version(server: Server, start: Start) -> None:
+def test_a_partial_write_is_not_completed_from_another_version(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.13, 4.1: a partial write is filled with the version that was opened, or fails."""
     work = start(ttl=60)
     server.store.seed({"file": OLD}, age=60)
@@ -171,7 +167,7 @@ def test_a_partial_write_is_not_filled_with_another_version(server: Server, star
     assert server.store.read("file") == NEW
 
 
-def test_a_reader_gets_no_bytes_that_the_job_wrote_just_before_a_rename(
+def test_a_reader_gets_no_bytes_the_job_wrote_just_before_a_rename(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """vfs/semantics.md 3.13, 9: where moves keep `updatedAt`, the reply shows what the job has written since the look."""

@@ -41,7 +41,7 @@ def work(server: Server, patient: Workspace) -> Workspace:
     return patient
 
 
-def test_files_and_directories_are_made_in_an_outage_and_sent_after_it(
+def test_files_and_directories_created_in_an_outage_are_sent_after_it(
     server: Server, patient: Workspace
 ) -> None:
     """vfs/semantics.md 4.10: an upload that fails is tried again."""
@@ -67,7 +67,7 @@ def test_files_and_directories_are_made_in_an_outage_and_sent_after_it(
     assert work.read("dir/d3/sub/file") == b"3"
 
 
-def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, work: Workspace) -> None:
+def test_a_directory_made_in_an_outage_survives_a_remount(server: Server, work: Workspace) -> None:
     work.vfs.mkdir("dir", 0o2750, CALLER)
     work.vfs.utimens("dir", 1, 2_000_000_000)
     work.write("dir/file", NEW)
@@ -83,7 +83,7 @@ def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, 
     assert (after.mode, after.ino) == (before.mode, before.ino)
 
 
-def test_a_directory_that_the_job_made_too_is_the_same_one_and_a_file_of_its_name_is_kept_beside(
+def test_directories_of_an_outage_merge_and_the_jobs_files_are_copies(
     server: Server, work: Workspace
 ) -> None:
     """vfs/semantics.md 4, Keep both."""
@@ -104,7 +104,7 @@ def test_a_directory_that_the_job_made_too_is_the_same_one_and_a_file_of_its_nam
     eventually(lambda: work.names("dir") == ["jobs", "mine"])
 
 
-def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, work: Workspace) -> None:
+def test_a_directory_made_in_an_outage_can_be_removed_during_it(server: Server, work: Workspace) -> None:
     work.vfs._write_back.queue.delay = 30.0
     work.mkdir("dir")
     work.write("dir/file", NEW)
@@ -116,7 +116,9 @@ def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, work
     wait_until_settled(work, {})
 
 
-def test_a_directory_made_in_an_outage_can_be_given_up_with_its_content(server: Server, start: Start) -> None:
+def test_a_directory_made_in_an_outage_can_be_discarded_with_its_content(
+    server: Server, start: Start
+) -> None:
     """vfs/semantics.md 4.12: `jobfs discard` resolves what does not get through."""
     work = start(timeout=1.0, ttl=0.1, write_back_delay=30)
     _go_down(server, work)
@@ -136,7 +138,7 @@ def test_a_directory_made_in_an_outage_can_be_given_up_with_its_content(server: 
 
 
 @pytest.mark.parametrize(("kind", "again"), [("drop", True), ("drop_after", False)])
-def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
+def test_a_new_file_with_a_started_save_is_renamed_and_unlinked_at_once(
     server: Server, start: Start, kind: str, again: bool
 ) -> None:
     """vfs/semantics.md 6, Bounds: a save that was begun is taken back, whether it has reached the server or not."""
@@ -168,7 +170,7 @@ def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
 
 
 @pytest.mark.parametrize("name", ["file", "new"])
-def test_atomic_saves_of_a_file_go_on_in_an_outage(server: Server, patient: Workspace, name: str) -> None:
+def test_atomic_saves_of_a_file_work_during_an_outage(server: Server, patient: Workspace, name: str) -> None:
     """vfs/semantics.md 6, Bounds: a rename over a file in an outage does not wait for a save of that file that was begun."""
     work = patient
     server.store.seed({"file": OLD}, age=60)

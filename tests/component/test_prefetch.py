@@ -39,9 +39,7 @@ def downloaded(server: Server) -> list[str]:
     return [entry.target for entry in server.log.entries("download")]
 
 
-def test_a_walk_through_many_files_keeps_every_connection_busy_and_fetches_each_once(
-    server: Server, start: Start
-) -> None:
+def test_a_walk_uses_every_connection_and_fetches_each_file_once(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.7: the next siblings' contents are fetched ahead in parallel."""
     server.store.seed(TREE, age=60)
     server.set(latency=200)
@@ -63,9 +61,7 @@ def test_a_listing_alone_fetches_no_contents(server: Server, work: Workspace) ->
     assert not downloaded(server)
 
 
-def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
-    server: Server, start: Start
-) -> None:
+def test_a_reader_is_served_during_a_large_prefetch(server: Server, start: Start) -> None:
     """vfs/semantics.md 3: fetching ahead never delays a foreground read."""
     server.store.seed({**TREE, "elsewhere/a": "aa", "elsewhere/sub/b": "bb"}, age=60)
     work = start(ttl=60)

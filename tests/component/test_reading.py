@@ -32,7 +32,7 @@ def test_a_version_is_downloaded_once_across_restarts_too(server: Server, start:
     assert server.log.count("download") == downloads
 
 
-def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(server: Server, start: Start) -> None:
+def test_the_first_bytes_are_served_during_the_download(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.3: the first bytes are served as they arrive; nobody waits for the whole file."""
     server.store.seed({"big": BIG}, age=60)
     server.set(bandwidth=1_000_000)
@@ -43,7 +43,7 @@ def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(server: Server,
         server.set(bandwidth=0)
 
 
-def test_a_download_that_hangs_is_an_error_and_may_be_tried_again(server: Server, start: Start) -> None:
+def test_a_hung_download_is_an_error_and_can_be_repeated(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.15: no call can hang for ever; a hung server makes EIO or ETIMEDOUT."""
     server.store.seed({"file": b"content" * 1000}, age=60)
     work = start(timeout=1.0)
@@ -68,7 +68,7 @@ def test_an_open_file_is_pinned_to_the_version_it_opened(server: Server, start: 
         assert work.vfs.read(fh, 100, 10) == b"version", "what is read to the end is of one version"
 
 
-def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
+def test_a_handle_released_during_its_read_leaves_no_use_behind(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 3.16: Ctrl-C works: a program that was interrupted in a read closes the file while the read goes on."""
@@ -90,7 +90,9 @@ def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
 
 
 @pytest.mark.parametrize("resolution", ["seconds", "milliseconds"])
-def test_quick_changes_of_the_same_size_are_told_apart(server: Server, start: Start, resolution: str) -> None:
+def test_quick_changes_of_the_same_size_are_distinguished(
+    server: Server, start: Start, resolution: str
+) -> None:
     """vfs/semantics.md 3: content is immutable per version, however coarse the server's clock is."""
     server.set(updated_resolution=resolution)
     server.store.seed({"file": b"version 0"})
@@ -111,7 +113,7 @@ def test_the_cache_is_bounded_and_never_evicts_unsent_bytes(server: Server, star
     assert work.read("unsent") == b"u" * 2_000_000
 
 
-def test_no_edition_holds_longer_than_the_snapshot(server: Server, start: Start) -> None:
+def test_no_edition_outlasts_its_snapshot(server: Server, start: Start) -> None:
     """vfs/semantics.md 1: a change made by the job is visible to a new stat within the TTL."""
     server.store.seed({"a": "x"}, age=60)
     work = start(ttl=1.2)
@@ -139,9 +141,7 @@ def test_fstat_at_the_end_of_a_file_shows_that_it_has_grown(server: Server, work
         work.vfs.release(fh)
 
 
-def test_a_read_to_the_end_does_not_count_the_jobs_later_change_as_seen(
-    server: Server, work: Workspace
-) -> None:
+def test_a_later_change_of_the_job_does_not_count_as_read(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4, Keep both: changed by the job since this file was opened; a program that writes follows no log."""
     opened, now = b"as it was opened", b"as it was opened, and more"
     server.store.seed({"file.txt": opened}, age=60)
@@ -158,9 +158,7 @@ def test_a_read_to_the_end_does_not_count_the_jobs_later_change_as_seen(
     assert sorted(contents(server)) == [now, b"the user's"]
 
 
-def test_bytes_that_the_job_wrote_between_open_and_read_do_not_count_as_seen(
-    server: Server, start: Start
-) -> None:
+def test_bytes_the_job_wrote_between_open_and_read_do_not_count_as_read(server: Server, start: Start) -> None:
     """vfs/semantics.md 4, Keep both: the kernel may have shown only a part of the version that is read instead."""
     old, added = b"x" * (2 << 20), b" and what the job added"
     server.store.seed({"large.bin": old}, age=60)
@@ -178,7 +176,7 @@ def test_bytes_that_the_job_wrote_between_open_and_read_do_not_count_as_seen(
 
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR], ids=["to be read", "to be edited"])
-def test_open_shows_the_item_that_the_job_has_made_anew(server: Server, work: Workspace, flags: int) -> None:
+def test_open_finds_an_item_that_the_job_has_recreated(server: Server, work: Workspace, flags: int) -> None:
     """vfs/semantics.md 5: 404: the cached item is dropped, and the name is looked at again."""
     server.store.seed({"file": b"the first", "gone": b"and not made anew"}, age=60)
     assert work.names() == ["file", "gone"]
@@ -203,7 +201,7 @@ def by_renaming_over(work: Workspace) -> None:
 
 @pytest.mark.parametrize("save", [by_truncating, by_renaming_over])
 @pytest.mark.parametrize("shown", [False, True])
-def test_an_unknown_program_that_saves_a_closed_file_replaces_the_version_that_is_shown(
+def test_a_program_without_notes_replaces_the_shown_version(
     server: Server, start: Start, save: Callable[[Workspace], None], shown: bool
 ) -> None:
     """vfs/semantics.md 4.43: it may not have read that; but editors compare the time of change, which differs."""

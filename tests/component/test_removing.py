@@ -18,7 +18,7 @@ OLD, JOBS = b"the old content", b"the job's other"
 
 
 @pytest.mark.parametrize("fault", ["drop_after", "error_after"])
-def test_a_file_that_the_job_makes_after_an_unanswered_unlink_stays(
+def test_a_file_the_job_creates_after_an_unanswered_unlink_is_kept(
     server: Server, mortal: Callable[..., Mortal], fault: str
 ) -> None:
     """save/protocol.md R10: another item counts only where ours was not deleted by this unlink."""
@@ -35,7 +35,7 @@ def test_a_file_that_the_job_makes_after_an_unanswered_unlink_stays(
 @pytest.mark.parametrize(
     ("fault", "what", "request_"), [("throttled", "file", "delete"), ("drop", "dir", "update")]
 )
-def test_a_file_or_directory_that_the_job_renames_while_it_is_removed_stays(
+def test_an_item_that_the_job_renames_during_its_removal_is_kept(
     server: Server, mortal: Callable[..., Mortal], fault: str, what: str, request_: str
 ) -> None:
     """vfs/semantics.md 4: unlink deletes the id that stood at that path at most 1 s ago; R12."""
@@ -54,7 +54,7 @@ def test_a_file_or_directory_that_the_job_renames_while_it_is_removed_stays(
 
 
 @pytest.mark.parametrize("back", ["other/sub/new", "top/dir/sub/new"])
-def test_a_removed_directory_goes_back_to_its_place(
+def test_a_removed_directory_with_a_file_of_the_job_is_restored(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch, back: str
 ) -> None:
     """save/protocol.md R12: with the job's file, if its parent is renamed meanwhile, and if those above it are removed too."""
@@ -75,7 +75,7 @@ def test_a_removed_directory_goes_back_to_its_place(
     eventually_equal(lambda: (visible(server).get(back), hidden(server)), (b"the job's", []))
 
 
-def test_a_file_that_the_job_puts_into_a_directory_before_a_late_rmdir_is_not_deleted(
+def test_a_file_the_job_puts_into_a_directory_before_a_late_rmdir_is_kept(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """vfs/semantics.md 4.30, save/protocol.md R12, R7: it is listed after it was seen to be out of the job's reach."""
@@ -95,7 +95,7 @@ def test_a_file_that_the_job_puts_into_a_directory_before_a_late_rmdir_is_not_de
     assert hidden(server) == []
 
 
-def test_a_tree_goes_whole_however_late_its_content_is_deleted(
+def test_a_tree_is_removed_however_late_its_content_is_deleted(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save/protocol.md R12: an item of ours that is gone, or on its way out, is no content."""

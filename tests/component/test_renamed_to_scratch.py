@@ -55,7 +55,7 @@ def tree(work: Workspace) -> dict[str, bytes]:
 # -- alone
 
 
-def test_the_scratch_file_is_here_at_once_and_costs_no_request(server: Server, work: Workspace) -> None:
+def test_the_scratch_file_is_readable_at_once_and_costs_no_request(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.34: the scratch file has the bytes at once, on this machine."""
     server.log.clear()
     assert tree(work) == {"file~": OLD, "other": OTHER}
@@ -63,7 +63,7 @@ def test_the_scratch_file_is_here_at_once_and_costs_no_request(server: Server, w
     assert visible(server)["file"] == OLD
 
 
-def test_the_scratch_file_leaves_the_server_and_stays_here(
+def test_the_scratch_file_leaves_the_server_and_stays_on_this_machine(
     server: Server, start: Start, seeded: None
 ) -> None:
     """vfs/semantics.md 4.35: `mv a a~` takes `a` from the job; `a~` is on this machine only, whatever is written to it."""
@@ -79,7 +79,7 @@ def test_the_scratch_file_leaves_the_server_and_stays_here(
 
 
 @pytest.mark.parametrize("over", [False, True])
-def test_bytes_of_a_scratch_file_that_are_not_here_are_fetched(
+def test_missing_bytes_of_a_scratch_file_are_fetched(
     server: Server, start: Start, seeded: None, waits: None, over: bool
 ) -> None:
     """design.md: within the rename; where the server can't be asked the rename fails, and nothing has changed."""
@@ -129,7 +129,7 @@ def test_bytes_written_through_an_older_handle_go_into_the_scratch_file(
 
 
 @pytest.mark.parametrize("fsync", [True, False], ids=["fsync", "close"])
-def test_a_new_file_of_the_old_name_is_one_save_of_the_item(
+def test_a_new_file_at_the_old_name_is_one_save_of_the_item(
     server: Server, work: Workspace, fsync: bool
 ) -> None:
     """vfs/semantics.md 4.34: the removal is void if a new file of the real name comes, which is then one save of that item."""
@@ -169,7 +169,7 @@ def test_a_file_renamed_to_the_old_name_replaces_the_item(
     assert (work.read("file"), work.read("file~")) == (content, OLD)
 
 
-def test_a_rename_to_the_old_name_that_is_refused_keeps_the_item(
+def test_a_refused_rename_to_the_old_name_keeps_the_item(
     server: Server, start: Start, seeded: None, waits: None
 ) -> None:
     """vfs/semantics.md 4.35: what was to take the name has voided the removal."""
@@ -196,7 +196,7 @@ def test_the_scratch_file_is_sent_once_it_has_a_real_name_again(
 
 
 @pytest.mark.parametrize("how", ["unlinked", "unlinked while open", "renamed", "renamed to it"])
-def test_a_new_file_that_goes_again_does_not_uncover_the_old_name(
+def test_removing_the_new_file_does_not_bring_back_the_old_item(
     server: Server, work: Workspace, how: str
 ) -> None:
     """vfs/semantics.md 4: a file that was unlinked never comes back, nor does the file that had its name before."""
@@ -226,7 +226,7 @@ def test_a_new_file_that_goes_again_does_not_uncover_the_old_name(
 # -- what fails, and the end of the mount
 
 
-def test_a_removal_that_is_refused_leaves_both(server: Server, start: Start, seeded: None) -> None:
+def test_a_refused_removal_keeps_both_files(server: Server, start: Start, seeded: None) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: the server's word counts at the old name again."""
     work = start()
     server.faults.set_rate("error", 1.0, on="delete", status=403)
@@ -236,7 +236,7 @@ def test_a_removal_that_is_refused_leaves_both(server: Server, start: Start, see
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_scratch_file_survives_a_kill_before_its_item_has_left_the_server(
+def test_a_scratch_file_survives_a_kill_before_its_item_is_removed(
     server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, begun: bool
 ) -> None:
     """vfs/semantics.md 4.19: before its removal was begun the item is shown under both names; later the next mount removes it."""
@@ -256,7 +256,7 @@ def test_a_scratch_file_survives_a_kill_before_its_item_has_left_the_server(
 
 @pytest.mark.parametrize("unsent", [False, True])
 @pytest.mark.parametrize("then", ["is killed", "unlinks", "closes"])
-def test_a_scratch_file_survives_a_kill_before_a_new_file_of_its_old_name_is_closed(
+def test_a_scratch_file_survives_a_kill_before_a_new_file_is_closed(
     server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, then: str, unsent: bool
 ) -> None:
     """vfs/semantics.md 4.35: then the old name has what the server has, even if the scratch name has newer bytes."""

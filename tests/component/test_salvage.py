@@ -20,7 +20,7 @@ def content(entry: UnsentEntry) -> bytes | None:
 
 
 @pytest.mark.parametrize("seeded", [{}, {"file": "old"}])
-def test_killed_at_any_boundary_closed_bytes_are_on_the_server_or_copied(
+def test_closed_bytes_are_sent_or_copied_after_a_kill_at_any_boundary(
     server: Server, tmp_path: Path, seeded: dict[str, str]
 ) -> None:
     """vfs/semantics.md 6.19, 6.20: whole, and under their name."""
@@ -51,9 +51,7 @@ def write(work: Mortal) -> bool:
     return True
 
 
-def test_a_directory_that_is_not_made_yet_is_a_copy_and_one_of_the_server_is_not(
-    server: Server, tmp_path: Path
-) -> None:
+def test_only_directories_that_the_server_lacks_are_copied(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 6.19."""
     work = Mortal(server, tmp_path / "home", Boundaries())
     work.start()

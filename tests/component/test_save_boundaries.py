@@ -21,7 +21,7 @@ from jobfs.errors import JobfsError
 
 
 @pytest.mark.parametrize("operation", [*OPERATIONS, *ON_UNSENT], ids=lambda operation: operation.name)
-def test_an_operation_killed_at_any_boundary_ends_with_old_or_new_content_whole(
+def test_an_operation_killed_at_any_boundary_leaves_old_or_new_content(
     server: Server, tmp_path: Path, operation: Operation
 ) -> None:
     """vfs/semantics.md 4.19: killed at any point, the next mount of that job finishes it by looking at what the server has."""
@@ -80,7 +80,7 @@ def test_an_operation_ends_right_whatever_the_network_does(
 
 
 @pytest.mark.parametrize("operation", [*OPERATIONS, *ON_UNSENT], ids=lambda operation: operation.name)
-def test_an_operation_ends_right_once_a_refused_key_is_taken_again(
+def test_an_operation_succeeds_once_a_refused_key_is_accepted_again(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Operation
 ) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: a refusal may be followed by refusals of all steps that undo the save."""
@@ -107,7 +107,7 @@ def test_an_operation_ends_right_once_a_refused_key_is_taken_again(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_an_operation_killed_again_in_its_recovery_still_ends_right(
+def test_an_operation_killed_again_in_recovery_still_succeeds(
     server: Server, tmp_path: Path, seed: int
 ) -> None:
     """vfs/semantics.md 4: killed at any point, the recovery too."""

@@ -73,13 +73,11 @@ def sent(monkeypatch: pytest.MonkeyPatch, knows: bool) -> Sent:
 
 
 @by_name
-def test_an_overlapping_operation_killed_at_any_boundary_ends_whole(
+def test_an_overlapping_operation_killed_at_any_boundary_is_consistent(
     server: Server, tmp_path: Path, operation: Operation, sent: Sent
 ) -> None:
     """save/protocol.md R13: nothing new is in the journal, and recovery is the same."""
-    killed.test_an_operation_killed_at_any_boundary_ends_with_old_or_new_content_whole(
-        server, tmp_path, operation
-    )
+    killed.test_an_operation_killed_at_any_boundary_leaves_old_or_new_content(server, tmp_path, operation)
     assert sent.total()
 
 
@@ -150,7 +148,7 @@ def saved(work: Workspace, content: bytes = NEW) -> None:
         work.vfs.fsync(fh)
 
 
-def test_the_name_is_taken_by_the_promote_right_behind_the_set_aside(
+def test_the_promote_takes_the_name_right_after_the_set_aside(
     server: Server, work: Workspace, sent: Sent, first: Callable[..., None]
 ) -> None:
     """save/protocol.md R13: it succeeds where T is free by then."""
@@ -163,7 +161,7 @@ def test_the_name_is_taken_by_the_promote_right_behind_the_set_aside(
 
 
 @pytest.mark.parametrize("words", ["Path already exists", "Conflict of some kind"])
-def test_a_promote_that_comes_too_early_is_sent_again(
+def test_a_promote_that_arrives_too_early_is_sent_again(
     server: Server, work: Workspace, sent: Sent, first: Callable[..., None], words: str
 ) -> None:
     """save/protocol.md R13: a refusal says that it came too early, no more, and its reason is not looked into."""
@@ -179,7 +177,7 @@ def test_a_promote_that_comes_too_early_is_sent_again(
     assert looks == 1, "by the save"
 
 
-def test_a_version_that_the_job_writes_before_an_overlapping_save_is_kept(
+def test_a_version_the_job_writes_before_an_overlapping_save_is_kept(
     server: Server, work: Workspace, sent: Sent, first: Callable[..., None]
 ) -> None:
     """vfs/semantics.md 4.20, save/protocol.md R13: the aside is judged as ever."""
@@ -197,7 +195,7 @@ def test_a_version_that_the_job_writes_before_an_overlapping_save_is_kept(
 
 @pytest.mark.parametrize("locked", [True, False])
 @pytest.mark.parametrize("work_ms", [0, 5, 20, 50])
-def test_saves_that_overlap_end_right_however_the_server_checks_and_moves(
+def test_overlapping_saves_succeed_however_the_server_checks_and_moves(
     server: Server, work: Workspace, sent: Sent, locked: bool, work_ms: int
 ) -> None:
     """save/protocol.md R13: with and without a lock, and with time between check and move."""

@@ -14,7 +14,7 @@ from jobfs.emulator import Server
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_an_operation_ends_with_old_or_new_content_whole_whenever_the_power_goes(
+def test_an_operation_leaves_old_or_new_content_at_any_power_loss(
     server: Server, tmp_path: Path, operation: Operation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.4 and save/protocol.md, Vocabulary, (S): only synced state survives, and that is enough."""

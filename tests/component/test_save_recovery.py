@@ -136,7 +136,7 @@ def newest(left: Left) -> None:
     assert contents(left.server) in ([NEW], sorted([NEW, OLD]))
 
 
-def test_an_unsent_file_renamed_to_scratch_leaves_no_older_version_on_the_server(
+def test_an_unsent_file_renamed_to_scratch_leaves_no_server_version(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.35."""
@@ -154,7 +154,7 @@ def test_an_unsent_file_renamed_to_scratch_leaves_no_older_version_on_the_server
 
 
 @pytest.mark.parametrize("there", [NEW, NEW[:3], None], ids=["all of it", "half of it", "nothing"])
-def test_staging_goes_on_or_is_created_again(left: Left, there: bytes | None) -> None:
+def test_a_staging_change_is_resumed_or_created_again(left: Left, there: bytes | None) -> None:
     left.with_bytes()
     path = left.begun()
     if there is not None:
@@ -164,7 +164,7 @@ def test_staging_goes_on_or_is_created_again(left: Left, there: bytes | None) ->
 
 @pytest.mark.parametrize("there", [True, False], ids=["there", "gone"])
 @pytest.mark.parametrize("moved", [True, False, None], ids=["moved", "not moved", "moved unseen"])
-def test_staged_is_placed(left: Left, moved: bool | None, there: bool) -> None:
+def test_a_staged_change_is_placed(left: Left, moved: bool | None, there: bool) -> None:
     """save/protocol.md, Recovery: find T, go on; where the staged item is gone: stage again."""
     left.with_bytes()
     left.staged(there=there)
@@ -175,14 +175,14 @@ def test_staged_is_placed(left: Left, moved: bool | None, there: bool) -> None:
     newest(left)
 
 
-def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:
+def test_a_staged_change_without_item_and_bytes_is_undone(left: Left) -> None:
     """save/protocol.md, The steps, undo: only when the new content is gone for good."""
     left.staged(there=False)
     left.aside(moved=True)
     assert left.taken_up() == {"dir": None, TARGET: OLD}
 
 
-def test_a_cancelled_change_leaves_a_version_that_is_not_its_base(left: Left) -> None:
+def test_a_cancelled_change_keeps_a_version_other_than_its_base(left: Left) -> None:
     """save/protocol.md R10: T's item if it is base or our own bytes."""
     left.with_bytes()
     left.staged()
@@ -192,7 +192,7 @@ def test_a_cancelled_change_leaves_a_version_that_is_not_its_base(left: Left) ->
 
 
 @pytest.mark.parametrize("there", [None, NEW, b"the job's"])
-def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | None) -> None:
+def test_recovery_looks_for_a_direct_create_at_its_target(left: Left, there: bytes | None) -> None:
     """save/protocol.md, Recovery, direct create: T has nothing: create; the same bytes: placed; other: the hidden way."""
     left.with_bytes()
     left.change.direct, left.change.base, left.file.base, left.file.item_id = True, Base(), Base(), ""
@@ -209,9 +209,7 @@ def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | 
 
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 @pytest.mark.parametrize("then", ["nothing", "unlinked", "saved", "being written"])
-def test_a_rename_over_an_unsent_file_drops_the_unsent_bytes_and_no_others(
-    left: Left, done: bool, then: str
-) -> None:
+def test_a_rename_over_an_unsent_file_drops_only_the_unsent_bytes(left: Left, done: bool, then: str) -> None:
     """vfs/semantics.md 4: bytes acknowledged at a name are kept, though a rename that was killed takes the name only now."""
     left.renamed_over(unsent=True)
     if done:
@@ -239,7 +237,7 @@ def test_a_rename_over_an_unsent_file_drops_the_unsent_bytes_and_no_others(
     assert sorted(contents(left.server)) == sorted(kept)
 
 
-def test_a_rename_over_whose_source_is_gone_is_undone(left: Left) -> None:
+def test_a_rename_over_a_file_is_undone_if_its_source_is_gone(left: Left) -> None:
     left.renamed_over(unsent=False)
     left.server.store.delete(SOURCE)
     assert left.taken_up() == {"dir": None, TARGET: OLD}
@@ -248,9 +246,7 @@ def test_a_rename_over_whose_source_is_gone_is_undone(left: Left) -> None:
 @pytest.mark.parametrize("full", [False, True], ids=["empty", "the job put something in"])
 @pytest.mark.parametrize("stage", [Stage.STAGED, Stage.PLACED])
 @pytest.mark.parametrize("moved", [False, True], ids=["there", "away"])
-def test_the_removal_of_a_directory_is_looked_at_again(
-    left: Left, full: bool, stage: Stage, moved: bool
-) -> None:
+def test_recovery_checks_a_removed_directory_again(left: Left, full: bool, stage: Stage, moved: bool) -> None:
     """save/protocol.md R12: still empty: delete; else back to its name."""
     left.server.store.seed({"box": None}, age=60)
     left.instead(Verb.REMOVE, "box", stage=stage)

@@ -49,7 +49,7 @@ def work(server: Server, mortal: Callable[..., Mortal]) -> Mortal:
     REFUSALS,
     ids=[f"{status} {'for good' if for_good else 'once'}" for status, _, for_good, _ in REFUSALS],
 )
-def test_a_refusal_at_any_step_loses_nothing(
+def test_a_refusal_of_any_step_loses_nothing(
     server: Server,
     work: Mortal,
     on: str,
@@ -91,7 +91,7 @@ def test_a_refusal_at_any_step_loses_nothing(
     assert work.vfs.status()["failed"] == []
 
 
-def test_fsync_fails_too_if_it_waits_while_another_thread_hears_the_refusal(
+def test_a_waiting_fsync_fails_if_another_thread_gets_the_refusal(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """vfs/semantics.md 4.2: fsync returns when the server has it, or with the error."""
@@ -105,7 +105,7 @@ def test_fsync_fails_too_if_it_waits_while_another_thread_hears_the_refusal(
     mount.vfs.release(fh)
 
 
-def test_a_newer_version_of_a_file_does_not_wait_behind_a_refused_version(
+def test_a_newer_version_does_not_wait_for_a_refused_version(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
 
@@ -123,7 +123,7 @@ def test_a_newer_version_of_a_file_does_not_wait_behind_a_refused_version(
 
 
 @pytest.mark.parametrize("refused", [0, 1])
-def test_a_stray_item_that_the_server_refuses_to_move_keeps_no_other_from_being_shown(
+def test_a_stray_item_that_cannot_be_moved_keeps_no_other_hidden(
     server: Server, work: Mortal, refused: int
 ) -> None:
     """save/protocol.md R4: every hidden item of this mount that no record explains is shown, and never deleted."""

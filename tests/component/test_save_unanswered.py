@@ -28,7 +28,7 @@ def job_writes(server: Server, path: str = TARGET) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("change", ["rename", "rename over", "chmod"])
-def test_bytes_that_the_job_writes_after_an_unanswered_change_are_shown(
+def test_bytes_the_job_writes_after_an_unanswered_change_are_shown(
     server: Server, mortal: Callable[..., Mortal], change: str
 ) -> None:
     """save/protocol.md R2: for changes that are no saves, too."""
@@ -55,7 +55,7 @@ def replace_all(work: Mortal, path: str, content: bytes) -> None:
 
 @pytest.mark.parametrize("moves", ["no", "item"])
 @pytest.mark.parametrize("sizes", ["present", "omitted"])
-def test_what_the_job_wrote_after_an_unanswered_save_is_kept_by_the_next(
+def test_the_next_save_keeps_the_jobs_write_after_an_unanswered_save(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch, moves: str, sizes: str
 ) -> None:
     """save/protocol.md R2: the look after the lost answer has shown the `updatedAt` of what the job wrote."""
@@ -75,7 +75,7 @@ def test_what_the_job_wrote_after_an_unanswered_save_is_kept_by_the_next(
 
 @pytest.mark.parametrize("over", [True, False], ids=["over a file", "to a free name"])
 @pytest.mark.parametrize("moves", ["no", "item"])
-def test_what_the_job_wrote_after_an_unanswered_rename_is_kept_by_a_save(
+def test_a_save_keeps_the_jobs_write_after_an_unanswered_rename(
     server: Server, mortal: Callable[..., Mortal], moves: str, over: bool
 ) -> None:
     """vfs/semantics.md 4.46: the look after the lost answer is no read. Editors sync a new file and rename it so."""
@@ -94,7 +94,7 @@ def test_what_the_job_wrote_after_an_unanswered_rename_is_kept_by_a_save(
     assert contents(server) == sorted([b"next", JOBS])
 
 
-def test_a_directory_whose_mkdir_was_killed_keeps_the_files_that_the_job_put_there(
+def test_a_directory_of_a_killed_mkdir_keeps_the_jobs_files(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save/protocol.md R12: no delete is sent to a directory that the job can reach by its name."""

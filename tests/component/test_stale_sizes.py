@@ -50,9 +50,7 @@ def refused(work: Workspace, flags: int, size: int | None, *, is_retry: bool = F
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
-def test_the_kernel_has_the_size_of_the_version_that_is_opened(
-    server: Server, grown: Workspace, flags: int
-) -> None:
+def test_the_kernel_has_the_size_of_the_opened_version(server: Server, grown: Workspace, flags: int) -> None:
     """vfs/semantics.md 3.17: an open that would give another one fails, and a look-up shows the new size without a request."""
     assert refused(grown, flags, len(OLD))
     requests = server.log.count()
@@ -67,7 +65,7 @@ def test_the_kernel_has_the_size_of_the_version_that_is_opened(
 
 @pytest.mark.parametrize("sizes", ["present", "omitted"])
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
-def test_no_kept_answer_shows_the_old_size_once_an_open_has_failed(
+def test_no_cached_reply_has_the_old_size_after_a_failed_open(
     server: Server, start: Start, flags: int, sizes: Any
 ) -> None:
     """vfs/semantics.md 3.17: also where neither a size nor a time tells two versions apart."""
@@ -84,13 +82,13 @@ def test_no_kept_answer_shows_the_old_size_once_an_open_has_failed(
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
-def test_a_size_that_may_not_have_arrived_is_another(grown: Workspace, flags: int) -> None:
+def test_a_size_the_kernel_may_not_have_received_counts_as_different(grown: Workspace, flags: int) -> None:
     """vfs/semantics.md 3.17."""
     assert refused(grown, flags, None)
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
-def test_only_a_writer_in_place_is_refused_where_the_size_keeps_changing(
+def test_only_a_writer_in_place_fails_where_the_size_keeps_changing(
     server: Server, grown: Workspace, flags: int
 ) -> None:
     """vfs/semantics.md 3.17, 5.15: who reads or appends gets it past the kernel's cache; nothing has changed."""
@@ -112,7 +110,7 @@ def test_an_open_that_empties_a_file_needs_no_size(server: Server, grown: Worksp
     assert server.store.read("file") == MINE
 
 
-def test_an_open_that_fails_is_no_read(server: Server, grown: Workspace) -> None:
+def test_a_failed_open_does_not_count_as_a_read(server: Server, grown: Workspace) -> None:
     """vfs/semantics.md 3.17, 4.42: a save keeps the version that its program was not given."""
     grown.server.store.write("file", OLD)
     grown.vfs.refresh()
@@ -127,7 +125,7 @@ def test_an_open_that_fails_is_no_read(server: Server, grown: Workspace) -> None
     eventually(lambda: untimed(visible(server)) == {"file": MINE, "file.conflict": NEW})
 
 
-def test_the_kernel_keeps_no_pages_for_an_open_that_failed(grown: Workspace) -> None:
+def test_the_kernel_keeps_no_pages_after_a_failed_open(grown: Workspace) -> None:
     """vfs/semantics.md 3.13: it has those of the version before still, and drops them at the next open."""
     grown.vfs.refresh()
     assert refused(grown, os.O_RDONLY, len(OLD))
@@ -178,7 +176,7 @@ def lost(server: Server, start: Start) -> Callable[[int, bytes], tuple[Workspace
 
 @pytest.mark.parametrize("flags", _BY_SIZE)
 @pytest.mark.parametrize("new", [_BODY + NEW, _BODY[:-9]], ids=["longer", "shorter"])
-def test_a_writer_that_goes_by_the_size_of_a_lost_version_writes_to_no_other(
+def test_a_write_at_a_lost_versions_size_changes_no_other_version(
     server: Server, lost: Callable[[int, bytes], tuple[Workspace, int]], flags: int, new: bytes
 ) -> None:
     """vfs/semantics.md 3.17: a large file is fetched after its open; its end is elsewhere in the job's version."""
@@ -193,7 +191,7 @@ def test_a_writer_that_goes_by_the_size_of_a_lost_version_writes_to_no_other(
 @pytest.mark.parametrize(("flags", "new"), [
     *product(_APPENDS, [_BODY + NEW]), *product(_BY_SIZE, [_BODY])
 ], ids=lambda part: part if isinstance(part, int) else f"{len(part)} bytes")  # fmt: skip
-def test_a_writer_may_write_to_another_version_than_the_lost_one(
+def test_a_writer_of_a_lost_version_may_write_to_a_matching_one(
     server: Server, lost: Callable[[int, bytes], tuple[Workspace, int]], flags: int, new: bytes
 ) -> None:
     """vfs/semantics.md 3.17, 4.42: where it appends, or where both are of one size; appended to what it could have read."""
@@ -241,7 +239,7 @@ def test_a_first_write_at_the_end_of_a_newer_version_fails(
 @pytest.mark.parametrize(("flags", "new", "place"), [
     (os.O_RDWR, NEW, 0), (os.O_RDWR, NEW, len(OLD)), (os.O_RDWR, OLD[:-9], len(OLD)), (os.O_RDWR, OLD[::-1], len(OLD) + 9),
 ], ids=["its start", "its end", "its end, behind the newer one's", "behind the end of both"])  # fmt: skip
-def test_another_first_write_changes_the_version_that_was_opened(
+def test_a_first_write_elsewhere_changes_the_opened_version(
     server: Server, changed: Callable[[int, bytes], tuple[Workspace, int]], flags: int, new: bytes, place: int
 ) -> None:
     """vfs/semantics.md 3.17, 4.20: the newer one is kept, and further writes may be anywhere."""
@@ -256,7 +254,7 @@ def test_another_first_write_changes_the_version_that_was_opened(
 
 
 @pytest.mark.parametrize("flags", _APPENDS)
-def test_an_append_is_not_refused_for_the_size_of_a_newer_version(
+def test_an_append_succeeds_in_spite_of_a_newer_versions_size(
     server: Server, changed: Callable[[int, bytes], tuple[Workspace, int]], flags: int
 ) -> None:
     """vfs/semantics.md 3.17: it needs no size."""
@@ -267,7 +265,7 @@ def test_an_append_is_not_refused_for_the_size_of_a_newer_version(
     eventually(lambda: untimed(visible(server))["file"] == OLD + MINE)
 
 
-def test_a_size_that_was_not_shown_refuses_no_write(server: Server, start: Start) -> None:
+def test_a_size_that_was_never_shown_refuses_no_write(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.17: that of a newer version that nobody has looked at."""
     server.set(sizes="omitted")
     server.store.seed({"file": OLD}, age=60)
@@ -280,7 +278,7 @@ def test_a_size_that_was_not_shown_refuses_no_write(server: Server, start: Start
     work.drain()
 
 
-def test_a_program_may_write_behind_an_end_that_it_has_set_itself(server: Server, start: Start) -> None:
+def test_a_program_may_write_past_an_end_that_it_has_set(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.17: and where it wrote before, also once that is saved."""
     server.store.seed({"file": OLD}, age=60)
     work = start(ttl=60)
@@ -298,7 +296,7 @@ def test_a_program_may_write_behind_an_end_that_it_has_set_itself(server: Server
     assert [*untimed(visible(server))] == ["file"]
 
 
-def test_a_reader_of_a_lost_version_gets_the_whole_of_the_next_one(
+def test_a_reader_of_a_lost_version_gets_all_of_the_next_version(
     lost: Callable[[int, bytes], tuple[Workspace, int]],
 ) -> None:
     """vfs/semantics.md 3.17: of a large file, fetched after its open; `fstat` shows the new size after the first read."""
@@ -320,9 +318,7 @@ def rewritten_beside_the_next_version(server: Server, work: Workspace, old: byte
 
 
 @pytest.mark.parametrize("size", [1000, LARGE])
-def test_a_save_keeps_the_next_version_of_a_file_whose_reader_knew_the_size_before(
-    server: Server, start: Start, size: int
-) -> None:
+def test_a_save_keeps_a_version_read_only_up_to_the_old_size(server: Server, start: Start, size: int) -> None:
     """vfs/semantics.md 3.17, 4.42: it may have read only so many bytes of the longer version as the one before had."""
     old = os.urandom(size)
     server.store.seed({"file": old}, age=60)
@@ -336,9 +332,7 @@ def test_a_save_keeps_the_next_version_of_a_file_whose_reader_knew_the_size_befo
     rewritten_beside_the_next_version(server, work, old)
 
 
-def test_a_save_keeps_a_longer_version_of_which_its_program_has_asked_for_the_size_only(
-    server: Server, start: Start
-) -> None:
+def test_a_save_keeps_a_longer_version_whose_size_alone_was_read(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.14, 4.42: an open log shows it from then on, but no byte of it was read."""
     server.store.seed({"file": OLD}, age=60)
     work = start(ttl=0)

@@ -61,7 +61,7 @@ def a_directory(work: Workspace) -> None:
         (a_directory, {"file": None, "file/inside": b"x", "other": b"another"}),
     ],
 )
-def test_the_name_of_an_unlinked_file_is_free_and_the_file_does_not_come_back(
+def test_an_unlink_frees_the_name_and_the_file_does_not_return(
     server: Server, work: Workspace, comes: Callable[[Workspace], None], tree: dict[str, bytes | None]
 ) -> None:
     """vfs/semantics.md 4: unlink returns when it is recorded; own changes are visible at once."""
@@ -74,7 +74,7 @@ def test_the_name_of_an_unlinked_file_is_free_and_the_file_does_not_come_back(
     assert work.vfs.status()["conflicts"] == []
 
 
-def test_an_fsync_that_waits_for_a_removal_ends(server: Server, start: Start) -> None:
+def test_an_fsync_does_not_hang_on_a_removal(server: Server, start: Start) -> None:
     """vfs/semantics.md 4: a file unlinked while open never comes back; no call waits for a file that is not wanted any more."""
     work = start(write_back_delay=30)
     fh = work.opened("file")
@@ -91,7 +91,7 @@ def test_an_fsync_that_waits_for_a_removal_ends(server: Server, start: Start) ->
     assert (visible(server), work.names()) == ({}, [])
 
 
-def test_an_unanswered_create_holds_up_no_other_file_of_its_name(server: Server, start: Start) -> None:
+def test_an_unanswered_create_delays_no_other_file_of_its_name(server: Server, start: Start) -> None:
     """save/protocol.md R7: no call waits for what an unanswered request may still do."""
     work = start(write_back_delay=0, request_lifetime=60, timeout=5)
     work.names()
@@ -140,7 +140,7 @@ def in_flight(
     return in_flight
 
 
-def test_a_file_that_the_job_renames_before_its_promote_is_answered_outlives_an_unlink(
+def test_a_file_the_job_renames_during_its_promote_survives_an_unlink(
     server: Server, in_flight: Callable[..., AbstractContextManager[Workspace]]
 ) -> None:
     """save/protocol.md R10: what has the bytes of H is deleted at T only; under another name it is the job's."""
@@ -152,7 +152,7 @@ def test_a_file_that_the_job_renames_before_its_promote_is_answered_outlives_an_
     eventually(lambda: work.names() == ["renamed"])
 
 
-def test_what_the_job_writes_after_an_unlink_is_at_the_name_again(
+def test_a_file_the_job_writes_after_an_unlink_has_the_name(
     server: Server, in_flight: Callable[..., AbstractContextManager[Workspace]]
 ) -> None:
     """save/protocol.md R10: a set-aside that is in flight takes it away; nothing was placed, so it goes back."""
@@ -164,7 +164,7 @@ def test_what_the_job_writes_after_an_unlink_is_at_the_name_again(
     eventually(lambda: work.names() == ["file"])
 
 
-def test_what_the_job_wrote_before_a_save_was_placed_stays_beside_after_an_unlink(
+def test_a_conflict_copy_remains_after_the_unlink_of_a_saved_file(
     server: Server, in_flight: Callable[..., AbstractContextManager[Workspace]]
 ) -> None:
     """save/protocol.md R10, vfs/semantics.md 4.33: a file that was saved and unlinked does not come back under its name."""
@@ -176,7 +176,7 @@ def test_what_the_job_wrote_before_a_save_was_placed_stays_beside_after_an_unlin
     assert "file" not in work.names()
 
 
-def test_an_unlinked_version_that_was_set_aside_does_not_come_back(
+def test_an_unlinked_version_that_was_set_aside_does_not_return(
     server: Server, in_flight: Callable[..., AbstractContextManager[Workspace]]
 ) -> None:
     """save/protocol.md R10: what goes back is judged as ever."""

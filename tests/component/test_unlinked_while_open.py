@@ -161,7 +161,7 @@ def test_an_open_file_that_is_renamed_over_is_readable_and_writable(
 
 
 @SOURCES
-def test_a_file_that_the_job_has_written_to_and_that_is_renamed_over_is_kept(
+def test_a_rename_over_a_file_keeps_the_jobs_newer_version(
     server: Server, mortal: Start, source: Callable[[Mortal], str]
 ) -> None:
     work = mortal(ttl=60.0)
@@ -178,7 +178,7 @@ def test_a_file_that_the_job_has_written_to_and_that_is_renamed_over_is_kept(
 
 
 @SOURCES
-def test_a_refused_rename_over_an_open_file_leaves_the_file_there(
+def test_a_refused_rename_over_an_open_file_leaves_the_file(
     server: Server, work: Mortal, source: Callable[[Mortal], str]
 ) -> None:
     """vfs/semantics.md 4: a failed rename has changed nothing; until the rename is sent, its file has the name here."""
@@ -200,9 +200,7 @@ def test_a_refused_rename_over_an_open_file_leaves_the_file_there(
 
 
 @pytest.mark.parametrize("unsent", [False, True])
-def test_a_file_that_the_server_refuses_to_remove_is_still_there(
-    server: Server, work: Mortal, unsent: bool
-) -> None:
+def test_a_file_that_the_server_refuses_to_delete_remains(server: Server, work: Mortal, unsent: bool) -> None:
     """vfs/semantics.md 4.29: unlink's errors are the caller's."""
     if unsent:
         work.write("file", b"unsent")
@@ -237,9 +235,7 @@ def test_an_unfinished_removal_is_reported_and_finished_by_the_next_mount(
 # -- links of this machine
 
 
-def test_a_file_is_removed_though_a_reader_has_a_lost_version_of_it_open(
-    server: Server, mortal: Start
-) -> None:
+def test_a_file_open_at_a_lost_version_can_be_removed(server: Server, mortal: Start) -> None:
     """vfs/semantics.md 4, unlink: a file can be made again at a name though a reader's version of the old file can't be had."""
     server.store.seed({"log": os.urandom(24 << 20)}, age=60)
     work = mortal(ttl=0.1)

@@ -29,9 +29,7 @@ def changes(server: Server) -> list[str]:
 
 
 @pytest.mark.parametrize("how", ["appended to", "renamed over"])
-def test_a_file_that_is_closed_again_and_again_is_sent_meanwhile(
-    server: Server, start: Start, how: str
-) -> None:
+def test_a_file_that_is_closed_repeatedly_is_sent_in_between(server: Server, start: Start, how: str) -> None:
     """vfs/semantics.md 4.5: the upload begins --write-back-delay after the first close, whatever is closed meanwhile."""
     work = start(write_back_delay=0.5)
 
@@ -62,7 +60,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("reopened", [False, True])
-def test_a_file_that_grows_and_is_closed_again_and_again_is_not_copied(
+def test_a_growing_file_that_is_closed_repeatedly_is_not_copied(
     server: Server, start: Start, copies: list[int], reopened: bool
 ) -> None:
     """vfs/semantics.md 4.49: of a build's log, each program of the build closes a descriptor when it ends."""
@@ -85,7 +83,7 @@ def test_a_file_that_grows_and_is_closed_again_and_again_is_not_copied(
 
 
 @pytest.mark.parametrize("how", ["written over", "cut", "emptied"])
-def test_closed_bytes_that_change_are_copied_once(
+def test_closed_bytes_that_are_overwritten_are_copied_once(
     server: Server, start: Start, copies: list[int], how: str
 ) -> None:
     """save/protocol.md, Vocabulary, local bytes: bytes that were closed never change."""
@@ -108,7 +106,7 @@ def test_closed_bytes_that_change_are_copied_once(
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["after the save was planned", "before, too"])
-def test_what_is_written_behind_closed_bytes_is_sent_when_it_is_closed(
+def test_bytes_appended_to_closed_bytes_are_sent_once_closed(
     server: Server, start: Start, copies: list[int], begun: bool
 ) -> None:
     """vfs/semantics.md 4.49; save/protocol.md, Vocabulary, local bytes: what is sent never changes."""
@@ -136,9 +134,7 @@ def test_what_is_written_behind_closed_bytes_is_sent_when_it_is_closed(
 
 
 @pytest.mark.parametrize("sync", ["fsync", "close"])
-def test_fsync_waits_for_what_was_written_behind_bytes_that_are_being_sent(
-    server: Server, start: Start, sync: str
-) -> None:
+def test_fsync_waits_for_bytes_appended_during_an_upload(server: Server, start: Start, sync: str) -> None:
     """vfs/semantics.md 4.7, 4.9: the server has what was written, also where an earlier save of the file was under way."""
     work = start(write_back_delay=30, sync_on_close=False)
     with work.closing(work.opened("log")) as fh:
@@ -160,7 +156,7 @@ def test_fsync_waits_for_what_was_written_behind_bytes_that_are_being_sent(
             sending.result(20)
 
 
-def test_closed_bytes_that_the_disk_knows_are_not_written_over_before_it_knows_their_copy(
+def test_synced_closed_bytes_are_overwritten_only_after_a_synced_copy(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.4; save/protocol.md, Vocabulary, local bytes: on the disk, the row names the mixed generation still."""
@@ -189,7 +185,7 @@ def test_closed_bytes_that_the_disk_knows_are_not_written_over_before_it_knows_t
     assert [*work.vfs._state.bytes.directory.iterdir()] == []
 
 
-def test_a_save_that_sets_bytes_apart_takes_the_room_of_the_cache(
+def test_a_save_that_copies_closed_bytes_takes_space_from_the_cache(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.41: a disk that is full of cached contents keeps no save from being sent."""
@@ -231,7 +227,7 @@ def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Start) 
     assert visible(server) == {"file": b"19"}
 
 
-def test_truncating_at_open_downloads_nothing(server: Server, start: Start) -> None:
+def test_opening_with_o_trunc_downloads_nothing(server: Server, start: Start) -> None:
     """vfs/semantics.md 4.1: a partial write is filled with the current content first; O_TRUNC skips that."""
     server.store.seed({"file": "x" * 100_000}, age=60)
     work = start(write_back_delay=30)
@@ -254,7 +250,7 @@ def test_a_half_downloaded_content_is_never_sent(server: Server, start: Start) -
     assert work.read("file") == b"0123456789" * 1000
 
 
-def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, work: Workspace) -> None:
+def test_editing_the_jobs_item_keeps_the_default_that_it_shadows(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.37: only the item that is shown is replaced, a shadowed one stays."""
     server.set(path_scope="lifecycle")
     server.store.seed({"file": "default"}, lifecycle="application", age=60)
@@ -279,7 +275,7 @@ def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Work
     wait_until_settled(work)
 
 
-def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server, work: Workspace) -> None:
+def test_a_directory_created_directly_and_a_file_in_it_both_exist(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.31: mkdir is synchronous; its errors are the caller's."""
     work.mkdir("dir")
     assert visible(server) == {"dir": None}
@@ -299,7 +295,7 @@ def rounds(server: Server) -> int:
 
 
 @pytest.mark.parametrize("move_touches", ["item", "no"])
-def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
+def test_fsync_of_a_save_in_place_takes_three_round_trips(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, move_touches: str
 ) -> None:
     """vfs/semantics.md 4.18; save/protocol.md, The steps, Round trips of a save in place: three; one disk sync beside them."""
@@ -330,9 +326,7 @@ def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
     assert changes(server) == ["create", "update", "update", "delete"]
 
 
-def test_fsync_returns_when_its_own_bytes_are_there_though_newer_ones_were_closed_meanwhile(
-    server: Server, work: Workspace
-) -> None:
+def test_fsync_waits_for_its_own_bytes_and_not_for_newer_ones(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4: fsync returns when the server has what was written before it."""
     fh = work.opened("file")
     file = work.vfs.get_handle(fh).file
@@ -373,7 +367,7 @@ class _FirstOf:
 
 
 @pytest.mark.parametrize("append", [True, False])
-def test_a_write_while_the_last_save_ends_goes_on_with_the_saved_bytes(
+def test_a_write_at_the_end_of_a_save_extends_the_saved_bytes(
     server: Server, start: Start, append: bool
 ) -> None:
     """vfs/semantics.md 4: all handles of one file share what is written; a save that ends meanwhile takes nothing away."""
@@ -402,7 +396,7 @@ def test_the_cache_does_not_grow_with_the_saves_of_one_file(server: Server, star
     assert work.read("file") == b"save 4"
 
 
-def test_a_content_that_can_not_be_read_for_now_does_not_count_as_unknown(
+def test_content_that_is_temporarily_unreadable_does_not_count_as_unknown(
     server: Server, start: Start
 ) -> None:
     """save/protocol.md R1: a read that failed is tried again before it counts as unknown."""

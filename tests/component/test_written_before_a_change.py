@@ -32,7 +32,7 @@ def changed(work: Workspace, how: str) -> str:
 
 @pytest.mark.parametrize("how", ["rename", "rename over", "chmod"])
 @pytest.mark.parametrize("jobs", [b"JOB content", b"the job's longer content"], ids=["same size", "another"])
-def test_what_the_job_wrote_before_a_change_by_an_old_look_is_kept(
+def test_the_jobs_write_is_kept_when_a_change_relies_on_an_old_look(
     server: Server, start: Start, how: str, jobs: bytes
 ) -> None:
     """vfs/semantics.md 4.42, 4.46: the program has read what was there before the job wrote."""
@@ -50,7 +50,7 @@ def test_what_the_job_wrote_before_a_change_by_an_old_look_is_kept(
     assert jobs in visible(server).values()
 
 
-def test_what_the_job_wrote_while_a_rename_looked_at_its_target_is_kept(
+def test_the_jobs_write_during_the_look_of_a_rename_is_kept(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R8: a listing that shows a newer version of the source is no look at the version that is renamed."""
@@ -78,7 +78,7 @@ def test_what_the_job_wrote_while_a_rename_looked_at_its_target_is_kept(
 @pytest.mark.parametrize("moves", ["no", "item"])
 @pytest.mark.parametrize("jobs", ["write", "replace"])
 @pytest.mark.parametrize("over", [True, False], ids=["over a file", "to a free name"])
-def test_what_the_job_wrote_before_its_reader_renamed_the_file_is_kept(
+def test_the_jobs_write_before_a_reader_renamed_the_file_is_kept(
     server: Server, start: Start, moves: str, jobs: str, over: bool
 ) -> None:
     """vfs/semantics.md 4.46: to rename a file is not to read what it has by then."""
@@ -98,7 +98,7 @@ def test_what_the_job_wrote_before_its_reader_renamed_the_file_is_kept(
 
 
 @pytest.mark.parametrize("fault", ["throttled", "unavailable"])
-def test_what_the_job_wrote_before_a_rename_was_tried_again_is_kept(
+def test_the_jobs_write_before_a_rename_was_retried_is_kept(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, fault: Kind
 ) -> None:
     """save/protocol.md R8: the look before another attempt shows what the job has written since the first one."""
@@ -124,7 +124,7 @@ def test_what_the_job_wrote_before_a_rename_was_tried_again_is_kept(
 
 
 @pytest.mark.parametrize("how", ["rename", "rename over", "chmod"])
-def test_what_the_job_wrote_over_a_save_before_a_change_is_kept(
+def test_the_jobs_write_between_a_save_and_a_change_is_kept(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """vfs/semantics.md 4.44: no program has read the file, but only the version that this mount has placed needs no reader."""

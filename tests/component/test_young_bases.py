@@ -45,7 +45,7 @@ def saved_by_the_next_mount(server: Server, home: Path, meanwhile: Callable[[], 
 
 
 @pytest.mark.parametrize("sizes", ["present", "omitted"])
-def test_bytes_that_the_job_wrote_since_an_unread_file_was_truncated_are_kept(
+def test_bytes_the_job_wrote_after_an_unread_truncation_are_kept(
     server: Server, start: Start, sizes: str
 ) -> None:
     """vfs/semantics.md 4, Keep both: what nobody here has seen is never overwritten; R1: never guess."""
@@ -60,7 +60,7 @@ def test_bytes_that_the_job_wrote_since_an_unread_file_was_truncated_are_kept(
     assert sorted(contents(server)) == sorted([SECOND, OURS])
 
 
-def test_bytes_that_the_job_wrote_while_no_mount_was_there_are_kept(server: Server, tmp_path: Path) -> None:
+def test_bytes_the_job_wrote_between_two_mounts_are_kept(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 4, Keep both, after a death: the next mount can't learn any more what was truncated."""
     server.set(sizes="omitted")
     server.store.seed({"file": FIRST})
@@ -70,7 +70,7 @@ def test_bytes_that_the_job_wrote_while_no_mount_was_there_are_kept(server: Serv
 
 
 @pytest.mark.parametrize("moves", ["no", "tree"])
-def test_our_own_save_whose_answer_was_lost_is_no_conflict(server: Server, start: Start, moves: str) -> None:
+def test_an_own_save_whose_answer_was_lost_is_no_conflict(server: Server, start: Start, moves: str) -> None:
     """save/protocol.md R2: base is H with the hash of what was sent."""
     server.set(move_touches=moves)
     work = start(request_lifetime=0.2)
@@ -89,7 +89,7 @@ def edit_while_the_job_writes(server: Server, work: Workspace) -> None:
     wait_until_settled(work)
 
 
-def test_what_the_job_wrote_in_the_second_of_a_save_is_kept_by_the_next(
+def test_the_next_save_keeps_the_jobs_write_of_the_same_second(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R1: bytes decide on a whole second, whatever time has passed since."""
@@ -109,7 +109,7 @@ def test_what_the_job_wrote_in_the_second_of_a_save_is_kept_by_the_next(
 
 
 @pytest.mark.parametrize("date", ["", "Fri, 01 Jan 2100 00:00:00 GMT"], ids=["no Date", "Date ahead"])
-def test_two_writes_of_a_second_are_two_versions_whatever_the_date_is(
+def test_two_writes_within_a_second_are_two_versions_at_any_clock_skew(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, date: str
 ) -> None:
     """save/protocol.md R1: the clock of `updatedAt` is 30 s behind this machine's, and behind that of `Date`."""
@@ -125,7 +125,7 @@ def test_two_writes_of_a_second_are_two_versions_whatever_the_date_is(
 
 
 @pytest.mark.parametrize("read", [True, False], ids=["read", "unread"])
-def test_an_updated_at_that_is_no_time_proves_nothing(
+def test_an_updated_at_that_is_not_a_time_proves_nothing(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, read: bool
 ) -> None:
     """save/protocol.md R1: two versions may have the same."""
@@ -143,7 +143,7 @@ def test_an_updated_at_that_is_no_time_proves_nothing(
 
 
 @pytest.mark.parametrize("rewritten", [False, True])
-def test_the_next_mount_fetches_the_old_bytes_of_a_file_truncated_unread(
+def test_the_next_mount_fetches_the_base_of_a_file_truncated_unread(
     server: Server, tmp_path: Path, rewritten: bool
 ) -> None:
     """save/protocol.md R1: where base's bytes are not known and a move changes `updatedAt`, A is downloaded first."""
@@ -155,9 +155,7 @@ def test_the_next_mount_fetches_the_old_bytes_of_a_file_truncated_unread(
     assert sorted(contents(server)) == sorted([OURS, *([SECOND] if rewritten else [])])
 
 
-def test_an_item_that_the_job_wrote_in_the_same_second_is_read_before_it_is_deleted(
-    server: Server, start: Start
-) -> None:
+def test_an_item_written_in_the_same_second_is_read_before_its_deletion(server: Server, start: Start) -> None:
     """save/protocol.md R1: timestamps of whole seconds do not prove that it still is base."""
     server.store.seed({"file": FIRST})
     work = start(write_back_delay=30)

@@ -208,7 +208,7 @@ def test_the_switches_cover_every_value() -> None:
 # A case that fails is shrunk for five minutes at most.
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
-def test_random_calls_answer_as_on_a_disk_and_leave_their_files_on_the_server(
+def test_random_calls_answer_as_on_a_disk_and_their_files_are_sent(
     switches: dict[str, Any], tmp_path: Path
 ) -> None:
     """vfs/semantics.md 2.2, 2.15: names, reads, writes, memory maps, truncation, fsync, close and remount."""

@@ -41,7 +41,7 @@ def test_no_test_names_a_missing_statement() -> None:
     assert {number: tests for number, tests in named().items() if number not in STATEMENTS} == {}
 
 
-def test_each_case_that_differs_proves_a_row_of_the_table_of_differences() -> None:
+def test_each_differing_case_proves_a_row_of_the_table_of_differences() -> None:
     assert [case.name for case in ALL if case.differs != bool(case.row)] == []
     table = re.split(r"^<!-- /?differences -->$", _PAGE, flags=re.MULTILINE)[1]
     _, *rows = re.findall(r"^\| (.*?) \| ", table, re.MULTILINE)

@@ -56,11 +56,13 @@ def held(limited_forks: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("play", "arguments"), WORKLOADS, ids=lambda part: getattr(part, "__name__", ""))
-def test_bounds_hold(held: Callable[..., None], play: Callable[..., None], arguments: dict[str, Any]) -> None:
+def test_the_resource_bounds_hold_under_load(
+    held: Callable[..., None], play: Callable[..., None], arguments: dict[str, Any]
+) -> None:
     held(play, **arguments)
 
 
-def test_files_that_the_job_rewrites_are_read_as_one_version_each(held: Callable[..., None]) -> None:
+def test_a_file_that_the_job_rewrites_is_read_as_one_version(held: Callable[..., None]) -> None:
     """vfs/semantics.md 3.13."""
     held(rewriting.rewritten, files=4, size=2_000_000, writes=60, latency=10)
 

@@ -14,9 +14,7 @@ from tests.support.waiting import eventually, eventually_equal
 from jobfs.emulator import Server
 
 
-def test_the_mount_says_the_same_on_a_terminal_and_outlives_the_terminal(
-    server: Server, mount: Mount
-) -> None:
+def test_the_mount_prints_the_same_on_a_terminal_and_outlives_it(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6.1: a daemon that returns once the mount answers."""
     mounted = mount(start=False)
     state = ("--state-dir", mounted.state)
@@ -59,7 +57,7 @@ def test_the_key_file_is_read_again_when_it_changes(server: Server, mount: Mount
     assert server.store.read("file") == b"saved"
 
 
-def test_jobfs_set_changes_what_it_is_given(server: Server, mounted: MountedJob) -> None:
+def test_jobfs_set_changes_the_given_attributes(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 2.17: `jobfs set PATH --lifecycle/--permission` = update."""
     server.store.seed({"dir/file.txt": "content"})
     path = mounted.path / "dir/file.txt"

@@ -88,7 +88,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.needs_fuse
 @pytest.mark.parametrize(("changed", "words"), BAD)
-def test_a_wrong_option_or_directory_is_named(
+def test_a_wrong_option_or_directory_is_reported_by_name(
     server: Server, tmp_path: Path, changed: dict[str, Any], words: str
 ) -> None:
     """vfs/semantics.md 6.3, 6.9: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
@@ -102,7 +102,7 @@ def test_a_wrong_option_or_directory_is_named(
 
 @pytest.mark.needs_fuse
 @pytest.mark.parametrize("silent", [False, True])
-def test_a_server_that_cannot_be_reached_is_silent_or_no_workspace_api_is_named_in_time(
+def test_an_unusable_server_is_reported_with_its_cause_in_time(
     server: Server, tmp_path: Path, silent: bool
 ) -> None:
     if not silent:
@@ -125,7 +125,7 @@ def test_a_server_that_cannot_be_reached_is_silent_or_no_workspace_api_is_named_
 
 
 @pytest.mark.needs_root("only root has a mount namespace, in which the device is missing")
-def test_a_missing_dev_fuse_is_named(server: Server, tmp_path: Path) -> None:
+def test_a_missing_dev_fuse_is_reported(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     script = f'{LET_GO}mount -t tmpfs none /dev && : > /dev/null && exec "$@"'
     fails(server, tmp_path, "/dev/fuse", "modprobe", prefix=["unshare", "-m", "sh", "-c", script, "sh"])

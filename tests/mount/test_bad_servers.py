@@ -48,9 +48,7 @@ def peak(job: MountedJob) -> int:
     return int(told) << 10
 
 
-def test_a_listing_without_an_end_is_eio_and_single_names_are_found(
-    before: Gateway, mounted: MountedJob
-) -> None:
+def test_an_endless_listing_is_eio_and_single_names_are_found(before: Gateway, mounted: MountedJob) -> None:
     """vfs/semantics.md 5.8: EIO within the deadline; the memory it takes is bounded; names and bytes are served, and saved."""
     bomb, used = gzip.compress(b" " * (64 << 20)), peak(mounted)
     before.answer = lambda asked: Reply(endless(before, bomb), 200, GZIP) if asked.listing else None

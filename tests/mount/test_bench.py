@@ -26,7 +26,7 @@ def _environment(lab: Path) -> dict[str, str]:
 
 
 @pytest.mark.needs_fuse
-def test_each_run_begins_with_the_data_as_they_were_made_and_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_each_run_starts_with_fresh_data_and_leaves_nothing(tmp_path: Path) -> None:
     """The index that `git status` has written would spare the next run the reading of all files."""
     lab, out = tmp_path / "lab", tmp_path / "out.json"
     lab.mkdir()
@@ -48,9 +48,7 @@ def test_each_run_begins_with_the_data_as_they_were_made_and_nothing_is_left_beh
 
 @pytest.mark.needs_fuse
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_bench_that_is_ended_has_printed_each_row_and_prints_the_table(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_an_interrupted_bench_prints_the_table_of_its_rows(tmp_path: Path, number: signal.Signals) -> None:
     lab, rtts = tmp_path / "lab", ",".join(map(str, range(1, 31)))  # more than it gets to
     lab.mkdir()
     words = ["ls", "--quick", "--peers", "none", "--rtt", rtts]

@@ -28,7 +28,7 @@ read -r line
 """
 
 
-def test_a_build_log_is_written_in_place_and_a_kill_keeps_what_was_closed(
+def test_a_build_log_is_written_in_place_and_closed_lines_survive_a_kill(
     server: Server, mount: Callable[..., MountedJob], tmp_path: Path
 ) -> None:
     """vfs/semantics.md 4.3, 4.49."""

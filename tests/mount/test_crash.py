@@ -31,7 +31,7 @@ def write() -> Iterator[Callable[..., None]]:
         yield write
 
 
-def test_bytes_written_and_never_closed_come_back_beside_their_file(
+def test_bytes_that_were_never_closed_return_beside_their_file(
     server: Server, mount: Mount, write: Callable[..., None]
 ) -> None:
     """vfs/semantics.md 4.3: written and never closed, and the mount died: never under the name itself; mount, status say it."""
@@ -79,7 +79,7 @@ def test_bytes_written_and_never_closed_come_back_beside_their_file(
     assert len(mounted.status()["conflicts"]) == 4, "as long as they are there"
 
 
-def test_a_directory_of_a_local_only_name_stays_here_with_its_content(server: Server, mount: Mount) -> None:
+def test_a_directory_with_a_local_only_name_is_never_sent(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 4.15: in any directory; as Jupyter's checkpoints beside a notebook."""
     mounted = mount(local_only=".ipynb_checkpoints")
     (mounted.path / "work/.ipynb_checkpoints").mkdir(parents=True)
@@ -95,7 +95,7 @@ def test_a_directory_of_a_local_only_name_stays_here_with_its_content(server: Se
 @pytest.mark.parametrize(
     ("trees", "at_once"), [("w/{1..600} w/$(printf 'x/%.0s' {1..60})", 1), ("w/{1..12}/{a..d}/e/f", 2)]
 )
-def test_a_tree_is_removed_without_an_error_and_nothing_is_left(
+def test_a_tree_is_removed_completely_without_an_error(
     server: Server, mounted: MountedJob, trees: str, at_once: int
 ) -> None:
     """vfs/semantics.md 4.29, save/protocol.md R12: an item of ours that is gone, or on its way out, is no content."""

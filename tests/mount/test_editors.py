@@ -43,7 +43,7 @@ def only_the_edit_is_there(server: Server, mounted: MountedJob, edited: str = ED
     ("editor", "backupcopy", "more"),
     [("vim", "yes", "backup"), ("vim", "auto", "undofile"), ("nvim", "no", "undofile")],
 )
-def test_vim_saves_twice_however_it_backs_up(
+def test_vim_saves_twice_with_any_backup_setting(
     server: Server, mounted: MountedJob, file: Path, editor: str, backupcopy: str, more: str
 ) -> None:
     """vfs/semantics.md 4: a rename to a scratch name, followed by a new file of the real name, is one save of that file."""
@@ -63,7 +63,7 @@ def test_vim_saves_twice_however_it_backs_up(
         assert file.with_name("notes.md~").read_text() == NOTES.replace("second", "2nd")
 
 
-def test_vim_as_it_comes_is_not_told_that_its_own_save_changed_the_file(
+def test_vim_does_not_take_its_own_save_for_a_foreign_change(
     server: Server, mounted: MountedJob, file: Path
 ) -> None:
     """vfs/semantics.md 2: mtime: an editor must not see its own save as a foreign change."""
@@ -85,7 +85,7 @@ def test_vim_as_it_comes_is_not_told_that_its_own_save_changed_the_file(
     assert saves(server) == 2
 
 
-def test_vim_is_told_what_the_job_changed(server: Server, mounted: MountedJob, file: Path) -> None:
+def test_vim_notices_a_change_of_the_job(server: Server, mounted: MountedJob, file: Path) -> None:
     """vfs/semantics.md 1: a change made by the job is visible to a new stat at the latest after the TTL."""
     with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
         vim.shows("third line")
@@ -117,9 +117,7 @@ def test_emacs_saves_with_its_backups_and_lock_files(server: Server, mounted: Mo
     assert (file.parent / "notes.md~").read_text() == NOTES, "the backup is on this machine"
 
 
-def test_a_second_emacs_is_told_that_the_file_is_being_edited(
-    server: Server, mounted: MountedJob, file: Path
-) -> None:
+def test_a_second_emacs_finds_the_lock_of_the_first(server: Server, mounted: MountedJob, file: Path) -> None:
     """vfs/semantics.md 2: symlink: a link of a scratch name is kept on this machine; Emacs' locks are such links."""
     with terminal(mounted.home, file.parent, "emacs", "-Q", "-nw", "notes.md") as emacs:
         emacs.shows("third line")
@@ -140,7 +138,7 @@ def test_a_second_emacs_is_told_that_the_file_is_being_edited(
     only_the_edit_is_there(server, mounted, "mine " + NOTES)
 
 
-def test_the_ways_in_which_editors_write(server: Server, mounted: MountedJob) -> None:
+def test_each_way_in_which_editors_write_saves_the_file(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4: after an editor's fsync, and its rename, the server has it; what it made for itself is gone."""
     every = [each for each in PROGRAMS if each.replaces and (each.syncs or each.by_rename)]
     editors = {f"dir{number}/notes.md": each for number, each in enumerate(every)}

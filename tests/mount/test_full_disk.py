@@ -72,7 +72,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         disk.remove()
 
 
-def test_on_a_full_disk_of_the_cache_small_files_are_read_and_a_large_one_is_eio(
+def test_a_full_cache_disk_serves_small_files_and_large_ones_are_eio(
     server: Server, tmp_path: Path, mount: Mount
 ) -> None:
     """vfs/semantics.md 3.12: a file of up to 16 MiB is held in memory; the status says that the disk takes no bytes."""
@@ -95,7 +95,7 @@ def test_on_a_full_disk_of_the_cache_small_files_are_read_and_a_large_one_is_eio
 
 
 @pytest.mark.parametrize("again", ["mount", "recover"])
-def test_acknowledged_bytes_are_sent_though_the_disk_has_no_byte_left(
+def test_acknowledged_bytes_are_sent_from_a_completely_full_disk(
     server: Server, disk: Disk, mount: Mount, again: str
 ) -> None:
     """vfs/semantics.md 4.41: records of what has happened take from the spare room; unlink works; a mount starts."""
@@ -129,7 +129,7 @@ def test_acknowledged_bytes_are_sent_though_the_disk_has_no_byte_left(
     assert not list(mounted.state.glob("*/*/bytes/*"))
 
 
-def test_kept_saves_go_before_anything_fails_and_a_save_is_made_without_one(
+def test_kept_saves_are_dropped_before_a_full_disk_fails_a_save(
     server: Server, disk: Disk, mount: Mount
 ) -> None:
     """vfs/semantics.md 4.56: of what is kept the oldest goes; once nothing is left, the writer gets ENOSPC."""
@@ -156,7 +156,7 @@ def test_kept_saves_go_before_anything_fails_and_a_save_is_made_without_one(
     assert (done.returncode, done.stdout) == (2, "")
 
 
-def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(
+def test_a_failing_disk_is_reported_at_once_and_reads_still_work(
     server: Server, disk: Disk, mount: Mount
 ) -> None:
     """vfs/semantics.md 4: EROFS or EIO to the writer at write or close, never later; what was acknowledged stays."""
@@ -176,9 +176,7 @@ def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(
     assert visible(server) == {"kept.txt": b"acknowledged", "old.txt": b"old content", "new.txt": b"goes on"}
 
 
-def test_a_local_file_that_can_not_be_read_keeps_nothing_else_from_being_sent(
-    server: Server, mount: Mount
-) -> None:
+def test_an_unreadable_local_file_blocks_no_other_upload(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: the file is told as failed, by its name;
     the mount's start and the status say where its local file is.
     """

@@ -24,7 +24,7 @@ from jobfs.emulator import Server
 MANY = 20
 
 
-def test_twenty_mounts_at_once(server: Server, mount: Mount, tmp_path: Path) -> None:
+def test_twenty_mounts_run_at_once(server: Server, mount: Mount, tmp_path: Path) -> None:
     """vfs/semantics.md 6.4, 6.6, 6.12: all start, read, save and show what the others saved; one command ends all of them."""
     server.store.seed({"shared": "of the job"}, age=60)
     state = tmp_path / "state"
@@ -48,7 +48,7 @@ def test_twenty_mounts_at_once(server: Server, mount: Mount, tmp_path: Path) -> 
     assert visible(server) == {"shared": b"of the job", **{name: name.encode() for name in names}}
 
 
-def test_a_mount_that_was_stopped_for_longer_than_its_ttl_goes_on(server: Server, mount: Mount) -> None:
+def test_a_mount_stopped_for_longer_than_its_ttl_works_again(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 1.4, 3.15, 4.20: nothing old is shown as new, no error stays, nothing is overwritten."""
     server.store.seed(dict.fromkeys(("shown", "both", "unsent", "read"), "before"), age=60)
     mounted = mount(write_back_delay=1)
@@ -86,7 +86,7 @@ def test_a_mount_that_was_stopped_for_longer_than_its_ttl_goes_on(server: Server
 
 
 @pytest.mark.parametrize("step", [3600, -3600], ids=["forwards", "backwards"])
-def test_a_clock_that_is_set_makes_no_conflict_and_hides_none(
+def test_setting_the_clock_makes_no_conflict_and_hides_none(
     server: Server, tmp_path: Path, step: int
 ) -> None:
     """vfs/semantics.md 1.4, 2.18, 4.20: what the job wrote shows within the TTL; what it did not write is no second version."""
@@ -116,7 +116,7 @@ def test_a_clock_that_is_set_makes_no_conflict_and_hides_none(
     )
 
 
-def test_a_file_is_as_young_as_it_is_after_the_clock_was_set(
+def test_setting_the_clock_does_not_change_which_versions_are_racy(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R1: bytes decide, for the server's clock is where it was."""
@@ -165,7 +165,7 @@ def version(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["pread", "mmap"])
-def test_a_large_file_that_is_read_by_jumps_while_it_is_rewritten(
+def test_random_reads_of_a_file_being_rewritten_are_of_one_version(
     server: Server, mount: Mount, how: str
 ) -> None:
     """vfs/semantics.md 3.13: whatever one handle gives is of one version; what can't be had any more is an error."""

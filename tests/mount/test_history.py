@@ -128,7 +128,7 @@ def test_a_hostile_repository_in_the_workspace_runs_nothing(
     assert not ran.exists()
 
 
-def test_a_file_that_becomes_a_repository_is_recorded_as_its_files(
+def test_a_file_replaced_by_a_repository_is_recorded_as_its_files(
     server: Server, history: History, tmp_path: Path
 ) -> None:
     ran = tmp_path / "RAN"
@@ -148,7 +148,7 @@ def test_a_file_that_becomes_a_repository_is_recorded_as_its_files(
     assert not ran.exists()
 
 
-def test_a_repository_without_a_commit_hinders_nothing(
+def test_a_repository_without_a_commit_prevents_nothing(
     server: Server, history: History, tmp_path: Path
 ) -> None:
     inner = hostile_repository(tmp_path / "made", tmp_path / "RAN", commits=0)
@@ -158,7 +158,7 @@ def test_a_repository_without_a_commit_hinders_nothing(
     assert not (tmp_path / "RAN").exists()
 
 
-def test_gitattributes_of_the_job_neither_alter_nor_hide_what_is_recorded(
+def test_gitattributes_of_the_job_do_not_affect_the_recorded_files(
     server: Server, history: History, tmp_path: Path
 ) -> None:
     ran = tmp_path / "RAN"
@@ -197,7 +197,7 @@ def test_odd_names_are_recorded_and_run_nothing(server: Server, history: History
     assert not list(history.home.rglob("RAN"))
 
 
-def test_a_file_that_cannot_be_read_is_left_out_and_named(server: Server, history: History) -> None:
+def test_an_unreadable_file_is_left_out_and_reported(server: Server, history: History) -> None:
     """What was recorded of it stays; files of more than 32 KiB, which git maps by default, are among them."""
     large = 100_000
     server.store.seed({"small": b"s", "large": b"l" * large, "it's": b"q", "known": b"before", "other": b"o"})
@@ -220,7 +220,7 @@ def test_a_file_that_cannot_be_read_is_left_out_and_named(server: Server, histor
     }  # fmt: skip
 
 
-def test_a_file_whose_download_breaks_off_is_left_out_and_named(server: Server, history: History) -> None:
+def test_a_file_whose_download_fails_is_left_out_and_reported(server: Server, history: History) -> None:
     """By default git maps a file of over 32 KiB, and dies of SIGBUS at such a one, with its lock left behind."""
     server.store.seed({"breaks": bytes(3_000_000), "beside": b"b"})
     server.faults.fail_next("cut", on="download", path="breaks", at=0.3)
@@ -246,7 +246,7 @@ def test_a_file_over_20_mib_is_left_out(server: Server, history: History) -> Non
     assert not [entry for entry in server.log.entries("download") if huge in entry.path]
 
 
-def test_second_versions_and_read_only_items_are_recorded(server: Server, history: History) -> None:
+def test_conflict_copies_and_read_only_items_are_recorded(server: Server, history: History) -> None:
     second = {
         "notes.conflict-20260101T000000Z.md": b"the job's", "notes.recovered-20260101T000000Z.md": b"not finished",
     }  # fmt: skip
@@ -256,7 +256,7 @@ def test_second_versions_and_read_only_items_are_recorded(server: Server, histor
     assert history.files() == {"notes.md": b"mine", "brief.md": b"read me", **second}
 
 
-def test_where_no_job_is_mounted_nothing_is_recorded(
+def test_nothing_is_recorded_without_a_mounted_job(
     server: Server, mounted: MountedJob, history: History
 ) -> None:
     """Neither of an unmounted DIR, empty or not, nor of a directory in the mount."""
@@ -273,7 +273,9 @@ def test_where_no_job_is_mounted_nothing_is_recorded(
     assert history.files() == {"notes.md": b"a", "dir/b": b"b"}
 
 
-def test_a_dead_mount_is_no_empty_directory(server: Server, mounted: MountedJob, history: History) -> None:
+def test_a_dead_mount_is_not_recorded_as_an_empty_directory(
+    server: Server, mounted: MountedJob, history: History
+) -> None:
     server.store.seed({"notes.md": b"a"})
     history.recorded()
     mounted.kill_only()
@@ -282,7 +284,7 @@ def test_a_dead_mount_is_no_empty_directory(server: Server, mounted: MountedJob,
 
 
 @pytest.mark.parametrize("kind", ["hang", "error"])
-def test_a_server_that_does_not_list_makes_no_deletions(server: Server, mount: Mount, kind: Kind) -> None:
+def test_a_failed_listing_records_no_deletions(server: Server, mount: Mount, kind: Kind) -> None:
     mounted = mount(timeout=1, stale_if_error=0)
     history = History(mounted)
     server.store.seed({f"d{number}/{name}": name.encode() for number in range(3) for name in "abc"})
@@ -296,7 +298,7 @@ def test_a_server_that_does_not_list_makes_no_deletions(server: Server, mount: M
     server.faults.clear()
 
 
-def test_nothing_new_makes_no_commit_and_downloads_nothing(server: Server, history: History) -> None:
+def test_without_changes_there_is_no_commit_and_no_download(server: Server, history: History) -> None:
     server.store.seed({name: name.encode() for name in "abc"}, age=60)
     history.recorded()
     before = server.log.count("download")
@@ -311,7 +313,7 @@ def test_a_repository_in_the_workspace_is_refused(history: History) -> None:
     assert list(history.directory.iterdir()) == []
 
 
-def test_a_repository_where_no_directory_is_makes_nothing_elsewhere(history: History) -> None:
+def test_a_missing_parent_directory_of_the_repository_is_not_created(history: History) -> None:
     history.repository = history.home / "missing/job.git"
     before = sorted(history.home.iterdir())
     code, said = history.record()
@@ -319,7 +321,7 @@ def test_a_repository_where_no_directory_is_makes_nothing_elsewhere(history: His
     assert sorted(history.home.iterdir()) == before
 
 
-def test_plain_git_may_keep_its_repository_outside_with_a_local_link(server: Server, mount: Mount) -> None:
+def test_plain_git_works_with_a_repository_outside_and_a_local_link(server: Server, mount: Mount) -> None:
     """The page's way for somebody who trusts the job: the job sees nothing of the repository."""
     mounted = mount(local_only=".git")
     server.store.seed({"notes.md": "a\n"})
@@ -331,7 +333,7 @@ def test_plain_git_may_keep_its_repository_outside_with_a_local_link(server: Ser
     assert server.store.tree() == {"notes.md": b"a\nb\n"}
 
 
-def test_with_seconds_it_records_until_it_is_ended(server: Server, history: History) -> None:
+def test_with_an_interval_it_records_until_it_is_stopped(server: Server, history: History) -> None:
     def recorded(name: str) -> bool:
         return name in history.files()
 

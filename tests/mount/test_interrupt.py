@@ -73,7 +73,7 @@ def hanging(server: Server, on: str) -> Callable[[], object]:
 @pytest.mark.parametrize(
     ("wait", "number"), [("read", signal.SIGINT), ("fsync", signal.SIGKILL), *((wait, 0) for wait in WAITS)]
 )
-def test_a_program_that_waits_for_the_server_ends_when_it_is_told_to(
+def test_a_signal_ends_a_program_that_waits_for_the_server(
     server: Server, mount: Mount, wait: str, number: int
 ) -> None:
     """vfs/semantics.md 3.16: Ctrl-C works, though the call itself would go on for as long as --timeout; 0: with a handler of
@@ -101,7 +101,7 @@ def test_a_program_that_waits_for_the_server_ends_when_it_is_told_to(
         assert visible(server) == {"d": None, "d/file": b"text", "d/new": b"mine"}
 
 
-def test_signals_that_do_not_end_a_program_let_no_call_fail(server: Server, mounted: MountedJob) -> None:
+def test_signals_that_do_not_end_a_program_fail_no_call(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md is silent: on a disk no stat, open, read or fsync is interrupted by a timer or a child."""
     server.store.seed({"d/file": "text"}, age=60)
     code = """

@@ -40,9 +40,7 @@ def lane(tmp_path: Path) -> Iterator[Lane]:
 
 @pytest.mark.needs_fuse
 @pytest.mark.parametrize("conditions", CONDITIONS.values(), ids=CONDITIONS)
-def test_nothing_is_lost_however_often_a_mount_is_killed_under_load(
-    lane: Lane, conditions: Conditions
-) -> None:
+def test_repeated_kills_of_a_mount_under_load_lose_nothing(lane: Lane, conditions: Conditions) -> None:
     """vfs/semantics.md 4.19: killed at any point, the next mount of that job finishes it by looking at what the server has."""
     lane.chapter(1, conditions, rounds=2)
     assert not lane.tally.violations, "\n".join(lane.tally.violations)
@@ -51,7 +49,7 @@ def test_nothing_is_lost_however_often_a_mount_is_killed_under_load(
 
 
 @pytest.mark.parametrize("silent_on", ["create", "delete"])
-def test_the_next_mount_removes_the_item_that_a_killed_mount_made_for_a_question(
+def test_the_next_mount_removes_the_probe_item_of_a_killed_mount(
     server: Server, mount: Mount, silent_on: str
 ) -> None:
     """save/protocol.md R9: killed while it asks, the next mount takes the hidden item away, though nobody lists anything."""

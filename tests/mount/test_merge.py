@@ -89,7 +89,7 @@ def merge(mounted: MountedJob, name: str, *options: str) -> tuple[int, str, str]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_what_both_wrote_is_merged_however_it_was_written(
+def test_changes_of_both_sides_are_merged_however_they_were_written(
     server: Server, mounted: MountedJob, program: str
 ) -> None:
     """vfs/semantics.md 4.57, 4.61: what both began with is at hand; the copy is deleted, and the status named the command."""
@@ -108,7 +108,7 @@ def test_what_both_wrote_is_merged_however_it_was_written(
 
 
 @pytest.mark.parametrize("how", ["write", "replace"])
-def test_a_merge_keeps_what_the_job_wrote_over_a_file_that_had_all_of_the_copy(
+def test_a_merge_keeps_the_jobs_write_to_a_file_that_had_the_whole_copy(
     server: Server, tmp_path: Path, how: str
 ) -> None:
     """vfs/semantics.md 4.57: the bytes that were read of FILE may be as old as a lookup, and the only ones like the copy's."""
@@ -135,7 +135,7 @@ def slow_git(mounted: MountedJob, script: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["later", "line 5"])
-def test_a_copy_that_the_job_has_written_since_it_was_read_stays(
+def test_a_copy_that_the_job_has_written_since_its_read_is_kept(
     server: Server, mounted: MountedJob, line: str
 ) -> None:
     """vfs/semantics.md 4.57: FILE has what was read; the exit code is 1. The same bytes are another version, too."""
@@ -152,9 +152,7 @@ def test_a_copy_that_the_job_has_written_since_it_was_read_stays(
     assert visible(server) == {"notes.md": BOTH.replace("line 5", line).encode()}
 
 
-def test_a_copy_stays_whose_changes_were_taken_out_of_the_file_since_that_was_read(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_a_copy_is_kept_if_its_changes_have_left_the_file_since(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.57: FILE has all of the copy when it is read, and another program writes it then."""
     copy = write_both(server, mounted, "python, in place")
     (mounted.path / "notes.md").write_text(BOTH)
@@ -166,7 +164,7 @@ def test_a_copy_stays_whose_changes_were_taken_out_of_the_file_since_that_was_re
     assert visible(server) == {"notes.md": b"other\n", copy: JOBS.encode()}
 
 
-def test_a_file_that_was_changed_since_it_was_read_is_left_alone(server: Server, mounted: MountedJob) -> None:
+def test_a_file_that_has_changed_since_its_read_is_left_alone(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.57: what another program has written there would be lost."""
     copy = write_both(server, mounted, "python, in place")
     slow_git(mounted, f"echo more >> {mounted.path}/notes.md")
@@ -178,9 +176,7 @@ def test_a_file_that_was_changed_since_it_was_read_is_left_alone(server: Server,
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_after_a_kill_it_merges_all_the_same_whatever_the_name(
-    server: Server, mounted: MountedJob, name: str
-) -> None:
+def test_a_merge_works_after_a_kill_and_with_any_name(server: Server, mounted: MountedJob, name: str) -> None:
     """vfs/semantics.md 4.61: the version that both began with survives a kill; names that need quoting."""
     copy = write_both(server, mounted, "python, in place", name)
     mounted.kill()
@@ -191,9 +187,7 @@ def test_after_a_kill_it_merges_all_the_same_whatever_the_name(
     assert server.store.read(name) == BOTH.encode()
 
 
-def test_several_copies_are_merged_the_oldest_first_and_an_edited_one_as_it_is(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_several_copies_are_merged_oldest_first_and_as_edited(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.57: an edit of a copy here is merged, too; 4.61: its base has the path of the copy."""
     first = write_both(server, mounted, "python, in place")
     more = BOTH.replace("line 5", "more of the job")
@@ -216,7 +210,7 @@ def test_several_copies_are_merged_the_oldest_first_and_an_edited_one_as_it_is(
     assert visible(server) == {"notes.md": merged.encode()}
 
 
-def test_copies_are_named_the_oldest_first(server: Server, mounted: MountedJob) -> None:
+def test_copies_are_listed_oldest_first(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.57: by the times in their names, and the numbers of those of one second."""
     times = ("20240501T120000Z", "20250501T120000Z", "20250501T120000Z-2", "20250501T120000Z-10")
     copies = [f"notes.conflict-{time}.md" for time in times]
@@ -252,7 +246,7 @@ def unknown(server: Server, mounted: MountedJob, copy: str) -> str:
 
 
 @pytest.mark.parametrize("why", [overlapping, binary, large, unknown])
-def test_what_cannot_be_merged_is_named_with_the_reason_and_nothing_is_changed(
+def test_a_failed_merge_names_the_reason_and_changes_nothing(
     server: Server, mounted: MountedJob, why: Callable[[Server, MountedJob, str], str]
 ) -> None:
     """vfs/semantics.md 4.58: exit code 1; `-n` has git's marks where lines overlap, the workspace never has."""
@@ -271,7 +265,7 @@ def test_what_cannot_be_merged_is_named_with_the_reason_and_nothing_is_changed(
     assert visible(server) == before
 
 
-def test_a_copy_that_has_copies_itself_is_refused(server: Server, mounted: MountedJob) -> None:
+def test_merging_a_copy_that_has_copies_is_refused(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.58: until those are merged."""
     copy = write_both(server, mounted, "python, in place")
     inner = write_inner(server, mounted, copy)
@@ -302,7 +296,7 @@ def write_inner(server: Server, mounted: MountedJob, copy: str) -> str:
     return inner
 
 
-def test_what_cannot_be_merged_at_all_is_told_with_exit_code_2(
+def test_a_file_that_cannot_be_merged_at_all_is_exit_code_2(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
     """vfs/semantics.md 4.59: no file of a mount, readOnly, a read-only mount, no git; 4.57: without copies it is done."""
@@ -340,7 +334,7 @@ def test_what_cannot_be_merged_at_all_is_told_with_exit_code_2(
     assert visible(server) == before
 
 
-def test_a_second_mount_of_the_job_has_no_base_and_says_so(server: Server, mount: Mount) -> None:
+def test_a_second_mount_of_the_job_reports_that_it_has_no_base(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 4.58: the version that both began with is on the machine that has saved."""
     one, other = mount(), mount()
     copy = write_both(server, one, "python, in place")
@@ -352,7 +346,7 @@ def test_a_second_mount_of_the_job_has_no_base_and_says_so(server: Server, mount
     eventually(lambda: not (other.path / copy).exists())
 
 
-def test_a_copy_that_the_job_deletes_takes_its_base_along(server: Server, mounted: MountedJob) -> None:
+def test_the_base_is_removed_when_the_job_deletes_the_copy(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.61: the base stays as long as the copy exists."""
     copy = write_both(server, mounted, "python, in place")
     assert len(list(mounted.state.glob("*/*/bases/[0-9]*"))) == 1
@@ -361,7 +355,7 @@ def test_a_copy_that_the_job_deletes_takes_its_base_along(server: Server, mounte
 
 
 @pytest.mark.parametrize("program", ["vim", "sed", "python, in place", "VS Code"])
-def test_on_a_server_with_whole_seconds_the_last_save_is_at_hand(tmp_path: Path, program: str) -> None:
+def test_the_base_is_available_with_timestamps_of_whole_seconds(tmp_path: Path, program: str) -> None:
     """vfs/semantics.md 4.61: the content cache has no bytes of a version that was saved in this second."""
     behaviour = Behaviour(updated_resolution="seconds", sizes="omitted")
     (tmp_path / "server").mkdir()
@@ -377,7 +371,7 @@ def test_on_a_server_with_whole_seconds_the_last_save_is_at_hand(tmp_path: Path,
         assert visible(server) == {"notes.md": BOTH.encode()}
 
 
-def test_nothing_in_the_workspace_or_the_settings_of_the_user_configures_git(
+def test_neither_workspace_nor_user_settings_configure_git(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
     """vfs/semantics.md 4.60: a repository, attributes and a git of the job, the user's own settings, `GIT_*` variables."""

@@ -39,7 +39,7 @@ def shared() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def test_a_cache_directory_that_another_user_made_first_is_refused(
+def test_a_cache_directory_that_another_user_created_is_refused(
     server: Server, mount: Mount, shared: Path
 ) -> None:
     cache = shared / "cache"
@@ -125,7 +125,7 @@ echo done
 
 
 @pytest.mark.parametrize("allowed", [False, True], ids=["default", "--allow-core-dumps"])
-def test_an_ordinary_user_mounts_and_unmounts_and_nobody_reads_the_key_in_the_process(
+def test_an_ordinary_user_can_mount_and_the_key_is_hidden_from_others(
     server: Server, shared: Path, allowed: bool
 ) -> None:
     for name in ("mnt", "run"):

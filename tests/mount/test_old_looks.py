@@ -15,7 +15,7 @@ from jobfs.emulator import Server
 OLD, NEW = b"the old content", b"what the user wrote"
 
 
-def test_a_file_renamed_while_what_replaces_it_waits_for_a_connection_is_not_lost(
+def test_a_file_renamed_while_its_replacement_waited_is_not_lost(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """save/protocol.md R8: a look that grew old in the queue is repeated before the file is set aside."""

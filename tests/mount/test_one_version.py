@@ -40,9 +40,7 @@ def test_a_reader_has_the_size_of_its_version(
     assert path.read_bytes() == new
 
 
-def test_two_versions_that_are_mapped_have_pages_of_their_own(
-    server: Server, mounted: MountedJob, tmp_path: Path
-) -> None:
+def test_two_mapped_versions_have_separate_pages(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
     """vfs/semantics.md 3.13: of one size, and mapped to be shared; 2.15: for a moment the new one may not be mapped."""
     server.store.seed({"file": OLD}, age=60)
     path, shown = mounted.path / "file", set[bytes]()

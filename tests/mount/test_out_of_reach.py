@@ -47,7 +47,7 @@ def requests(mounted: MountedJob) -> int:
     return count
 
 
-def test_calls_fail_at_once_while_the_server_is_out_of_reach_and_work_when_it_is_back(
+def test_calls_fail_fast_while_the_server_is_unreachable_and_then_recover(
     server: Server, mounted: MountedJob
 ) -> None:
     """vfs/semantics.md 1.14: the first call after about two seconds of refusals;
@@ -82,9 +82,7 @@ def test_calls_fail_at_once_while_the_server_is_out_of_reach_and_work_when_it_is
     assert "the server can't be reached (no connection: [Errno 111] Connection refused): " in told[0]
 
 
-def test_a_server_that_is_restarted_within_two_seconds_makes_no_error(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_a_server_restart_within_two_seconds_causes_no_error(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 5.16: a connection that was never established is tried again for 2 s."""
     at = mounted.path
     calls: list[Callable[[], object]] = [
@@ -109,7 +107,7 @@ def test_a_server_that_is_restarted_within_two_seconds_makes_no_error(
     assert "can't be reached" not in mounted.log
 
 
-def test_unsent_files_stay_listed_and_readable_when_all_else_is_too_old(
+def test_unsent_files_stay_readable_when_all_cached_names_have_expired(
     server: Server, mount: Mount, mounted: MountedJob
 ) -> None:
     """vfs/semantics.md 1.13: what is known is served up to `--stale-if-error` seconds."""

@@ -34,7 +34,7 @@ setpriv --reuid 65533 --regid 65533 --clear-groups cat file >/dev/null && echo o
     ("open", 1, ["tests/open/00.t: 2 assertions", "  NEW  2: EACCES", "  the list would be  tests/open/00.t: 2",
                  "pjdfstest: 1 files, 2 assertions, 0 fail as expected, 1 new, 0 gone;"]),
 ])  # fmt: skip
-def test_what_fails_on_a_mount_is_compared_with_the_list(
+def test_the_failures_on_a_mount_are_compared_with_the_list(
     tmp_path: Path, only: str, code: int, lines: list[str]
 ) -> None:
     clone, lab = tmp_path / "clone", tmp_path / "lab"

@@ -102,7 +102,7 @@ def test_git_clones_branches_stashes_collects_and_makes_worktrees(
     assert mounted.status()["conflicts"] == []
 
 
-def test_rsync_in_place_deletes_and_has_nothing_to_do_twice(
+def test_rsync_in_place_deletes_and_a_second_run_has_nothing_to_do(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
     source, back = tmp_path / "source", tmp_path / "back"
@@ -134,7 +134,7 @@ db.close()
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
-def test_sqlite_counts_right_from_two_processes(
+def test_two_sqlite_processes_count_correctly(
     server: Server, mounted: MountedJob, tmp_path: Path, mode: str
 ) -> None:
     """vfs/semantics.md 2.14, 2.15: locks work among processes of this machine; mmap, shared-writable, works."""
@@ -153,7 +153,7 @@ def test_sqlite_counts_right_from_two_processes(
     assert run(mounted.path, *ask) == "20\nok\n"
 
 
-def test_python_makes_a_venv_and_runs_in_it(server: Server, mount: Mount) -> None:
+def test_a_python_venv_can_be_created_and_used(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 2: --local-symlinks, for people who make a venv in a workspace."""
     mounted = mount(local_symlinks=True)
     program = """
@@ -174,7 +174,7 @@ print("well")
     assert run(mounted.path, "env/bin/python", "-c", "print('well')") == "well\n"
 
 
-def test_less_shows_what_the_job_writes(server: Server, mounted: MountedJob) -> None:
+def test_less_follows_what_the_job_writes(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 3: new lines show within the TTL, for programs that look again."""
     server.store.seed({"run.log": "".join(f"line {n}\n" for n in range(50))}, age=60)
     with terminal(mounted.home, mounted.path, "less", "+F", "run.log") as less:

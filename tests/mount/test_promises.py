@@ -71,7 +71,7 @@ def test_reading_makes_no_changing_request(server: Server, mounted: MountedJob) 
     assert server.log.count("download") >= 30
 
 
-def test_the_key_is_found_nowhere(server: Server, mount: Mount) -> None:
+def test_the_key_is_found_in_no_file_or_output(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6.9: the key is never in /proc/mounts, a log, an error message or the cache."""
     mounted = mount(log_level="debug", cache_size="64MiB")
     said: list[str] = []

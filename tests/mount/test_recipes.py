@@ -12,7 +12,7 @@ BLOCKS = blocks("\n".join((ROOT / page).read_text() for page in PAGES))
 
 @pytest.mark.needs_fuse
 @pytest.mark.parametrize("name", BLOCKS)
-def test_a_block_does_what_it_shows(name: str, tmp_path: Path) -> None:
+def test_each_marked_block_of_a_page_prints_what_it_shows(name: str, tmp_path: Path) -> None:
     with sandbox(tmp_path) as box:
         check(BLOCKS[name], box)
 

@@ -48,9 +48,7 @@ def killed(mount: Mount) -> MountedJob:
     return mounted
 
 
-def test_recover_finishes_the_changes_of_a_killed_mount_without_mounting(
-    server: Server, mount: Mount
-) -> None:
+def test_recover_finishes_a_killed_mounts_changes_without_mounting(server: Server, mount: Mount) -> None:
     """save/protocol.md, Recovery: `jobfs recover JOB` does this; vfs/semantics.md 4.3: it names files that were never closed."""
     server.store.seed({"old.txt": "old", "half.txt": "old"}, age=60)
     mounted = mount(write_back_delay=30)
@@ -73,9 +71,7 @@ def test_recover_finishes_the_changes_of_a_killed_mount_without_mounting(
     assert recover(mounted) == (0, f"nothing was left by the mount at {mounted.path}\n", "")
 
 
-def test_a_read_only_mount_tells_of_unsent_files_of_an_earlier_mount_and_leaves_them(
-    server: Server, mount: Mount
-) -> None:
+def test_a_read_only_mount_reports_unsent_files_and_leaves_them(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 4.40: it makes no changing request, ever; the next mount sends what was closed."""
     mounted = killed(mount)
     mounted.mount(read_only=True)
@@ -111,7 +107,7 @@ def test_recover_names_unsent_files_while_the_server_refuses(server: Server, mou
     assert (mounted.path / "big").read_bytes() == b"too large"
 
 
-def test_hidden_items_of_a_mount_that_is_gone_for_good_get_names(server: Server, mounted: MountedJob) -> None:
+def test_hidden_items_of_a_lost_mount_get_visible_names(server: Server, mounted: MountedJob) -> None:
     """save/protocol.md R4 and save/protocol.md, Recovery, `--of MOUNT`: exposed, never deleted; only after asking."""
     mounted.kill()
     own = (slot(mounted) / "mount.json").read_text()
@@ -137,7 +133,7 @@ def test_hidden_items_of_a_mount_that_is_gone_for_good_get_names(server: Server,
     assert (slot(mounted) / "mount.json").read_text() == own, "that of another mount is left alone"
 
 
-def test_recover_of_a_mount_that_is_none_or_whose_state_is_here_is_refused(mounted: MountedJob) -> None:
+def test_recover_refuses_an_unknown_mount_or_one_with_local_state(mounted: MountedJob) -> None:
     mounted.umount()
     for mount_id, expected, words in (
         ("zz", 2, "not a mount id"), ("0" * 12, 0, "left nothing"), (slot(mounted).name, 2, "without --of"),
@@ -146,7 +142,7 @@ def test_recover_of_a_mount_that_is_none_or_whose_state_is_here_is_refused(mount
         assert (code, words in out + err) == (expected, True)
 
 
-def test_a_refused_save_is_sent_by_retry(server: Server, mounted: MountedJob) -> None:
+def test_retry_sends_a_refused_save(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.12: `jobfs retry` and `jobfs discard` resolve it."""
     refused(mounted, "big.bin", b"refused at first")
     done = mounted.jobfs("retry", mounted.path / "big.bin")
@@ -157,7 +153,7 @@ def test_a_refused_save_is_sent_by_retry(server: Server, mounted: MountedJob) ->
     assert "no file there has failed" in mounted.jobfs("retry", mounted.path).stderr
 
 
-def test_a_refused_save_is_given_up_by_discard(server: Server, mounted: MountedJob) -> None:
+def test_discard_drops_a_refused_save(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.12: after discard the server's version is shown; a copy is kept until the next clean unmount."""
     server.store.seed({"dir/old.txt": "on the server"}, age=60)
     refused(mounted, "dir/old.txt", b"refused for good")
@@ -185,9 +181,7 @@ def test_a_refused_save_is_given_up_by_discard(server: Server, mounted: MountedJ
     assert (done.returncode, "nothing is unsent" in done.stderr) == (2, True)
 
 
-def test_a_damaged_journal_is_refused_in_one_sentence_and_its_bytes_stay(
-    server: Server, mount: Mount
-) -> None:
+def test_a_damaged_journal_is_refused_and_its_bytes_are_kept(server: Server, mount: Mount) -> None:
     """save/protocol.md, Recovery: it never starts as if nothing had been there."""
     mounted = killed(mount)
     place = slot(mounted)
@@ -205,7 +199,7 @@ def test_a_damaged_journal_is_refused_in_one_sentence_and_its_bytes_stay(
     save_file(mounted.path / "goes on", b"x")
 
 
-def test_the_command_that_status_tells_sends_what_is_left_as_it_stands(
+def test_the_command_that_status_prints_sends_the_unsent_files(
     server: Server, mount: Mount, tmp_path: Path
 ) -> None:
     """vfs/semantics.md 6.18: of a mount with an address, a state directory and a key file of its own."""

@@ -39,7 +39,7 @@ def picture(top: Path) -> dict[Path, tuple[int, int, bytes]]:
     return found
 
 
-def test_the_copies_are_what_the_next_mount_sends(server: Server, mount: Mount) -> None:
+def test_the_copies_equal_what_the_next_mount_sends(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6.19, 6.20."""
     server.store.seed({"old.txt": "old", "half.txt": "old", "untouched": "x"}, age=60)
     mounted = mount(write_back_delay=60)

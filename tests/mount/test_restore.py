@@ -65,7 +65,7 @@ def saved(server: Server, mounted: MountedJob, name: str = "notes.md", text: str
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_what_each_program_saved_is_printed_though_the_job_overwrote_or_deleted_it(
+def test_a_save_that_the_job_overwrote_or_deleted_is_printed(
     server: Server, mounted: MountedJob, program: str
 ) -> None:
     """vfs/semantics.md 4.51: whatever the job has done to FILE since; nothing is changed."""
@@ -82,7 +82,7 @@ def test_what_each_program_saved_is_printed_though_the_job_overwrote_or_deleted_
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_survives_a_remount_and_a_kill_and_is_printed_when_nothing_is_mounted(
+def test_kept_saves_survive_a_kill_and_are_printed_without_a_mount(
     server: Server, mounted: MountedJob, name: str
 ) -> None:
     """vfs/semantics.md 4.53: after kill -9 too, with names that need quoting; files of mode 0600 in a directory of 0700."""
@@ -102,9 +102,7 @@ def test_it_survives_a_remount_and_a_kill_and_is_printed_when_nothing_is_mounted
     assert server.store.read(name) == JOBS.encode()
 
 
-def test_in_place_is_a_save_and_what_nobody_has_read_stays_beside(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_restore_in_place_is_a_save_and_keeps_unread_versions(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.54: before a remount and after it; what a program near the caller has read is replaced."""
     for round in range(2):
         saved(server, mounted)
@@ -126,7 +124,9 @@ def test_in_place_is_a_save_and_what_nobody_has_read_stays_beside(
     assert doubled(server) == []
 
 
-def test_in_place_keeps_the_mode_and_brings_back_a_deleted_file(server: Server, mounted: MountedJob) -> None:
+def test_restore_in_place_keeps_the_mode_and_recreates_a_deleted_file(
+    server: Server, mounted: MountedJob
+) -> None:
     """vfs/semantics.md 4.54: an editor would do the same."""
     saved(server, mounted)
     (mounted.path / "notes.md").chmod(0o755)
@@ -140,7 +140,7 @@ def test_in_place_keeps_the_mode_and_brings_back_a_deleted_file(server: Server, 
 
 
 @pytest.mark.parametrize("link", ["file", "directory"])
-def test_in_place_replaces_the_file_that_a_link_from_elsewhere_means(
+def test_restore_in_place_replaces_the_target_of_a_link(
     server: Server, mounted: MountedJob, link: str
 ) -> None:
     """vfs/semantics.md 4.54: the link stays."""
@@ -154,7 +154,7 @@ def test_in_place_replaces_the_file_that_a_link_from_elsewhere_means(
     assert server.store.read("dir/notes.md") == SAVED.encode()
 
 
-def test_in_place_makes_no_file_where_the_mount_was_detached(server: Server, mounted: MountedJob) -> None:
+def test_restore_in_place_creates_no_file_below_a_detached_mount(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.54: the process is still there, as a program has a file open; what is kept is printed."""
     saved(server, mounted)
     with (mounted.path / "notes.md").open("rb"):
@@ -217,7 +217,7 @@ def turned_off(mounted: MountedJob) -> None:
 
 
 @pytest.mark.parametrize("drop", [removed, forgotten, forgotten_unmounted, renamed_over, turned_off])
-def test_what_is_kept_goes_with_the_file_and_when_it_is_not_wanted(
+def test_a_kept_save_is_dropped_with_its_file_or_on_request(
     server: Server, mounted: MountedJob, drop: Callable[[MountedJob], None]
 ) -> None:
     """vfs/semantics.md 4.52, 4.53: rm in this mount, --forget, a rename of an item over it, --keep-saves 0."""
@@ -229,7 +229,7 @@ def test_what_is_kept_goes_with_the_file_and_when_it_is_not_wanted(
     assert is_gone(mounted, "notes.md")
 
 
-def test_a_rename_takes_it_along_and_so_does_one_of_a_directory(server: Server, mounted: MountedJob) -> None:
+def test_a_kept_save_follows_the_rename_of_its_file_or_directory(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.53: in this mount, after a remount too."""
     server.store.seed({"dir/other": "x"}, age=60)
     saved(server, mounted, "dir/notes.md")
@@ -241,7 +241,7 @@ def test_a_rename_takes_it_along_and_so_does_one_of_a_directory(server: Server, 
     assert restored(mounted, "to/mine.md") == SAVED
 
 
-def test_two_mounts_of_a_job_keep_their_own_saves_and_a_read_only_one_none(
+def test_each_mount_keeps_its_own_saves_and_a_read_only_mount_none(
     server: Server, mount: Mount, tmp_path: Path
 ) -> None:
     """vfs/semantics.md 4.53: the save of another mount is, to this one, what the job does; 4.40: nothing is written."""
@@ -262,7 +262,7 @@ def test_two_mounts_of_a_job_keep_their_own_saves_and_a_read_only_one_none(
     assert server.store.read("notes.md") == b"of the other\n"
 
 
-def test_bad_input_is_told_in_a_sentence(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
+def test_bad_input_is_reported_in_one_sentence(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
     """vfs/semantics.md 4.51: a directory, a path outside of a mount, a file that never was, a readOnly one: exit code 2."""
     (mounted.path / "dir").mkdir()
     saved(server, mounted)

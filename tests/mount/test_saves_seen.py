@@ -61,7 +61,7 @@ for number in range(saves):
 
 
 @pytest.mark.parametrize(("how", "saves"), [("renamed", 40), ("in place", 25)])
-def test_a_name_is_there_at_every_moment_of_a_save(
+def test_a_name_exists_at_every_moment_of_a_save(
     server: Server, mounted: MountedJob, tmp_path: Path, how: str, saves: int
 ) -> None:
     """vfs/semantics.md 4: rename replaces in one step."""

@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 
 
-def test_the_unit_mounts_tells_its_state_and_drains(server: Server, mount: Mount, tmp_path: Path) -> None:
+def test_the_unit_mounts_notifies_systemd_and_drains(server: Server, mount: Mount, tmp_path: Path) -> None:
     """`jobfs systemd-unit`, and sd_notify(3): ready when the mount answers, stopping."""
     mounted = mount(start=False, write_back_delay=0.2)
     options = [word for word in mounted.command()[6:] if word != "--foreground"]
@@ -55,7 +55,7 @@ def test_the_unit_mounts_tells_its_state_and_drains(server: Server, mount: Mount
     assert visible(server) == {"last": b"at the end"}
 
 
-def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: Mount) -> None:
+def test_the_next_command_unmounts_a_dead_mount(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6: "Transport endpoint is not connected" is one sentence wherever it is met."""
     mounted = mount(write_back_delay=30)
     gone = f"jobfs: the process that served {mounted.path} is gone"
@@ -87,7 +87,7 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
     assert mounted.jobfs("umount", "--all").stderr == "jobfs: no job is mounted\n"
 
 
-def test_a_mount_ends_in_order_though_nobody_reads_its_output_any_more(server: Server, mount: Mount) -> None:
+def test_a_mount_ends_cleanly_after_the_reader_of_its_output_is_gone(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6: on a signal the mount waits for open files, then detaches; the reader of its output may be gone.
 
     What it could not write is in a buffer until the process ends, if Python buffers.
@@ -112,7 +112,7 @@ def test_a_mount_ends_in_order_though_nobody_reads_its_output_any_more(server: S
         assert process.wait(30) == 0
 
 
-def test_a_mount_that_nobody_waits_for_any_more_is_taken_away(server: Server, mount: Mount) -> None:
+def test_a_mount_is_removed_if_its_command_was_stopped(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6.1: a user who stopped the command does not want the mount, and finds no dead mount."""
     mounted = mount(start=False)
     server.faults.set_rate("slow", 1.0, on="list", delay=3.0)

@@ -68,12 +68,14 @@ def end_of_each(mounted: MountedJob, programs: Iterable[Program], old: bytes, ne
 
 @pytest.mark.parametrize(("ttl", "new"), [(60, OLD + ADDED), (1, OLD + ADDED), (60, OLD[:100])],
                          ids=["longer", "longer, short ttl", "shorter"])  # fmt: skip
-def test_a_writer_finds_the_end_of_what_the_job_wrote(mount: Mount, ttl: float, new: bytes) -> None:
+def test_a_writer_finds_the_end_of_the_version_that_the_job_wrote(
+    mount: Mount, ttl: float, new: bytes
+) -> None:
     """vfs/semantics.md 3.17: that of the version which it opened."""
     end_of_each(mount(ttl=ttl), WRITERS, OLD, new)
 
 
-def test_a_writer_finds_the_end_of_what_the_job_appended_to_a_large_file(mount: Mount) -> None:
+def test_a_writer_finds_the_end_of_a_large_file_the_job_appended_to(mount: Mount) -> None:
     """vfs/semantics.md 3.17: such a file is fetched after its open, and looked up by it."""
     old = OLD + b"padding\n" * (LARGE // 8)
     # Its write may be ESTALE: the kernel has one set of pages for both (3.13).
@@ -82,9 +84,7 @@ def test_a_writer_finds_the_end_of_what_the_job_appended_to_a_large_file(mount: 
 
 
 @pytest.mark.parametrize("mode", ["rb", "r+b"])
-def test_the_first_open_of_a_new_version_finds_its_end_beside_a_program_that_has_the_old_one_open(
-    mounted: MountedJob, mode: str
-) -> None:
+def test_a_first_open_finds_the_new_end_while_the_old_version_is_open(mounted: MountedJob, mode: str) -> None:
     """vfs/semantics.md 3.17: whether that program reads or writes."""
     new = OLD.replace(b"old", b"new") + ADDED
     mounted.server.store.seed({"file": OLD}, age=60)
@@ -96,7 +96,7 @@ def test_the_first_open_of_a_new_version_finds_its_end_beside_a_program_that_has
     assert visible(mounted.server) == {"file": new + MINE}
 
 
-def test_a_reader_that_goes_by_the_size_has_a_whole_version(mount: Mount, tmp_path: Path) -> None:
+def test_a_reader_that_relies_on_the_size_gets_a_whole_version(mount: Mount, tmp_path: Path) -> None:
     """vfs/semantics.md 3.17: never a piece of a longer one."""
     mounted, new = mount(ttl=60), OLD.replace(b"old", b"new") + ADDED
     files = seeded(mounted, READERS)
@@ -110,9 +110,7 @@ def test_a_reader_that_goes_by_the_size_has_a_whole_version(mount: Mount, tmp_pa
     assert {name: said[-30:] for name, said in shown.items() if said != new.decode()} == {}
 
 
-def test_a_reader_of_a_large_file_that_the_job_makes_longer_after_its_open_has_the_whole_of_it(
-    mount: Mount, tmp_path: Path
-) -> None:
+def test_a_large_file_that_grows_after_its_open_is_read_whole(mount: Mount, tmp_path: Path) -> None:
     """vfs/semantics.md 3.17, 4.42: else an editor would save it without its end."""
     mounted, old = mount(ttl=60), b"a line\n" * (LARGE // 7)
     path = mounted.path / "file"
@@ -137,7 +135,7 @@ def _write_behind_new_length(fd: int, end: int) -> None:
 @pytest.mark.parametrize(("write", "new"), [
     (_write, OLD + ADDED), (_write, OLD[:100]), (_write_behind_new_length, OLD + ADDED),
 ], ids=["write", "write, shorter", "ftruncate"])  # fmt: skip
-def test_a_writer_that_finds_the_end_of_a_newer_version_writes_to_no_other(
+def test_a_writer_at_the_end_of_a_newer_version_changes_no_other(
     mount: Mount, write: Callable[[int, int], None], new: bytes
 ) -> None:
     """vfs/semantics.md 3.17: `fstat` shows the size of the newest version, and the file is open as the one before."""
@@ -154,7 +152,7 @@ def test_a_writer_that_finds_the_end_of_a_newer_version_writes_to_no_other(
     assert untimed(visible(mounted.server)) == {"file": new}
 
 
-def test_a_page_of_a_mapping_brings_no_zeros_up_to_the_end_of_a_newer_version(mount: Mount) -> None:
+def test_a_mapped_page_adds_no_zeros_to_a_newer_version(mount: Mount) -> None:
     """vfs/semantics.md 3.17: the kernel fills the page up to the size that it was sent last, and writes all of it."""
     mounted, new = mount(ttl=0.5), OLD + ADDED
     mounted.server.store.seed({"file": OLD}, age=60)

@@ -16,7 +16,7 @@ _BIG, _SLOW = 24_000_000, 500_000
 _AMOUNT = re.compile(r"\d of \d files?: sending /.* [1-9][\d.]*/24.0 MB +[\d.]+ [kM]B/s")
 
 
-def test_umount_and_flush_show_how_far_they_are(server: Server, mount: Mount) -> None:
+def test_umount_and_flush_show_their_progress(server: Server, mount: Mount) -> None:
     mounted = mount(write_back_delay=30)
     expected = {"big.bin": b"x" * _BIG, "second.bin": b"y" * 1000}
     for name, content in expected.items():

@@ -34,9 +34,7 @@ def lasting(status: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in status.items() if name not in PASSING}
 
 
-def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_status_is_correct_at_once_and_the_same_in_every_report(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.21, 6.6: `jobfs status`, and `.jobfs/status.json`."""
     server.store.seed({"a": "1", "dir/b": "2"}, age=60)
     code, status = told(mounted)
@@ -51,7 +49,7 @@ def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_command_of_a_conflict_runs_nothing_that_is_in_its_names(
+def test_the_printed_command_of_a_conflict_executes_no_part_of_a_name(
     server: Server, mounted: MountedJob, tmp_path: Path, shell: str
 ) -> None:
     """vfs/semantics.md 6.16: as it is printed for a person, on one line."""
@@ -70,7 +68,7 @@ def test_the_command_of_a_conflict_runs_nothing_that_is_in_its_names(
     assert not list(tmp_path.glob("RAN"))
 
 
-def test_a_conflict_is_compared_as_long_as_its_file_is_there(server: Server, mounted: MountedJob) -> None:
+def test_a_conflict_has_a_compare_command_while_its_file_exists(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 6: the command that is shown works; where the file is gone no command is shown."""
     server.store.seed({"dir/it's a note.md": "old\n"}, age=60)
     file = mounted.path / "dir/it's a note.md"
@@ -118,7 +116,7 @@ def threads(mounted: MountedJob) -> int:
     return len(os.listdir(f"/proc/{mounted.process.pid}/task"))
 
 
-def test_a_flush_that_was_broken_off_leaves_no_thread(server: Server, mount: Mount) -> None:
+def test_an_interrupted_flush_leaves_no_thread(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6, bounds: by a client that is gone."""
     mounted = mount(timeout=60)
     assert os.listdir(mounted.path) == []

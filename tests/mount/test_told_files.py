@@ -47,7 +47,7 @@ def unread(process: int) -> int:
         return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-def test_a_file_made_at_the_old_name_before_the_rename_is_told_stays_that_file(
+def test_a_new_file_at_the_old_name_of_a_pending_rename_event_stays(
     server: Server, mounted: MountedJob
 ) -> None:
     """vfs/semantics.md 7.3."""
@@ -77,9 +77,7 @@ def test_a_file_made_at_the_old_name_before_the_rename_is_told_stays_that_file(
         assert "DELETE a/old" not in watcher.lines
 
 
-def test_a_file_that_the_job_wrote_and_renamed_shows_its_new_bytes(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_a_file_that_the_job_wrote_and_renamed_has_its_new_bytes(server: Server, mounted: MountedJob) -> None:
     """A program has read it before the job wrote it, and again before its new name was told."""
     server.store.seed({"a/part": "old\n"}, age=60)
     part, whole = mounted.path / "a/part", mounted.path / "a/whole"
@@ -94,7 +92,7 @@ def test_a_file_that_the_job_wrote_and_renamed_shows_its_new_bytes(
 
 
 @pytest.mark.parametrize("gone", ["delete", "rename"])
-def test_a_mapped_file_keeps_its_length_when_the_job_shortens_and_removes_it(
+def test_a_mapped_file_keeps_its_length_after_the_job_shortens_it(
     server: Server, mounted: MountedJob, gone: str
 ) -> None:
     server.store.seed({"a/long": "x" * 50_000}, age=60)
@@ -114,7 +112,7 @@ def test_a_mapped_file_keeps_its_length_when_the_job_shortens_and_removes_it(
         assert reader.returncode == 0
 
 
-def test_a_helper_that_is_killed_takes_no_other_event_with_it(server: Server, mounted: MountedJob) -> None:
+def test_a_killed_helper_loses_no_other_event(server: Server, mounted: MountedJob) -> None:
     server.store.seed({"a/first": "1"}, age=60)
     made = {f"CREATE a/{number:03}" for number in range(500)}
     with events(mounted) as watcher:
@@ -128,9 +126,7 @@ def test_a_helper_that_is_killed_takes_no_other_event_with_it(server: Server, mo
         eventually(lambda: len(made & {*watcher.lines}) >= len(made) - 1)
 
 
-def test_a_killed_mount_leaves_no_helper_even_if_that_was_stopped(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_a_killed_mount_leaves_no_helper_even_a_stopped_one(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 7."""
     server.store.seed({"a/first": "1"}, age=60)
     with events(mounted) as watcher:
@@ -143,7 +139,9 @@ def test_a_killed_mount_leaves_no_helper_even_if_that_was_stopped(
         assert readable(ended, PATIENCE)
 
 
-def test_what_is_in_a_directory_that_has_replaced_a_file_is_told(server: Server, mounted: MountedJob) -> None:
+def test_the_content_of_a_directory_that_replaced_a_file_has_events(
+    server: Server, mounted: MountedJob
+) -> None:
     server.store.seed({"a": "1"}, age=60)
     with events(mounted, ".") as watcher:
         server.store.delete("a")

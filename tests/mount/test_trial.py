@@ -39,7 +39,7 @@ def started(server: Server, home: Path, *more: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.needs_fuse
-def test_a_try_on_a_terminal_asks_before_it_writes(server: Server, tmp_path: Path) -> None:
+def test_a_trial_on_a_terminal_asks_before_it_writes(server: Server, tmp_path: Path) -> None:
     server.store.seed(SEED)
     before = server.store.tree()
     for answer, code, said in (("n", 1, "nothing was tested"), ("y", 0, "a mount works")):
@@ -54,7 +54,7 @@ def test_a_try_on_a_terminal_asks_before_it_writes(server: Server, tmp_path: Pat
     assert server.store.tree() == before
 
 
-def test_a_try_beside_a_mount_of_the_job_is_seen_by_nobody(
+def test_a_trial_is_invisible_to_a_mount_of_the_same_job(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
     server.set(
@@ -81,7 +81,7 @@ def test_a_try_beside_a_mount_of_the_job_is_seen_by_nobody(
     assert [name for name in os.listdir(home) if name.startswith("jobfs-try-")] == []
 
 
-def test_a_try_that_is_interrupted_leaves_nothing(server: Server, tmp_path: Path) -> None:
+def test_an_interrupted_trial_leaves_nothing(server: Server, tmp_path: Path) -> None:
     server.store.seed(SEED)
     before = server.store.tree()
     server.set(latency=10)

@@ -82,9 +82,7 @@ def another_on(directory: Path) -> Iterator[None]:
 # umount beside open files
 
 
-def test_umount_beside_an_open_file_names_it_and_the_mount_goes_on(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_umount_names_an_open_file_and_leaves_the_mount_running(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 6.14: `umount` names the programs and files, and refuses with exit code 1."""
 
     def refused(user: str) -> None:
@@ -103,9 +101,7 @@ def test_umount_beside_an_open_file_names_it_and_the_mount_goes_on(
     assert visible(server) == {"notes.md": b"onetwo"}
 
 
-def test_a_mount_whose_directory_has_another_name_by_now_is_unmounted_there(
-    server: Server, mount: Mount, tmp_path: Path
-) -> None:
+def test_a_mount_below_a_renamed_directory_is_unmounted(server: Server, mount: Mount, tmp_path: Path) -> None:
     """vfs/semantics.md 6: a directory above it may be renamed while it is mounted."""
     mounted = mount(start=False)
     mounted.path = tmp_path / "above/mnt"
@@ -121,7 +117,7 @@ def test_a_mount_whose_directory_has_another_name_by_now_is_unmounted_there(
 
 
 @ANOTHER
-def test_umount_refuses_below_another_mount_but_not_for_a_program_that_the_mount_covers(
+def test_umount_refuses_below_another_mount_but_not_for_a_hidden_program(
     server: Server, mount: Mount
 ) -> None:
     mounted = mount(start=False)
@@ -148,7 +144,7 @@ def test_a_signal_that_was_ignored_at_the_start_does_not_end_the_mount(
         mounted.umount()
 
 
-def test_umount_from_within_says_that_the_shell_is_in_the_way(server: Server, mounted: MountedJob) -> None:
+def test_umount_from_within_names_the_shell_as_the_obstacle(server: Server, mounted: MountedJob) -> None:
     """Only the shell: this command's own directory keeps nobody from unmounting."""
     server.store.seed({"file": "text"})
     script = f'cd {mounted.path} && "$1" -m jobfs umount . ; echo $?'
@@ -165,7 +161,7 @@ def test_umount_from_within_says_that_the_shell_is_in_the_way(server: Server, mo
     assert (mounted.path / "file").read_text() == "text"
 
 
-def test_umount_all_names_the_mounts_and_asks_on_a_terminal(mount: Mount) -> None:
+def test_umount_all_lists_the_mounts_and_asks_on_a_terminal(mount: Mount) -> None:
     """vfs/semantics.md 6: a mount that was not meant is not unmounted; one that is in use keeps no other."""
     one = mount()
     two = MountedJob(one.server, one.home.parent / "second", state_dir=one.state)
@@ -191,7 +187,7 @@ def test_umount_all_names_the_mounts_and_asks_on_a_terminal(mount: Mount) -> Non
         two.kill()
 
 
-def test_umount_lazy_detaches_and_answers_when_the_last_file_is_closed_and_sent(
+def test_umount_lazy_detaches_and_returns_after_the_last_file_is_sent(
     server: Server, mounted: MountedJob
 ) -> None:
     with holding(mounted.path / "notes.md") as program, unmounting(mounted, "--lazy") as umount:
@@ -212,7 +208,7 @@ def test_umount_lazy_detaches_and_answers_when_the_last_file_is_closed_and_sent(
     mounted.wait_for_end()
 
 
-def test_umount_lazy_with_a_timeout_says_what_is_still_open_and_the_mount_ends_later(
+def test_umount_lazy_with_a_timeout_names_the_files_that_are_still_open(
     server: Server, mounted: MountedJob
 ) -> None:
     """vfs/semantics.md 6: never says "all sent" before."""
@@ -233,7 +229,7 @@ def test_umount_lazy_with_a_timeout_says_what_is_still_open_and_the_mount_ends_l
 
 
 @ANOTHER
-def test_a_file_system_mounted_there_later_is_left_alone(server: Server, mount: Mount) -> None:
+def test_a_file_system_mounted_at_the_same_place_later_is_left_alone(server: Server, mount: Mount) -> None:
     """A mount that was detached and ends by a signal unmounts nothing that is not its own."""
     mounted = mount(timeout=1)
     with holding(mounted.path / "notes.md"), unmounting(mounted, "--lazy") as umount:
@@ -247,9 +243,7 @@ def test_a_file_system_mounted_there_later_is_left_alone(server: Server, mount: 
 # signals
 
 
-def test_on_a_signal_a_file_that_is_never_closed_is_cut_off_within_twice_the_timeout(
-    server: Server, mount: Mount
-) -> None:
+def test_a_signal_ends_a_mount_with_open_files_within_twice_the_timeout(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6: SIGTERM ends the mount within twice --timeout; a program that is cut off is told by an error."""
     mounted = mount(timeout=2)
     with holding(mounted.path / "notes.md") as program:
@@ -265,7 +259,7 @@ def test_on_a_signal_a_file_that_is_never_closed_is_cut_off_within_twice_the_tim
     assert (mounted.path / "notes.md").read_bytes() == b"one"
 
 
-def test_a_second_signal_waits_for_no_program_and_keeps_unsent_files(server: Server, mount: Mount) -> None:
+def test_a_second_signal_ends_the_wait_and_keeps_unsent_files(server: Server, mount: Mount) -> None:
     mounted = mount(timeout=60)
     with holding(mounted.path / "notes.md") as program:
         assert program.does("write one") == "ok"
@@ -283,7 +277,7 @@ def test_a_second_signal_waits_for_no_program_and_keeps_unsent_files(server: Ser
 
 
 @pytest.mark.parametrize("flags", [("--timeout", "1"), ()])
-def test_umount_gives_up_a_server_that_answers_questions_and_takes_nothing(
+def test_umount_gives_up_on_a_server_that_answers_but_accepts_no_save(
     server: Server, mount: Mount, flags: tuple[str, ...]
 ) -> None:
     """vfs/semantics.md 6.4: within `--timeout`; without it as long as it gets on; the rest is for the next mount."""
@@ -300,9 +294,7 @@ def test_umount_gives_up_a_server_that_answers_questions_and_takes_nothing(
     sent_by_the_next(server, mounted, {"unsent.txt": b"kept"})
 
 
-def test_the_next_mount_sends_the_closed_files_of_a_detached_mount_that_was_killed(
-    server: Server, mount: Mount
-) -> None:
+def test_the_next_mount_sends_the_files_of_a_killed_detached_mount(server: Server, mount: Mount) -> None:
     mounted = mount()
     with holding(mounted.path / "notes.md") as program, unmounting(mounted, "--lazy") as umount:
         assert "is detached" in line(umount)
@@ -326,7 +318,7 @@ WAYS: dict[str, Callable[[MountedJob], object]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_answered_close_is_on_the_server_when_the_mount_ends(
+def test_every_acknowledged_close_is_sent_when_the_mount_ends(
     server: Server, mounted: MountedJob, way: str
 ) -> None:
     """vfs/semantics.md 6.5: the last drain comes after the last close that was answered, the exit code after that drain."""
@@ -349,7 +341,7 @@ def test_every_answered_close_is_on_the_server_when_the_mount_ends(
         left.unlink()
 
 
-def test_an_unmount_in_good_weather_leaves_nothing_hidden(server: Server, mount: Mount) -> None:
+def test_an_undisturbed_unmount_leaves_no_hidden_items(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6: what saves, removals and renames have set aside is gone when umount answers."""
     mounted = mount(timeout=80)  # a request that takes longer has lost its answer, and may leave a copy
     server.set(latency=40)

@@ -72,7 +72,9 @@ def _loses_nothing_unread(
 
 
 @pytest.mark.parametrize("shown", [False, True], ids=["at once", "after the TTL"])
-def test_a_save_keeps_what_its_program_has_not_read(mounted: MountedJob, tmp_path: Path, shown: bool) -> None:
+def test_a_save_keeps_a_version_its_program_has_not_read(
+    mounted: MountedJob, tmp_path: Path, shown: bool
+) -> None:
     """vfs/semantics.md 4.42, 4.43, 4.45, 4.46, 4.48: the job's version, which no program has read, is kept beside."""
     programs = {
         file: each for file, each in PROGRAMS.items() if not each.discards and (shown or not each.slow)
@@ -81,9 +83,7 @@ def test_a_save_keeps_what_its_program_has_not_read(mounted: MountedJob, tmp_pat
 
 
 @pytest.mark.needs_fuse
-def test_a_save_keeps_what_its_program_has_not_read_an_hour_after_its_read(
-    server: Server, tmp_path: Path
-) -> None:
+def test_a_save_an_hour_after_its_read_keeps_an_unread_version(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 4.42, 4.43: a daemon's, or an editor's; what a program has read does not depend on the time."""
     programs = {
         file: each for file, each in PROGRAMS.items() if not (each.discards or each.slow or each.needs)
@@ -92,7 +92,7 @@ def test_a_save_keeps_what_its_program_has_not_read_an_hour_after_its_read(
         _loses_nothing_unread(mounted, tmp_path, programs, lambda: mounted.let_pass(3600), shown=True)
 
 
-def test_a_save_makes_no_second_version_where_the_job_has_written_nothing(
+def test_a_save_makes_no_conflict_copy_where_the_job_wrote_nothing(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
     """vfs/semantics.md 4.44: what this mount has placed needs no reader."""
@@ -103,7 +103,7 @@ def test_a_save_makes_no_second_version_where_the_job_has_written_nothing(
     assert _versions(server, programs) == {each.name: [OLD + MINE] for each in programs.values()}
 
 
-def test_programs_that_save_in_turn_make_no_second_version(server: Server, mounted: MountedJob) -> None:
+def test_programs_that_save_in_turn_make_no_conflict_copy(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.44: who has read bytes that are not sent yet has read what they replace."""
     saves = ("sed -i s/$/+/", "sed -i~ s/$/+/", "perl -i~ -pe s/$/+/", "echo + >>", "echo +| tee")
     pairs = {f"file{number}": pair for number, pair in enumerate(product(saves, repeat=2))}
@@ -116,7 +116,7 @@ def test_programs_that_save_in_turn_make_no_second_version(server: Server, mount
     assert visible(server).keys() == pairs.keys()
 
 
-def test_who_is_near_a_reader_keeps_what_the_job_wrote(server: Server, mounted: MountedJob) -> None:
+def test_a_program_related_to_a_reader_keeps_the_jobs_version(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.43, 4.44."""
     server.store.seed({"file": OLD}, age=60)
     server.faults.set_rate("unavailable", 1.0, on="create")
@@ -130,7 +130,7 @@ def test_who_is_near_a_reader_keeps_what_the_job_wrote(server: Server, mounted: 
     assert untimed(visible(server)) == {"file": b"new\n", "file.conflict": JOB}
 
 
-def test_nano_that_is_told_to_write_over_it_keeps_what_has_changed(
+def test_nano_keeps_the_changed_version_when_the_user_overwrites_it(
     server: Server, mounted: MountedJob
 ) -> None:
     """vfs/semantics.md 4.42: an editor that asks has not read the version that it asks about."""
@@ -172,7 +172,7 @@ def test_a_shell_that_rewrites_what_its_children_read_makes_no_copy(
     assert visible(server) == {"file": JOB * turns}
 
 
-def test_mv_has_not_read_what_the_job_wrote_before_it(server: Server, mounted: MountedJob) -> None:
+def test_mv_keeps_the_jobs_version_that_it_has_not_read(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.46: it knows what the program beside it has read."""
     server.store.seed({"file": OLD}, age=60)
     assert run(mounted.path, "cat", "file") == OLD.decode()
@@ -192,7 +192,7 @@ class _Apart(MountedJob):
 
 @pytest.mark.needs_fuse
 @pytest.mark.needs_root("only root has a process-id namespace")
-def test_a_mount_that_sees_no_programs_replaces_what_it_shows(server: Server, tmp_path: Path) -> None:
+def test_a_mount_that_sees_no_programs_replaces_the_shown_version(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 4.47: a mount in a process-id namespace of its own has no notes of programs outside of it."""
     server.store.seed({"file": OLD}, age=60)
     editor = {"file": program("python")}

@@ -41,9 +41,7 @@ def test_hidden_items_of_others_are_neither_shown_nor_touched(server: Server, mo
     assert server.log.changes() == []
 
 
-def test_bytes_that_the_job_writes_right_after_a_save_are_read_whole(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_bytes_the_job_writes_right_after_a_save_are_read_whole(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 1, TTL: not cut to the size of our own bytes, which the kernel has asked for."""
     server.store.seed({"dir/file.txt": "x" * 100}, age=60)
     old, new = mounted.path / "dir/file.txt", mounted.path / "folder/file.txt"
@@ -62,7 +60,7 @@ def test_bytes_that_the_job_writes_right_after_a_save_are_read_whole(
         assert read <= {b"the user's %d" % number, grown}
 
 
-def test_a_file_opened_again_shows_its_present_content(server: Server, mounted: MountedJob) -> None:
+def test_a_reopened_file_has_its_current_content(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 3: open revalidates; own changes are visible at once, the job's within the TTL."""
     one, two, three = (bytes([letter]) * 9000 for letter in b"123")
     server.store.seed({"a": one, "b": two, "d/c": three}, age=60)

@@ -40,7 +40,7 @@ def finished(process: Waiting) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_a_script_reads_the_last_write_of_the_job_when_it_has_ended(server: Server, mount: Mount) -> None:
+def test_a_script_reads_the_last_write_of_a_job_that_has_ended(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 7.10, 7.11: `jobfs wait DIR && cat DIR/result`, while the kernel still has an earlier version."""
     server.store.seed({"result": "first"}, age=60)
     mounted = mount(ttl=4)
@@ -58,7 +58,7 @@ def test_a_script_reads_the_last_write_of_the_job_when_it_has_ended(server: Serv
 @pytest.mark.parametrize(("status", "code", "said"), [
     ("completed", 0, "has ended"), ("failed", 1, "has ended"), ("requestInteractiveToolResult", 3, "asks for something"),
 ])  # fmt: skip
-def test_of_a_job_that_has_ended_before_it_returns_at_once(
+def test_wait_returns_at_once_for_a_job_that_has_ended(
     server: Server, mounted: MountedJob, status: str, code: int, said: str
 ) -> None:
     """vfs/semantics.md 7.10."""
@@ -69,7 +69,7 @@ def test_of_a_job_that_has_ended_before_it_returns_at_once(
     assert done.stderr == f"jobfs: {mounted.path}: the job {said}: {status}\n"
 
 
-def test_the_timeout_is_124_and_holds_while_the_server_is_silent(server: Server, mounted: MountedJob) -> None:
+def test_a_timeout_is_exit_code_124_even_with_a_silent_server(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 7.10, 7.11."""
     done = mounted.jobfs("wait", mounted.path, "--timeout", "0.5")
     line = f"jobfs: {mounted.path}: the job has not ended within 0.5 s\n"
@@ -79,9 +79,7 @@ def test_the_timeout_is_124_and_holds_while_the_server_is_silent(server: Server,
     assert (done.returncode, done.stderr) == (124, line.replace("0.5", "1.5"))
 
 
-def test_out_of_reach_it_says_so_once_and_returns_after_the_outage(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_wait_reports_an_outage_once_and_returns_after_it(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 7.11."""
     with waiting(mounted) as process:
         server.faults.set_rate("drop", 1.0)
@@ -98,14 +96,16 @@ def test_out_of_reach_it_says_so_once_and_returns_after_the_outage(
 @pytest.mark.parametrize(("leave", "why"), [
     (MountedJob.umount, " is unmounted"), (MountedJob.kill, ": the mount ended before it answered"),
 ])  # fmt: skip
-def test_a_mount_that_goes_is_2(mounted: MountedJob, leave: Callable[[MountedJob], None], why: str) -> None:
+def test_the_end_of_the_mount_is_exit_code_2(
+    mounted: MountedJob, leave: Callable[[MountedJob], None], why: str
+) -> None:
     """vfs/semantics.md 7.10."""
     with waiting(mounted) as process:
         leave(mounted)
         assert finished(process) == (2, "", f"jobfs: {mounted.path}{why}\n")
 
 
-def test_a_directory_that_is_detached_is_2(server: Server, mounted: MountedJob) -> None:
+def test_a_detached_directory_is_exit_code_2(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 7.10: though the mount lives as long as a program has a file open."""
     server.store.seed({"open": "x"}, age=60)
     with waiting(mounted) as process, (mounted.path / "open").open("rb") as opened:
@@ -114,7 +114,7 @@ def test_a_directory_that_is_detached_is_2(server: Server, mounted: MountedJob) 
         assert opened.read() == b"x"
 
 
-def test_ctrl_c_ends_it_with_130_and_the_mount_waits_no_more(server: Server, mounted: MountedJob) -> None:
+def test_ctrl_c_is_exit_code_130_and_ends_the_wait_in_the_mount(server: Server, mounted: MountedJob) -> None:
     with waiting(mounted) as process:
         process.send_signal(signal.SIGINT)
         assert finished(process) == (130, "", "\n")

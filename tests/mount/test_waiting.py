@@ -41,7 +41,7 @@ def mounted(server: Server, mount: Mount) -> MountedJob:
 @pytest.mark.parametrize(
     ("fault", "why"), [("down", "can't be reached"), ("hanging", "does not answer")], ids=["refuses", "hangs"]
 )
-def test_who_waits_for_a_silent_server_is_told_once(
+def test_a_wait_for_a_silent_server_prints_one_line(
     server: Server, mounted: MountedJob, command: str, fault: str, why: str
 ) -> None:
     """vfs/semantics.md 6.17: one line, with what is unsent; then what is left."""
@@ -53,7 +53,9 @@ def test_who_waits_for_a_silent_server_is_told_once(
 
 
 @pytest.mark.parametrize("command", ["flush", "umount"])
-def test_a_server_that_answers_is_not_mentioned(server: Server, mounted: MountedJob, command: str) -> None:
+def test_no_line_is_printed_while_the_server_answers(
+    server: Server, mounted: MountedJob, command: str
+) -> None:
     """vfs/semantics.md 6.17: slow answers too, as long as they come."""
     server.faults.set_rate("slow", 1.0, on="change", delay=0.5)
     done = mounted.jobfs(command, mounted.path)
@@ -61,9 +63,7 @@ def test_a_server_that_answers_is_not_mentioned(server: Server, mounted: Mounted
     assert visible(server) == {"dir": None, **FILES}
 
 
-def test_the_line_stays_on_a_terminal_and_control_c_ends_the_waiting(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_the_line_stays_on_a_terminal_and_ctrl_c_ends_the_wait(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 6.17: beside the bar; the files are sent afterwards."""
     with server.down(), on_terminal(mounted.home, "umount", str(mounted.path)) as terminal:
         terminal.shows("waiting for the server, which can't be reached: 3 files are unsent; Ctrl-C ends")

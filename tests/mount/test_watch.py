@@ -59,7 +59,7 @@ def watching(mounted: MountedJob, *arguments: str | Path) -> Iterator[Watch]:
         process.wait(10)
 
 
-def test_each_change_is_a_line_in_time_and_nothing_of_our_own(server: Server, mounted: MountedJob) -> None:
+def test_each_change_of_the_job_is_a_line_and_no_own_change_is(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 7.1, 7.2, 7.8."""
     server.store.seed({"dir/a": "one", "dir/b": "two", "elsewhere": "x"}, age=60)
     with watching(mounted, mounted.path, "--json") as every, watching(mounted, mounted.path / "dir") as below:
@@ -88,9 +88,7 @@ def test_each_change_is_a_line_in_time_and_nothing_of_our_own(server: Server, mo
         assert len(every.told) == len(steps)
 
 
-def test_a_job_that_ends_and_is_continued_is_watched_all_the_time(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_a_watch_continues_when_the_job_ends_and_is_continued(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 6.6, 7.8."""
     job = server.job_side(server.job)
     with watching(mounted, mounted.path) as watch:
@@ -109,7 +107,7 @@ def test_a_job_that_ends_and_is_continued_is_watched_all_the_time(
         watched("job       failed, has ended, step 9 of", "failed, has ended")
 
 
-def test_the_jobs_step_a_conflict_and_a_failed_save_are_told(server: Server, mounted: MountedJob) -> None:
+def test_a_watch_shows_the_jobs_steps_conflicts_and_failed_saves(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 7.8."""
     server.store.seed({"a": "old"}, age=60)
     with watching(mounted, mounted.path, "--json") as watch:
@@ -131,7 +129,7 @@ def test_the_jobs_step_a_conflict_and_a_failed_save_are_told(server: Server, mou
     assert (failed["path"], failed["size"], "Too large" in failed["reason"]) == ("big", 7, True)
 
 
-def test_it_counts_as_a_program_that_watches_until_it_ends(server: Server, mount: Mount) -> None:
+def test_jobfs_watch_counts_as_a_watcher_until_it_ends(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 7.5, 7.6, 7.8: on a read-only mount, with --no-watch and without a change too."""
     mounted = mount(read_only=True, no_watch=True)
 
@@ -155,7 +153,7 @@ def test_it_counts_as_a_program_that_watches_until_it_ends(server: Server, mount
     assert "watched" not in mounted.jobfs("status").stdout
 
 
-def test_on_a_terminal_it_is_in_colour_and_ends_at_ctrl_c(server: Server, mounted: MountedJob) -> None:
+def test_on_a_terminal_a_watch_is_in_colour_and_ends_at_ctrl_c(server: Server, mounted: MountedJob) -> None:
     with on_terminal(mounted.home, "watch") as screen:
         screen.shows("job  ")
         server.store.write("it", "is")
@@ -166,7 +164,7 @@ def test_on_a_terminal_it_is_in_colour_and_ends_at_ctrl_c(server: Server, mounte
 
 
 @pytest.mark.parametrize("how", [" is unmounted", ": the mount ended before it answered"])
-def test_it_ends_with_the_mount_and_says_so(mounted: MountedJob, how: str) -> None:
+def test_a_watch_ends_with_the_mount_and_says_so(mounted: MountedJob, how: str) -> None:
     with watching(mounted, mounted.path) as watch:
         mounted.umount() if how == " is unmounted" else mounted.kill()
         assert watch.process.wait(20) == 1
@@ -175,7 +173,7 @@ def test_it_ends_with_the_mount_and_says_so(mounted: MountedJob, how: str) -> No
     assert mounted.jobfs("watch", mounted.path).returncode == 2
 
 
-def test_one_that_does_not_read_holds_up_nobody(server: Server, mounted: MountedJob) -> None:
+def test_a_watch_that_does_not_read_blocks_nothing_else(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 7.7, 7.9."""
     (place,) = (mounted.state / server.job).glob(f"*/{control.SOCKET}")
     with socket.socket(socket.AF_UNIX) as deaf, watching(mounted, mounted.path) as watch:
@@ -191,7 +189,7 @@ def test_one_that_does_not_read_holds_up_nobody(server: Server, mounted: Mounted
         mounted.umount()
 
 
-def test_a_path_that_is_not_there_is_named(mounted: MountedJob) -> None:
+def test_a_missing_path_is_reported_by_name(mounted: MountedJob) -> None:
     done = mounted.jobfs("watch", mounted.path / "none")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"jobfs: {mounted.path}/none: No such file or directory\n"

@@ -128,7 +128,7 @@ SAVES = (
 )
 
 
-def test_own_saves_have_the_events_of_a_disk(server: Server, mount: Mount, tmp_path: Path) -> None:
+def test_own_saves_produce_the_events_of_a_disk(server: Server, mount: Mount, tmp_path: Path) -> None:
     """7.2: none when they are sent, and none later; none for the names that a save hides."""
     seeds = dict.fromkeys(
         ("in-place.txt", "synced.txt", "over.txt", "vim.txt", "dir/x.txt", "note.txt"), "a\n"
@@ -159,7 +159,7 @@ def test_own_saves_have_the_events_of_a_disk(server: Server, mount: Mount, tmp_p
         assert not [line for line in here.lines if ".jobfs-" in line]
 
 
-def test_no_events_where_none_are_wanted(server: Server, mount: Mount, tmp_path: Path) -> None:
+def test_no_events_are_sent_where_none_are_wanted(server: Server, mount: Mount, tmp_path: Path) -> None:
     """7.5: and a read-only mount is one for the kernel too."""
     job, mounts, watchers = server.job_side(server.job), Path("/proc/mounts"), []
     job.seed({"note.txt": "old\n"}, age=60)
@@ -184,7 +184,7 @@ def requests_in(server: Server, seconds: float) -> int:
     return server.log.count() - before
 
 
-def test_nothing_is_asked_for_nobody(server: Server, mount: Mount, tmp_path: Path) -> None:
+def test_no_request_is_made_without_a_watcher(server: Server, mount: Mount, tmp_path: Path) -> None:
     """7.6: no request while nobody watches, nor ten seconds after a program was killed that did, here a file alone."""
     server.job_side(server.job).seed({"note.txt": "old\n"}, age=60)
     mounted = mount(ttl=0.2)

@@ -44,7 +44,7 @@ def proxy(front: Gateway, variables: dict[str, str]) -> Iterator[Proxy]:
 
 
 @pytest.mark.parametrize("proxied", [False, True], ids=["directly", "through a proxy"])
-def test_a_job_is_read_and_saved_over_tls(
+def test_files_are_read_and_saved_over_tls(
     server: Server,
     mount: Mount,
     front: Gateway,
@@ -96,7 +96,7 @@ def refusal(job: MountedJob) -> str:
     return sentence
 
 
-def test_a_wrong_password_and_an_authority_that_is_not_trusted_are_told(
+def test_a_wrong_password_and_an_untrusted_authority_are_reported(
     mount: Mount, front: Gateway, proxy: Proxy, variables: dict[str, str]
 ) -> None:
     """vfs/semantics.md 6.3, 6.10: one clear sentence with the remedy; without a certificate that is trusted nothing is sent."""

@@ -15,9 +15,7 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 
 
-def test_saves_that_a_server_only_claims_to_do_fail_and_are_sent_once_it_does_them(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_a_save_that_a_server_only_claims_to_do_is_sent_again(server: Server, mounted: MountedJob) -> None:
     """save/protocol.md, The steps, promote: an answer counts only if it shows H at T."""
     old = {f"old{number}": b"old" for number in range(5)}
     saves = dict.fromkeys([*old, *(f"new{number}" for number in range(5))], b"mine")
@@ -38,7 +36,9 @@ def test_saves_that_a_server_only_claims_to_do_fail_and_are_sent_once_it_does_th
     assert visible(server) == saves
 
 
-def test_changes_of_names_that_a_server_only_claims_to_do_fail(server: Server, mounted: MountedJob) -> None:
+def test_renames_and_removals_that_a_server_only_claims_to_do_fail(
+    server: Server, mounted: MountedJob
+) -> None:
     """vfs/semantics.md 5: a reply that does not match what was asked for is EIO, and a log line that tells the mismatch."""
     server.store.seed({"file": "1", "other": "2", "dir/inside": "3", "empty": None}, age=60)
     before, path = visible(server), mounted.path
@@ -64,9 +64,7 @@ def test_changes_of_names_that_a_server_only_claims_to_do_fail(server: Server, m
     assert visible(server) == {"other": b"1", "moved": None, "moved/inside": b"3", "made": None}
 
 
-def test_a_name_that_the_server_keeps_in_another_form_is_refused_at_once(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_a_name_that_the_server_normalises_is_refused_at_once(server: Server, mounted: MountedJob) -> None:
     """save/protocol.md R6: the save is refused and the bytes are kept; the item under the other name is removed again."""
     name, path = "u\u0308ber", mounted.path
     server.set(name_form="nfc")

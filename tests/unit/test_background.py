@@ -61,7 +61,7 @@ def test_an_error_that_stays_is_logged_once(start: Start, caplog: pytest.LogCapt
     ]
 
 
-def test_stop_begins_no_further_run_and_join_waits_for_the_last(start: Start) -> None:
+def test_stop_starts_no_further_run_and_join_waits_for_the_last(start: Start) -> None:
     thread = start()
     thread.stop()
     thread.join(20)
@@ -70,7 +70,7 @@ def test_stop_begins_no_further_run_and_join_waits_for_the_last(start: Start) ->
     Background("jobfs-never", lambda: 0.0).join()
 
 
-def test_no_log_line_is_written_for_a_run_that_the_end_breaks_off(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_log_line_is_written_for_a_run_that_shutdown_interrupts(caplog: pytest.LogCaptureFixture) -> None:
     entered, broken = threading.Event(), threading.Event()
 
     def task() -> float:

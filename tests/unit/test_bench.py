@@ -15,7 +15,7 @@ from _bench.writing import absences
     ({"floor": [Sample(1.0)]}, {"jobfs": "a wrong answer"}, "a row at 50 ms: not measured: a wrong answer"),
     ({}, {"rclone": "it is not installed"}, ""),
 ])  # fmt: skip
-def test_a_row_is_a_line_with_what_was_measured(
+def test_a_row_is_one_line_with_the_measured_values(
     samples: dict[str, list[Sample]], failures: dict[str, str], told: str
 ) -> None:
     assert line(Outcome(Row("row", "a row", lambda rtt: 2 * rtt), 0.05, samples, failures)) == told

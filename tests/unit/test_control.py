@@ -59,7 +59,7 @@ def test_the_control_socket_survives_errors(
     assert call_mount(serve(ping=lambda args, conversation: "pong"), "ping", timeout=20) == "pong"
 
 
-def test_a_refusal_keeps_its_sentence_and_errno_and_a_broken_handler_is_logged_and_answered(
+def test_refusals_keep_sentence_and_errno_and_broken_handlers_are_logged(
     serve: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     error = FsError(2, "there is no such file")
@@ -73,7 +73,7 @@ def test_a_refusal_keeps_its_sentence_and_errno_and_a_broken_handler_is_logged_a
         assert name in caplog.text
 
 
-def test_who_does_not_read_what_is_told_is_hung_up(serve: Callable[..., Path]) -> None:
+def test_a_client_that_does_not_read_its_events_is_disconnected(serve: Callable[..., Path]) -> None:
     """vfs/semantics.md 7.9; with less patience."""
     here, there = socket.socketpair()
     with here, there:
@@ -100,7 +100,7 @@ def test_calls_do_not_wait_for_each_other(serve: Callable[..., Path]) -> None:
         assert list(pool.map(call_mount, [place] * 2, ["meet"] * 2)) == [True, True]
 
 
-def test_a_mount_that_is_gone_or_does_not_answer_is_given_up(tmp_path: Path) -> None:
+def test_a_call_to_a_dead_or_hung_mount_fails(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "missing"):
         with pytest.raises(NoMountError):
             call_mount(place, "status")
@@ -111,7 +111,7 @@ def test_a_mount_that_is_gone_or_does_not_answer_is_given_up(tmp_path: Path) -> 
             call_mount(tmp_path, "status", timeout=0.05)
 
 
-def test_a_line_that_is_no_request_harms_nobody(serve: Callable[..., Path]) -> None:
+def test_a_malformed_request_disturbs_no_other_call(serve: Callable[..., Path]) -> None:
     place = serve(ping=lambda args, conversation: "pong")
     for line in (b"", b"\n", b"not json\n", b"[1]\n", b"\xff\xfe\n", b'{"call": 3}\n'):
         with socket.socket(socket.AF_UNIX) as connection:
@@ -123,7 +123,7 @@ def test_a_line_that_is_no_request_harms_nobody(serve: Callable[..., Path]) -> N
         assert call_mount(place, "ping") == "pong"
 
 
-def test_the_socket_is_the_users_own_and_goes_away_however_long_its_path(tmp_path: Path) -> None:
+def test_the_socket_is_private_and_removed_for_a_path_of_any_length(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     deep.mkdir(parents=True)
     server = ControlServer(deep, {"ping": lambda args, conversation: "pong"})

@@ -37,7 +37,7 @@ _NAMES = {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM", "XDG_RUNTIME_DIR", 
 _MARKS = {"TMPDIR", "TESTS_RUN_IN"}
 #: Tests whose programs ask for a time zone, a language, an editor, a proxy, git's directories or directories of the user.
 _SENSITIVE = (
-    "tests/unit/test_environment.py::test_this_process_and_its_programs_have_a_fresh_environment",
+    "tests/unit/test_environment.py::test_tests_and_their_programs_have_a_fresh_environment",
     "tests/unit/cli/test_screen.py",
     "tests/unit/cli/test_logs.py",
     "tests/unit/cli/test_status.py",
@@ -46,12 +46,12 @@ _SENSITIVE = (
     "tests/component/vfs/test_report.py",
 )
 _MOUNTING = (
-    "tests/mount/test_service.py::test_a_mount_ends_in_order_though_nobody_reads_its_output_any_more",
+    "tests/mount/test_service.py::test_a_mount_ends_cleanly_after_the_reader_of_its_output_is_gone",
     "tests/mount/test_view.py",
 )
 
 
-def test_this_process_and_its_programs_have_a_fresh_environment(tmp_path: Path) -> None:
+def test_tests_and_their_programs_have_a_fresh_environment(tmp_path: Path) -> None:
     here = {name for name in os.environ if not name.startswith(("PYTEST_", "TESTS_"))}
     assert here - _MARKS == _NAMES
     assert set(environment(tmp_path, None)) - _MARKS == _NAMES | {"PYTHONPATH"}
@@ -62,6 +62,6 @@ def test_this_process_and_its_programs_have_a_fresh_environment(tmp_path: Path) 
     assert names - _MARKS == _NAMES | {"PYTHONPATH"}
 
 
-def test_tests_pass_whatever_the_caller_has_set(tmp_path: Path) -> None:
+def test_tests_pass_with_any_variables_of_the_caller(tmp_path: Path) -> None:
     done = run_tests(tmp_path, *_SENSITIVE, *_MOUNTING, **HOSTILE)
     assert done.returncode == 0, done.stdout + done.stderr

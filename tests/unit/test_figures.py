@@ -31,7 +31,7 @@ def revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("more", [[], ["--cpu"]])
-def test_an_old_revision_that_does_not_run_is_read_only(revision: str, more: list[str]) -> None:
+def test_an_old_revision_that_does_not_run_is_only_read(revision: str, more: list[str]) -> None:
     done = CliRunner().invoke(figures.figures, ["--of", revision, *more])
     assert done.exit_code == 0, done.output
     assert "Traceback" not in done.output
@@ -41,6 +41,6 @@ def test_an_old_revision_that_does_not_run_is_read_only(revision: str, more: lis
     assert lines.split("│")[-2].strip() == "5"
 
 
-def test_this_tree_must_run(revision: str) -> None:
+def test_the_current_tree_must_run(revision: str) -> None:
     done = CliRunner().invoke(figures.figures)
     assert (done.exit_code, "Traceback" in done.output) == (1, True)

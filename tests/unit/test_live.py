@@ -200,7 +200,7 @@ TOLD: list[tuple[str, str, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("untold", "there", "calls", "more"), TOLD)
-def test_each_change_is_told_by_its_calls(
+def test_each_change_is_reported_by_its_system_calls(
     played: Played, untold: str, there: str, calls: str, more: dict[str, Any]
 ) -> None:
     """vfs/semantics.md 7.1, 7.3, 7.4, 7.7: as the lines of the table say."""
@@ -213,7 +213,7 @@ def test_each_change_is_told_by_its_calls(
     assert (", ".join(played.helper.calls), played.begun) == (calls, [])
 
 
-def test_who_watches_the_directory_or_the_thing_itself_is_told_and_nobody_else(played: Played) -> None:
+def test_events_are_sent_only_for_a_watched_entry_or_directory(played: Played) -> None:
     """vfs/semantics.md 7.1: also of what has left a directory, and of what is gone with it; 7.6: else nothing is asked."""
     played.watched = {"d/", "e/", "y"}
     untold = (
@@ -233,7 +233,7 @@ def test_who_watches_the_directory_or_the_thing_itself_is_told_and_nobody_else(p
     assert not played.vfs.untold, "what happened while nobody watched is told to nobody"
 
 
-def test_many_changes_are_told_at_a_rate(played: Played) -> None:
+def test_many_changes_are_reported_at_a_limited_rate(played: Played) -> None:
     """vfs/semantics.md 7.4: what nobody watches does not count. The kernel keeps 16,384 events of a watcher."""
     played.limits = live.Limits(rate=0.01, events=3)
     played.watched = {"d/", "e/"}
@@ -244,7 +244,7 @@ def test_many_changes_are_told_at_a_rate(played: Played) -> None:
     assert played.pauses.seconds == pytest.approx([100, 200, 300], abs=60)
 
 
-def test_a_size_that_is_not_known_is_asked_for_before_the_helper_asks(played: Played) -> None:
+def test_an_unknown_size_is_fetched_before_the_helper_needs_it(played: Played) -> None:
     """fuse/notes.md: the kernel holds a directory until a call in it is answered, so no answer to a helper makes a request."""
     made = played.live("", "x")
     played.vfs.untold = [Difference(DifferenceKind.CREATED, "x", Item("1", Kind.FILE, "x"))]
@@ -276,7 +276,7 @@ def following(
         thread.join(20)
 
 
-def test_what_changes_below_a_path_is_told_from_then_on(vfs: Mock) -> None:
+def test_a_subscription_reports_later_changes_below_its_path(vfs: Mock) -> None:
     """vfs/semantics.md 7.6, 7.9: what was unseen because nobody looked is no news."""
     told: list[WatchEvent] = []
     later = "created dir, created dirt, created dir/in, renamed dir/x out"
@@ -292,7 +292,7 @@ def test_what_changes_below_a_path_is_told_from_then_on(vfs: Mock) -> None:
     vfs.refresh_if_stale.assert_not_called()
 
 
-def test_who_takes_long_misses_some_and_is_told_so(vfs: Mock) -> None:
+def test_a_slow_subscriber_misses_changes_and_gets_a_notice(vfs: Mock) -> None:
     """vfs/semantics.md 7.9."""
     going_on, told = threading.Event(), list[WatchEvent]()
 

@@ -22,7 +22,7 @@ _SELECTION = (
     [("missing", "No such file or directory"), ("", "Is a directory")],
     ids=["missing", "closed"],
 )
-def test_without_the_device_the_tests_that_mount_are_left_out_and_counted(
+def test_tests_that_mount_are_skipped_and_counted_without_the_device(
     tmp_path: Path, device: str, why: str, workers: tuple[str, ...]
 ) -> None:
     path = tmp_path / device  # a directory can't be opened, not even by root
@@ -38,7 +38,7 @@ def test_without_the_device_the_tests_that_mount_are_left_out_and_counted(
     assert f" passed, {left_out} skipped in " in summed
 
 
-def test_a_test_that_needs_root_is_left_out_for_an_ordinary_user(
+def test_a_test_that_needs_root_is_skipped_for_an_ordinary_user(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item: pytest.Item = request.node

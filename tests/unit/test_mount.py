@@ -21,7 +21,7 @@ from jobfs.settings import load_settings
 JOB = "j" * 24
 
 
-def test_the_mount_is_named_and_the_kernel_remembers_for_a_part_of_the_ttl() -> None:
+def test_the_mount_has_a_name_and_kernel_timeouts_within_the_ttl() -> None:
     """vfs/semantics.md 1: kernel timeouts count into the TTL."""
     options = set(libfuse_options(load_settings({"ttl": 2}), JOB))
     timeouts = {"attr_timeout=0.4", "entry_timeout=0.4", "negative_timeout=0"}
@@ -42,7 +42,7 @@ def test_the_user_option_of_fstab_implies_noexec() -> None:
         assert ("noexec" in libfuse_options(load_settings({}, given), JOB)) is (given[0][:2] == "ro")
 
 
-def test_signals_are_taken_whatever_failed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signals_are_handled_after_any_earlier_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 6.5."""
     coming: list[Any] = [OSError(errno.EIO, "once"), ValueError("a fault"), signal.SIGTERM]
 
@@ -107,7 +107,7 @@ class DrainedVfs(MemoryVfs):
         "broken",
     ],
 )
-def test_a_drain_goes_on_as_long_as_it_gets_on(
+def test_a_drain_continues_as_long_as_it_makes_progress(
     how_far: Callable[[int], SendProgress], left: list[str]
 ) -> None:
     vfs: Any = DrainedVfs(how_far, left)
@@ -160,7 +160,7 @@ class SilentVfs(MemoryVfs):
         return "" if self.heard > since else "does not answer"
 
 
-def test_a_caller_hears_once_of_a_silent_server_unless_something_is_sent() -> None:
+def test_a_caller_gets_one_notice_of_a_silent_server_without_progress() -> None:
     """vfs/semantics.md 6.17: three seconds without an answer and without progress."""
     clock = Clock()
     vfs: Any = SilentVfs()
@@ -179,7 +179,7 @@ def test_a_caller_hears_once_of_a_silent_server_unless_something_is_sent() -> No
     assert caller.seen == [SendProgress(0, 3), SendProgress(1, 3)]
 
 
-def test_a_server_that_answers_is_waited_for_in_silence() -> None:
+def test_waiting_for_a_server_that_answers_prints_nothing() -> None:
     """vfs/semantics.md 6.17: it may refuse for a while, or have much to clean up."""
     clock = Clock()
     vfs: Any = SilentVfs()

@@ -31,7 +31,7 @@ HIDDEN = ".jobfs-0123456789ab-0123456789abcdef-staged-"
 
 @given(paths, st.sampled_from(Role))
 @example("/".join(["d" * 200] * 5) + "/file", Role.STAGED)
-def test_a_hidden_path_is_understood_again_and_fits(path: str, role: Role) -> None:
+def test_a_hidden_path_can_be_parsed_and_fits_the_limit(path: str, role: Role) -> None:
     """save/protocol.md, Vocabulary: `.jobfs-<mount>-<transaction>-<role>-<name of T as far as it fits>`, in T's directory."""
     hidden = names.hidden_path(path, MOUNT, TRANSACTION, role)
     parts = names.parse_hidden_name(names.basename(hidden))
@@ -62,7 +62,7 @@ def test_a_name_that_merely_looks_hidden_is_an_ordinary_name(name: str) -> None:
     ("target", "expected"),
     [("file.txt", "file.{}.txt"), ("dir/file", "dir/file.{}"), (".bashrc", ".bashrc.{}"), ("a.tar.gz", "a.tar.{}.gz")],
 )  # fmt: skip
-def test_a_second_version_stands_beside_with_the_same_ending(target: str, expected: str) -> None:
+def test_a_conflict_copy_is_beside_its_file_with_the_same_extension(target: str, expected: str) -> None:
     """vfs/semantics.md 4: the item set aside becomes `name.conflict-<UTC time>.ext` beside it."""
     when = datetime(2025, 11, 3, 4, 5, 6, tzinfo=UTC)
     assert names.second_version_path(target, "conflict", when) == expected.format("conflict-20251103T040506Z")
@@ -75,7 +75,7 @@ def test_a_second_version_stands_beside_with_the_same_ending(target: str, expect
         ("a/\ud800", "Unicode"), ("a/" * 512 + "b", "1024"), ("😀/" * 341 + "bb", "1024"),
     ],
 )  # fmt: skip
-def test_a_hostile_path_is_named_so(path: str, reason: str) -> None:
+def test_a_hostile_path_is_recognised(path: str, reason: str) -> None:
     assert reason in (names.hostile_reason(path) or "")
 
 
@@ -100,13 +100,13 @@ def test_names_of_editors_and_of_the_users_patterns_are_scratch() -> None:
         (f"{HIDDEN}a", HIDDEN.replace("f-", "e-") + "a", ""), (f"d/{HIDDEN}a", f"e/{HIDDEN}a", ""),
     ],
 )  # fmt: skip
-def test_another_form_of_a_path_is_told_from_another_path(asked: str, shown: str, told: str) -> None:
+def test_another_form_of_a_path_is_distinguished_from_another_path(asked: str, shown: str, told: str) -> None:
     """save/protocol.md R6: equal after NFC and case folding, not equal as sent."""
     assert (told or "nothing") in (names.describe_other_form(asked, shown) or "nothing")
 
 
 @given(paths, components)
-def test_a_path_is_its_parent_and_its_name(path: str, name: str) -> None:
+def test_a_path_splits_into_parent_and_name(path: str, name: str) -> None:
     assert names.join(names.parent(path), names.basename(path)) == path
     inside = names.join(path, name)
     assert names.is_below(inside, path)
@@ -116,7 +116,7 @@ def test_a_path_is_its_parent_and_its_name(path: str, name: str) -> None:
 
 
 @given(paths, st.sampled_from(["conflict", "recovered"]), st.integers(0, 49))
-def test_the_name_of_a_second_version_fits_and_is_recognised(path: str, label: str, attempt: int) -> None:
+def test_the_name_of_a_conflict_copy_fits_and_is_recognised(path: str, label: str, attempt: int) -> None:
     """vfs/semantics.md 4, Keep both: conflict copies need no table: their names say what they are, where they fit."""
     kept = names.second_version_path(path, label, attempt=attempt)
     assert names.hostile_reason(kept) is None
@@ -127,7 +127,7 @@ def test_the_name_of_a_second_version_fits_and_is_recognised(path: str, label: s
         assert found[1] == path
 
 
-def test_second_versions_are_ordered_by_their_times_and_their_numbers() -> None:
+def test_conflict_copies_are_ordered_by_time_and_number() -> None:
     """vfs/semantics.md 4.57: the oldest first, also where several were kept in one second."""
     times = [datetime(2024, 5, day, 12, tzinfo=UTC) for day in (1, 2)]
     kept = [
@@ -151,7 +151,7 @@ def test_second_versions_are_ordered_by_their_times_and_their_numbers() -> None:
         ("a.merge-20240501T120000Z.txt", None), ("a.conflict-20240501T120000Z/b", None), ("a.txt", None),
     ],
 )  # fmt: skip
-def test_only_a_name_of_a_kept_copy_is_a_second_version(path: str, told: tuple[str, str] | None) -> None:
+def test_only_the_name_of_a_kept_version_is_a_conflict_copy(path: str, told: tuple[str, str] | None) -> None:
     assert names.parse_second_version(path) == told
 
 
@@ -177,7 +177,7 @@ def words_of(shell: str, arguments: list[str], place: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "dash", "fish"])
-def test_what_is_pasted_into_a_shell_is_one_word(shell: str, tmp_path: Path) -> None:
+def test_a_quoted_name_is_one_word_for_the_shell(shell: str, tmp_path: Path) -> None:
     """vfs/semantics.md 6.16: whatever names are in a command, it runs nothing else, and it is one line."""
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
@@ -202,7 +202,7 @@ def test_a_name_that_is_not_utf_8_is_quoted_too(name: str, pasted: str) -> None:
 
 
 @given(components)
-def test_a_quoted_name_is_that_name(name: str) -> None:
+def test_the_shell_reads_a_quoted_name_unchanged(name: str) -> None:
     assert names.quote_for_shell(name) == names.escape_for_terminal(names.quote_for_shell(name))
     if names.escape_for_terminal(name) == name:
         assert shlex.split(names.quote_for_shell(name)) == [name]

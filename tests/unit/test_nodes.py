@@ -16,7 +16,7 @@ def test_inode_numbers_are_stable_and_fit_in_63_bits(item_id: str) -> None:
 
 
 @given(st.integers())
-def test_every_time_becomes_one_that_64_bits_hold(time_ns: int) -> None:
+def test_every_time_is_clamped_to_64_bits(time_ns: int) -> None:
     held = clamp_ns(time_ns)
     held.to_bytes(8, "little", signed=True)
     assert held == time_ns or abs(time_ns) > 2**63 - 1

@@ -47,11 +47,11 @@ def test_random_names_are_left_out_of_descriptions() -> None:
     ("not ok - could not find pjdfstest app", "no plan in the output"),
     ("1..1\nok 1\nok 2", "planned up to 1, and there is number 2"),
 ])  # fmt: skip
-def test_output_that_can_not_be_compared_is_a_problem(output: str, problem: str) -> None:
+def test_output_that_cannot_be_compared_is_an_error(output: str, problem: str) -> None:
     assert tap.read(output.splitlines()).problem == problem
 
 
-def test_the_list_is_read_and_written_in_one_form() -> None:
+def test_the_list_is_written_in_the_form_that_is_read() -> None:
     numbers = frozenset({3, 4, 5, 7, 9, 10})
     assert expected.ranges(numbers) == "3-5, 7, 9-10"
     text = f"# a remark\n\ntests/link/00.t: {expected.ranges(numbers)}  # no hard links (2.13)\n"
@@ -64,7 +64,7 @@ def test_the_list_is_read_and_written_in_one_form() -> None:
     ("tests/link/00.t: 5-3  # why", "line 2: '5-3' is an empty range"),
     ("tests/open/00.t: 2  # why", "line 2 repeats tests/open/00.t"),
 ])  # fmt: skip
-def test_a_bad_line_of_the_list_is_named(line: str, message: str) -> None:
+def test_a_bad_line_of_the_list_is_reported(line: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         expected.parse(f"tests/open/00.t: 1  # why (2.13)\n{line}\n")
 
@@ -85,13 +85,15 @@ def _outcome(failed: set[int], known: str) -> suite.Outcome:
     (set(), "2", ["tests/open/00.t: 9 assertions", "  GONE 2: expected to fail, and does not",
                   "  the list would be  tests/open/00.t: (no line)"]),
 ])  # fmt: skip
-def test_a_list_that_would_grow_or_shrink_is_wrong(failed: set[int], known: str, lines: list[str]) -> None:
+def test_a_list_that_differs_from_the_failures_is_an_error(
+    failed: set[int], known: str, lines: list[str]
+) -> None:
     outcome = _outcome(failed, known)
     assert list(outcome.lines()) == lines
     assert outcome.is_wrong == (len(lines) > 1)
 
 
-def test_the_summary_adds_up() -> None:
+def test_the_numbers_of_the_summary_add_up() -> None:
     outcomes = [
         _outcome({1, 2}, "1"),
         _outcome({1}, "1-3"),
@@ -136,14 +138,14 @@ def clone(tmp_path: Path) -> Path:
     return source
 
 
-def test_files_are_chosen_by_the_beginning_of_their_names(clone: Path) -> None:
+def test_files_are_selected_by_the_prefix_of_their_names(clone: Path) -> None:
     everything = ["tests/open/00.t", "tests/rename/09.t"]
     assert suite.find(clone, []) == everything
     assert suite.find(clone, ["rename", "chmod"]) == everything[1:]
     assert suite.find(clone, ["rename/1"]) == []
 
 
-def test_each_file_runs_in_a_directory_of_its_own(clone: Path, tmp_path: Path) -> None:
+def test_each_file_runs_in_its_own_directory(clone: Path, tmp_path: Path) -> None:
     mounted = tmp_path / "mounted"
     mounted.mkdir()
     run = suite.Suite(clone, mounted, os.environ).run(suite.find(clone, []), {}, 2)
@@ -156,7 +158,7 @@ def test_each_file_runs_in_a_directory_of_its_own(clone: Path, tmp_path: Path) -
     ]
 
 
-def test_what_runs_is_killed_when_the_caller_stops(clone: Path, tmp_path: Path) -> None:
+def test_running_programs_are_killed_when_the_caller_stops(clone: Path, tmp_path: Path) -> None:
     (clone / "tests/rename/09.t").write_text("echo $$ >pid; exec sleep 600\n")
     (clone / "tests/open/00.t").write_text("until [ -s ../rename-09/pid ]; do sleep 0.01; done\n")
     mounted = tmp_path / "mounted"
@@ -185,7 +187,7 @@ def test_a_source_that_does_not_compile_is_one_sentence(tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_a_pjdfstest_that_was_built_before_is_taken(clone: Path, tmp_path: Path) -> None:
+def test_an_existing_build_of_pjdfstest_is_used(clone: Path, tmp_path: Path) -> None:
     (clone / "pjdfstest").write_text("built")
     assert (sources.build_pjdfstest(clone, tmp_path / "copy") / "pjdfstest").read_text() == "built"
 
@@ -207,19 +209,21 @@ def test_bad_input_is_one_sentence(clone: Path, tmp_path: Path) -> None:
     assert (code, "give the directory of pjdfstest, or --fsx, or both" in output) == (2, True)
 
 
-def test_missing_programs_are_named_with_their_packages(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_are_reported_with_their_packages(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "")
     assert _run(clone) == (2, "posix: cc and openssl can't be found; install gcc and libc6-dev, openssl\n")
     (clone / "pjdfstest").touch()
     assert _run(clone) == (2, "posix: openssl can't be found; install openssl\n")
 
 
-def test_an_ordinary_user_is_told_why_that_does_not_do() -> None:
+def test_an_ordinary_user_gets_the_reason_for_the_refusal() -> None:
     with pytest.raises(sources.NotRunnableError, match=r"^run it as root: .*allow_other"):
         stage.require_mount(1000)
 
 
-def test_a_missing_dev_fuse_is_named() -> None:
+def test_a_missing_dev_fuse_is_reported() -> None:
     with pytest.raises(sources.NotRunnableError, match=r"^/dev/none can't be opened \(No such file"):
         stage.require_mount(0, "/dev/none")
 
@@ -227,13 +231,13 @@ def test_a_missing_dev_fuse_is_named() -> None:
 # -- fsx
 
 
-def test_fsx_is_found_in_what_is_given(tmp_path: Path) -> None:
+def test_fsx_is_found_at_the_given_path(tmp_path: Path) -> None:
     (tmp_path / "ltp").mkdir()
     (tmp_path / "ltp/fsx.c").touch()
     assert sources.find_fsx(tmp_path) == sources.find_fsx(tmp_path / "ltp/fsx.c") == tmp_path / "ltp/fsx.c"
 
 
-def test_the_first_finding_of_fsx_is_told(tmp_path: Path) -> None:
+def test_the_first_finding_of_fsx_is_reported(tmp_path: Path) -> None:
     script = "echo 'Seed set to 1'; echo 'skipping zero size read'; echo 'READ BAD DATA: offset = 0x1'; echo LOG; exit 110"
     wrong = fsx.exercise(["sh", "-c", script], tmp_path, os.environ)
     assert wrong == "fsx ended with 110: READ BAD DATA: offset = 0x1"

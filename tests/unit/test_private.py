@@ -68,7 +68,7 @@ def test_a_group_of_one_user_is_no_other_user(tmp_path: Path, monkeypatch: pytes
         take(tmp_path / "new")
 
 
-def test_links_are_followed_as_the_kernel_does_and_a_file_is_no_directory(tmp_path: Path) -> None:
+def test_links_are_followed_as_by_the_kernel_and_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real" / "deep").mkdir(parents=True)
     (tmp_path / "up").symlink_to("real/deep/..")
     (tmp_path / "over").symlink_to(tmp_path / "up" / "deep")

@@ -34,7 +34,7 @@ print(before - resident())
 """
 
 
-def test_whole_pages_that_are_free_go_back_wherever_they_lie() -> None:
+def test_free_whole_pages_are_returned_wherever_they_are() -> None:
     """vfs/semantics.md 6, Bounds: memory comes back to rest."""
     run = subprocess.run(
         [sys.executable, "-c", _HELD], capture_output=True, text=True, timeout=60, check=True
@@ -43,7 +43,7 @@ def test_whole_pages_that_are_free_go_back_wherever_they_lie() -> None:
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
-def test_a_manager_hears_each_state(tmp_path: Path, kind: str) -> None:
+def test_the_service_manager_is_notified_of_each_state(tmp_path: Path, kind: str) -> None:
     """sd_notify(3): READY=1, MAINPID, STOPPING=1, one datagram each."""
     name = str(tmp_path / "notify") if kind == "path" else f"@jobfs-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:

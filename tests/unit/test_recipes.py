@@ -22,7 +22,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("body", "words"), BAD)
-def test_a_block_that_does_not_do_what_it_shows_is_told(box: Sandbox, body: str, words: str) -> None:
+def test_a_block_with_other_output_than_shown_is_reported(box: Sandbox, body: str, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         check(blocks(f"<!-- runs: a -->\n```console\n{body}\n```\n")["a"], box)
 
@@ -37,5 +37,5 @@ def test_a_block_that_does_not_do_what_it_shows_is_told(box: Sandbox, body: str,
         ("listing … old", "listing", False),
     ],
 )
-def test_only_output_that_varies_is_not_compared(shown: str, printed: str, expected: bool) -> None:
+def test_only_variable_output_is_not_compared(shown: str, printed: str, expected: bool) -> None:
     assert same([shown], printed) is expected

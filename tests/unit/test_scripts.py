@@ -13,7 +13,7 @@ from tests.support.recipes import ROOT
 
 
 @pytest.mark.parametrize("words", [[], ["tests/test_one.py"]])
-def test_nothing_is_linted_where_a_file_is_named(tmp_path: Path, words: list[str]) -> None:
+def test_scripts_test_skips_lint_if_a_file_is_named(tmp_path: Path, words: list[str]) -> None:
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     (tmp_path / "tests").mkdir()

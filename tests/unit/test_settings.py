@@ -21,7 +21,7 @@ from jobfs.settings import (
 )
 
 
-def test_a_flag_wins_over_o_over_jobfs_over_perstack(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precedence_is_flag_then_o_option_then_jobfs_then_perstack(monkeypatch: pytest.MonkeyPatch) -> None:
     option, flag = ["base_url=https://option"], {"base_url": "https://flag"}
     monkeypatch.setenv("PERSTACK_BASE_URL", "https://perstack")
     for set_here, told in (("", "https://perstack"), ("https://jobfs", "https://jobfs")):
@@ -34,7 +34,9 @@ def test_a_flag_wins_over_o_over_jobfs_over_perstack(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_setting_is_flag_variable_and_option(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_has_a_flag_a_variable_and_an_option(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     named = {
         "umask": "027", "log_level": "debug", "log_format": "json", "create_encoding": "json", "cache_size": "1GiB",
     }  # fmt: skip
@@ -57,7 +59,7 @@ def test_the_kernels_timeout_is_a_part_of_the_ttl() -> None:
     ("text", "number"),
     [("512MiB", 2**29), ("1.5 GiB", 3 * 2**29), ("10kb", 10000), ("4096", 4096), ("0", 0), ("1023", 1023), ("8EiB", 2**63)],
 )  # fmt: skip
-def test_sizes_have_units_and_what_is_printed_may_be_typed(text: str, number: int) -> None:
+def test_sizes_have_units_and_printed_sizes_can_be_entered(text: str, number: int) -> None:
     assert parse_size(text) == number
     assert parse_size(format_size(number)) == pytest.approx(number, rel=0.05)
 
@@ -72,7 +74,9 @@ def test_sizes_have_units_and_what_is_printed_may_be_typed(text: str, number: in
         ("local_only", "a/b"), ("cache_dir", ""),
     ],
 )  # fmt: skip
-def test_a_bad_value_is_told_with_its_place(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_value_is_reported_with_its_source(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flag, variable = "--" + name.replace("_", "-"), f"JOBFS_{name.upper()}"
     places: list[tuple[str, dict[str, str], list[str]]] = [(flag, {name: value}, [])]
     if value:
@@ -84,7 +88,7 @@ def test_a_bad_value_is_told_with_its_place(name: str, value: str, monkeypatch: 
             load_settings(flags, mount_options)
 
 
-def test_ro_means_read_only_fstabs_other_options_mean_nothing_and_the_last_of_a_name_counts() -> None:
+def test_fstab_options_are_ignored_except_ro_and_the_last_value_wins() -> None:
     noise = "rw,noauto,user,nofail,_netdev,suid,dev,nosuid,nodev,x-systemd.automount,X-mount.mkdir,defaults,noatime"
     assert parse_mount_options([f"{noise},ro", "ttl=1,ttl=2", "ttl=3"]) == {"read_only": True, "ttl": "3"}
     assert load_settings({}, ["local_only=*.tmp,local_only=*.bak:core"]).local_only == (
@@ -104,12 +108,12 @@ def test_ro_means_read_only_fstabs_other_options_mean_nothing_and_the_last_of_a_
         ({"cache_size": "7"}, "", "--cache-size must be greater than or equal to 1MiB, not '7'."),
     ],
 )
-def test_what_is_wrong_is_told_with_what_is_right(flags: dict[str, str], option: str, told: str) -> None:
+def test_a_wrong_value_is_reported_with_the_valid_ones(flags: dict[str, str], option: str, told: str) -> None:
     with pytest.raises(UsageError, match=f"^{told}$"):
         load_settings(flags, [option])
 
 
-def test_an_unknown_variable_is_told_with_the_nearest_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_variable_is_reported_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("JOBFS_TLL", "JOBFS_TTL", "JOBFS_1234"):
         monkeypatch.setenv(name, "3")
     told = ["JOBFS_1234 is not a setting.", "JOBFS_TLL is not a setting: did you mean JOBFS_TTL?"]
@@ -124,7 +128,7 @@ def test_a_key_as_an_o_option_is_refused_and_not_repeated() -> None:
         assert "a-secret" not in str(caught.value)
 
 
-def test_a_user_without_a_home_is_told_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_directory_the_error_asks_for_state_dir(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobfs.settings.user_state_path", Mock(side_effect=RuntimeError("no home directory")))
     with pytest.raises(UsageError, match="set HOME, or give --state-dir"):
         load_settings({})
@@ -140,7 +144,7 @@ def test_paths_are_absolute_and_users_have_names(monkeypatch: pytest.MonkeyPatch
     assert (settings.uid, settings.gid) == (0, 0)
 
 
-def test_a_command_in_a_message_has_the_settings_that_are_not_the_defaults() -> None:
+def test_a_printed_command_includes_the_settings_that_are_not_defaults() -> None:
     """vfs/semantics.md 6.18: and nothing else; a shell reads it as it was meant."""
     assert load_settings({}).recovery_command("job") == "jobfs recover job"
     given = {
@@ -155,7 +159,7 @@ def test_a_command_in_a_message_has_the_settings_that_are_not_the_defaults() -> 
     assert shell_command("umount", "/a b", state_dir=load_settings({}).state_dir) == "jobfs umount '/a b'"
 
 
-def test_a_default_of_which_this_machine_has_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_printed_command_includes_a_directory_without_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 6.18: without a home directory every --state-dir is needed."""
     monkeypatch.setattr(OPTIONS["state_dir"], "default_factory", Mock(side_effect=RuntimeError))
     assert shell_command("recover", "job", state_dir="/s") == "jobfs recover job --state-dir /s"

@@ -51,7 +51,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("how", ["wheel", "editable"])
-def test_a_python_that_is_too_old_is_told_which_is_needed(tmp_path: Path, how: str) -> None:
+def test_a_python_that_is_too_old_is_refused_with_the_needed_version(tmp_path: Path, how: str) -> None:
     build = (
         f"import platform; platform.python_version = lambda: '3.10.12'; "
         f"from hatchling.build import build_{how} as build; build({str(tmp_path)!r})"

@@ -13,7 +13,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _MODIFY = 2
 
 
-def test_what_a_program_watches_on_a_device_is_found_until_it_closes_its_descriptor() -> None:
+def test_watches_on_a_device_are_found_until_their_descriptor_is_closed() -> None:
     """vfs/semantics.md 7.6. A file system in memory: on others the kernel's device may not be that of `stat`."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         places = [Path(name), Path(name, "file")]

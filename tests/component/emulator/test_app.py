@@ -20,7 +20,9 @@ ONE_ITEM = (("GET", ""), ("GET", "/download"), ("DELETE", ""))
 
 
 @pytest.mark.parametrize("everywhere", [False, True])
-def test_an_unknown_job_gets_what_is_documented_or_404(wire: Wire, server: Server, everywhere: bool) -> None:
+def test_an_unknown_job_gets_the_documented_answer_or_404(
+    wire: Wire, server: Server, everywhere: bool
+) -> None:
     def elsewhere(method: str, rest: str, **more: Any) -> tuple[int, Any]:
         answer = wire.request(method, f"{server.url}{JOBS}/{UNKNOWN}/workspace_instance{rest}", **more)
         return answer.status_code, answer.json().get("data", answer.json().get("reason"))
@@ -48,14 +50,14 @@ def test_jobs_do_not_see_each_other(wire: Wire, server: Server) -> None:
     assert [one["path"] for one in answer.json()["data"]["workspaceItems"]] == ["theirs"]
 
 
-def test_the_clock_of_the_server_is_in_its_answers(wire: Wire, server: Server) -> None:
+def test_answers_carry_the_time_of_the_servers_clock(wire: Wire, server: Server) -> None:
     now = time.time()
     server.set(clock_skew=3600)
     assert parsedate_to_datetime(wire.get("/").headers["date"]).timestamp() >= int(now + 3600)
     assert server.store.write("f", "").updated_us >= (now + 3600) * 1_000_000
 
 
-def test_a_narrow_line_is_shared_by_all_connections_and_they_take_turns(wire: Wire, server: Server) -> None:
+def test_connections_take_turns_on_a_line_of_limited_bandwidth(wire: Wire, server: Server) -> None:
     server.set(bandwidth=2_000_000)
     started = time.monotonic()
     item = wire.made("f", bytes(1_000_000))

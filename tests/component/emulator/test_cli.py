@@ -40,7 +40,9 @@ def instance(line: str) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_start_line_says_what_is_needed_a_signal_ends_it(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_start_line_has_all_a_client_needs_and_a_signal_ends_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     log = tmp_path / "log"
     options = ["--sample", "--play", "--find", "prefix", "--other-encoding", "422", "--no-ranges", "--log"]
     with started(tmp_path / "state", *options, str(log)) as (process, line, client):
@@ -58,7 +60,7 @@ def test_the_start_line_says_what_is_needed_a_signal_ends_it(tmp_path: Path, num
     assert key not in log.read_text()
 
 
-def test_answered_changes_survive_kill_9(tmp_path: Path) -> None:
+def test_acknowledged_changes_survive_kill_9(tmp_path: Path) -> None:
     with started(tmp_path, "--key", "k") as (process, line, client):
         assert "k)" not in line
         client.headers["authorization"] = "Bearer k"
@@ -84,7 +86,7 @@ def ended(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, 
     ("--host", "256.1.1.1", "no such address"), ("--key-file", "b", "not both"),
     ("--log", "/nonexistent/log", "can't write the log file"),
 ])  # fmt: skip
-def test_bad_input_is_one_sentence_and_exit_2(
+def test_bad_input_is_one_sentence_and_exit_code_2(
     tmp_path: Path, option: str, value: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = ended(capsys, "--dir", str(tmp_path / "state"), "--key", "a", option, value)
@@ -93,7 +95,7 @@ def test_bad_input_is_one_sentence_and_exit_2(
     assert words in err
 
 
-def test_a_missing_extra_names_the_remedy(
+def test_a_missing_extra_is_reported_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     late = ("uvicorn", "jobfs.emulator.runner", "jobfs.emulator.listener")

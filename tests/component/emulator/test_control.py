@@ -29,7 +29,7 @@ def control(wire: Wire, method: str, path: str, **more: Any) -> Any:
     return answer.json()
 
 
-def test_faults_are_set_in_place_of_others(wire: Wire) -> None:
+def test_setting_faults_replaces_the_earlier_ones(wire: Wire) -> None:
     control(wire, "POST", "faults", json={"kind": "hang"})
     rules = control(wire, "PUT", "faults", json=[{"kind": "weather", "rate": 0.1}])
     assert [(rule["kind"], rule["rate"]) for rule in rules] == [("weather", 0.1)]
@@ -37,7 +37,7 @@ def test_faults_are_set_in_place_of_others(wire: Wire) -> None:
     assert (wrong.status_code, control(wire, "GET", "faults")) == (422, rules)
 
 
-def test_the_port_that_carries_the_request_is_closed_for_a_while(wire: Wire, server: Server) -> None:
+def test_the_port_that_received_the_request_closes_for_a_while(wire: Wire, server: Server) -> None:
     url = server.url
     assert control(wire, "POST", "listener", json={"open": False, "seconds": 2.0}) == {"open": True}
     eventually(lambda: not server.is_open, "it is closed")
@@ -49,7 +49,7 @@ def test_the_port_that_carries_the_request_is_closed_for_a_while(wire: Wire, ser
     assert (answer.status_code, "--control-port" in answer.json()["error"]) == (422, True)
 
 
-def test_a_port_of_its_own_closes_and_opens_the_other(tmp_path: Path) -> None:
+def test_a_separate_control_port_closes_and_opens_the_main_port(tmp_path: Path) -> None:
     with running(EmulatorConfig(control_port=0), tmp_path) as server, Wire(server) as wire:
         other = server.control_url + "/_emulator/listener"
         assert httpx.post(other, json={"open": False}).json() == {"open": False}
@@ -60,7 +60,7 @@ def test_a_port_of_its_own_closes_and_opens_the_other(tmp_path: Path) -> None:
         httpx.post(other, json={"open": False, "seconds": 3600})
 
 
-def test_an_answer_that_has_come_is_in_the_log(wire: Wire) -> None:
+def test_an_answer_is_in_the_log_once_it_was_received(wire: Wire) -> None:
     item = wire.made("f", b"x")
     wire.update(item["id"], path="g")
     wire.found("g")
@@ -81,7 +81,7 @@ def test_an_answer_that_has_come_is_in_the_log(wire: Wire) -> None:
     assert control(wire, "DELETE", "log") == control(wire, "GET", "log") == []
 
 
-def test_the_jobs_side_is_reached_from_another_process(wire: Wire, server: Server) -> None:
+def test_another_process_can_act_as_the_job(wire: Wire, server: Server) -> None:
     files = f"jobs/{server.job}/files/"
     first = control(wire, "PUT", files + "d/%C3%BC.txt", content=b"one")
     again = control(wire, "POST", files + "d/%C3%BC.txt", content=b" two")
@@ -97,9 +97,7 @@ def test_the_jobs_side_is_reached_from_another_process(wire: Wire, server: Serve
     server.store.set_job(status="processing")
 
 
-def test_the_job_replaces_a_file_only_if_it_still_has_the_content_that_it_read(
-    wire: Wire, server: Server
-) -> None:
+def test_the_job_replaces_a_file_only_if_its_content_is_unchanged(wire: Wire, server: Server) -> None:
     files = f"{wire.server.url}/_emulator/jobs/{server.job}/files/"
     server.store.seed({"file": b"one", "draft": b"two"})
     requests: list[tuple[str, str, Any]] = [
@@ -126,14 +124,16 @@ def _if_match(content: bytes) -> dict[str, str]:
     ("POST", "behaviour", b"[", 422), ("POST", "faults", b"[3]", 422),
     ("POST", "listener", b'{"open": false, "seconds": -1}', 422),
 ])  # fmt: skip
-def test_a_wrong_request_gets_a_sentence(wire: Wire, method: str, path: str, body: Any, status: int) -> None:
+def test_a_wrong_request_gets_an_error_of_one_sentence(
+    wire: Wire, method: str, path: str, body: Any, status: int
+) -> None:
     answer = wire.request(method, wire.server.url + "/_emulator/" + path, content=body)
     assert (answer.status_code, "\n" in answer.json()["error"]) == (status, False)
     of_a_page = {"origin": "http://example.org"}
     assert wire.request(method, wire.server.url + "/_emulator/log", headers=of_a_page).status_code == 403
 
 
-def test_a_job_that_plays_appends_rewrites_and_replaces(server: Server) -> None:
+def test_a_simulated_job_appends_rewrites_and_replaces(server: Server) -> None:
     names = ("logs/run.log", "reports/progress.md", "results/latest.txt")
     ids = []
     server.store.set_job(current_step=0, status="queued")
@@ -147,7 +147,7 @@ def test_a_job_that_plays_appends_rewrites_and_replaces(server: Server) -> None:
     assert (server.store.job().status, server.store.job().current_step) == ("completed", 14)
 
 
-def test_a_server_goes_down_and_comes_back_with_its_state_and_stops_whatever_hangs(tmp_path: Path) -> None:
+def test_a_server_restarts_with_its_state_and_ends_hung_requests(tmp_path: Path) -> None:
     with running(directory=tmp_path) as server, Wire(server) as wire:
         wire.made("f", b"x")
         url = server.url
@@ -163,7 +163,7 @@ def test_a_server_goes_down_and_comes_back_with_its_state_and_stops_whatever_han
                 request()
 
 
-def test_a_connection_that_comes_as_the_server_goes_down_is_closed(server: Server) -> None:
+def test_a_connection_accepted_during_shutdown_is_closed(server: Server) -> None:
     """Else Python warns of it, whatever test is under way then."""
     listener, gate = server._listener._server, threading.Barrier(2)
     assert listener
@@ -177,7 +177,7 @@ def test_a_connection_that_comes_as_the_server_goes_down_is_closed(server: Serve
     gc.collect()
 
 
-def test_a_port_in_use_is_one_sentence_and_the_directory_is_free_again(tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_sentence_and_releases_the_directory(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         config = EmulatorConfig(port=taken.getsockname()[1])
         for _ in range(2):

@@ -25,7 +25,7 @@ NOTHING, DONE = dict[str, bytes](), {"f": b"x"}
     ("unavailable", {}, 503, NOTHING), ("throttled", {}, 429, NOTHING),
     ("error", {"status": 507}, 507, NOTHING), ("error_after", {"status": 502}, 502, DONE),
 ])  # fmt: skip
-def test_an_error_comes_before_the_work_or_hides_that_it_was_done(
+def test_an_injected_error_precedes_or_follows_the_work(
     wire: Wire, server: Server, kind: Any, more: dict[str, Any], status: int, tree: dict[str, bytes]
 ) -> None:
     server.faults.fail_next(kind, on="create", **more)
@@ -37,7 +37,7 @@ def test_an_error_comes_before_the_work_or_hides_that_it_was_done(
     assert wire.create("g").status_code == 200
 
 
-def test_retry_after_can_be_a_date_that_moves_with_the_clock(wire: Wire, server: Server) -> None:
+def test_retry_after_can_be_a_date_relative_to_the_clock(wire: Wire, server: Server) -> None:
     server.faults.set_rate("throttled", 1.0, on="create", retry_after="+60")
     answer = wire.create("f")
     moments = [parsedate_to_datetime(answer.headers[name]) for name in ("retry-after", "date")]
@@ -47,7 +47,9 @@ def test_retry_after_can_be_a_date_that_moves_with_the_clock(wire: Wire, server:
 @pytest.mark.parametrize(("kind", "tree"), [
     ("drop", NOTHING), ("drop_after", DONE), ("late", NOTHING), ("hang", NOTHING), ("hang_after", DONE),
 ])  # fmt: skip
-def test_no_answer_is_done_or_late(wire: Wire, server: Server, kind: Any, tree: dict[str, bytes]) -> None:
+def test_a_request_without_an_answer_is_done_now_later_or_never(
+    wire: Wire, server: Server, kind: Any, tree: dict[str, bytes]
+) -> None:
     server.faults.fail_next(kind, on="create", delay=2.0)
     wire.timeout = httpx.Timeout(1.0)
     # A connection that is closed while something sent on it is not read yet is reset.
@@ -61,7 +63,7 @@ def test_no_answer_is_done_or_late(wire: Wire, server: Server, kind: Any, tree: 
         eventually(lambda: server.store.tree() == DONE)
 
 
-def test_a_silent_server_neither_works_nor_answers_and_sees_who_has_gone(wire: Wire, server: Server) -> None:
+def test_a_silent_server_does_nothing_and_notices_closed_connections(wire: Wire, server: Server) -> None:
     server.faults.set_rate("silent", 1.0, on="POST+DELETE")
     item = server.store.write("g", "")
     wire.timeout = httpx.Timeout(1.0)
@@ -75,7 +77,7 @@ def test_a_silent_server_neither_works_nor_answers_and_sees_who_has_gone(wire: W
     assert [item["path"] for item in wire.listed()] == ["g"]
 
 
-def test_an_item_can_be_odd_among_others_that_are_not(wire: Wire, server: Server) -> None:
+def test_a_single_item_of_a_listing_can_be_malformed(wire: Wire, server: Server) -> None:
     server.store.seed({"a": "", "b": "", "c": ""})
     server.faults.set_rate("odd_item", 1.0, path="b")
     assert [type(item["type"]) for item in wire.listed()] == [str, list, str]
@@ -87,7 +89,7 @@ def test_an_item_can_be_odd_among_others_that_are_not(wire: Wire, server: Server
 
 
 @pytest.mark.parametrize("kind", ["error", "drop_after"])
-def test_a_fault_can_be_about_one_path(wire: Wire, server: Server, kind: Any) -> None:
+def test_a_fault_can_be_limited_to_one_path(wire: Wire, server: Server, kind: Any) -> None:
     server.faults.set_rate(kind, 1.0, on="change", path="*.bin")
     item = wire.made("ok.txt", b"x")
     with contextlib.suppress(httpx.TransportError):
@@ -97,7 +99,7 @@ def test_a_fault_can_be_about_one_path(wire: Wire, server: Server, kind: Any) ->
     assert sorted(server.store.tree()) == (["ok.txt"] if kind == "error" else ["a.bin", "b.bin"])
 
 
-def test_an_upload_that_breaks_off_makes_nothing(wire: Wire, server: Server) -> None:
+def test_an_interrupted_upload_creates_nothing(wire: Wire, server: Server) -> None:
     def body() -> Any:
         yield b"--x\r\n"
         raise RuntimeError("the client gives up")
@@ -109,7 +111,9 @@ def test_an_upload_that_breaks_off_makes_nothing(wire: Wire, server: Server) -> 
     assert server.store.items() == []
 
 
-def test_a_disk_that_fails_is_an_answer(wire: Wire, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_the_servers_disk_is_an_error_response(
+    wire: Wire, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Blob, "write", Mock(side_effect=OSError(errno.ENOSPC, "full")))
     assert wire.create("f", b"x").status_code == 507
     assert server.store.items() == []

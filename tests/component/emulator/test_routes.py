@@ -17,7 +17,7 @@ def refused(answer: httpx.Response, reason: str) -> bool:
     return answer.status_code == 400
 
 
-def test_take_and_skip_have_defaults_and_the_cap_holds(wire: Wire, server: Server) -> None:
+def test_take_and_skip_have_defaults_and_take_is_capped(wire: Wire, server: Server) -> None:
     server.store.seed({f"f{number:03d}": "" for number in range(120)})
     assert wire.get("/items/").json()["meta"] == {"total": 120, "take": 100, "skip": 0}
     # Numbers are read as JavaScript reads them.
@@ -32,7 +32,7 @@ def test_take_and_skip_have_defaults_and_the_cap_holds(wire: Wire, server: Serve
     ("exact", {"a/b"}), ("prefix", {"a/b", "a/bc"}), ("substring", {"a/b", "a/bc", "x/a/b"}),
     ("glob", {"a/b"}),
 ])  # fmt: skip
-def test_find_compares_as_the_switch_says(wire: Wire, server: Server, mode: str, paths: set[str]) -> None:
+def test_find_compares_as_its_switch_says(wire: Wire, server: Server, mode: str, paths: set[str]) -> None:
     server.store.seed({"a/b": "", "a/bc": "", "x/a/b": "", "a[1].txt": "", "a1.txt": ""})
     server.set(find=mode)
     assert set(wire.found("a/b")) == set(wire.found("/a/b")) == paths
@@ -71,7 +71,9 @@ def test_a_create_at_an_existing_path_overwrites_the_same_item(wire: Wire, serve
 
 
 @pytest.mark.parametrize(("scope", "status"), [("all", 400), ("lifecycle", 200)])
-def test_a_default_counts_as_existing_or_not(wire: Wire, server: Server, scope: str, status: int) -> None:
+def test_a_switch_says_whether_a_default_counts_as_existing(
+    wire: Wire, server: Server, scope: str, status: int
+) -> None:
     server.store.seed({"f": "", "h": ""}, lifecycle="application")
     server.set(path_scope=scope)
     assert wire.create("f").status_code == status
@@ -99,7 +101,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("header", "body"), WRONG, ids=range(len(WRONG)))
-def test_a_create_of_wrong_form_leaves_nothing(wire: Wire, server: Server, header: str, body: bytes) -> None:
+def test_a_malformed_create_creates_nothing(wire: Wire, server: Server, header: str, body: bytes) -> None:
     answer = wire.post("/items/", content=body, headers={"content-type": header})
     assert (answer.status_code, answer.json()["error"]) == (422, "Validation Failed")
     assert (server.store.items(), list(server.directory.glob("content/*/*"))) == ([], [])
@@ -107,7 +109,7 @@ def test_a_create_of_wrong_form_leaves_nothing(wire: Wire, server: Server, heade
     assert wire.post("/items/", content=body, headers={"content-type": header}).status_code == 200
 
 
-def test_only_the_servers_own_spelling_may_be_accepted(wire: Wire, server: Server) -> None:
+def test_a_switch_makes_the_server_accept_only_its_own_spelling(wire: Wire, server: Server) -> None:
     server.set(input_spelling="own", path_style="slash", type_spelling="short")
     assert wire.create("/f", type="workspaceItemFile").status_code == 422
     assert wire.create("f", type="file").json()["reason"] == "Invalid path"
@@ -117,7 +119,7 @@ def test_only_the_servers_own_spelling_may_be_accepted(wire: Wire, server: Serve
     assert wire.create("g", type="workspaceItemFile").status_code == 200
 
 
-def test_an_update_is_refused_as_the_reference_says(wire: Wire) -> None:
+def test_an_update_is_rejected_as_the_reference_says(wire: Wire) -> None:
     directory, below, other = wire.made("d", None), wire.made("d/e", None), wire.made("f")
     assert refused(wire.update(other["id"]), "At least one field is required")
     json = {"content-type": "application/json"}
@@ -133,7 +135,7 @@ def test_an_update_is_refused_as_the_reference_says(wire: Wire) -> None:
 @pytest.mark.parametrize(
     ("touches", "changed"), [("no", set()), ("item", {"n"}), ("tree", {"n", "n/f", "n/e", "n/e/g"})]
 )
-def test_a_directory_moves_with_all_under_it_and_changes_the_times_that_the_switch_says(
+def test_a_directory_moves_with_its_content_and_a_switch_sets_the_times(
     wire: Wire, server: Server, touches: str, changed: set[str]
 ) -> None:
     server.set(move_touches=touches, updated_resolution="microseconds")
@@ -145,7 +147,7 @@ def test_a_directory_moves_with_all_under_it_and_changes_the_times_that_the_swit
 
 
 @pytest.mark.parametrize("locked", [True, False])
-def test_two_moves_to_one_path_meet_only_where_moves_are_not_locked(
+def test_moves_to_one_path_collide_only_where_moves_are_not_locked(
     wire: Wire, server: Server, locked: bool
 ) -> None:
     server.set(move_work=200, move_locked=locked)
@@ -195,7 +197,7 @@ def test_answers_have_the_shape_that_the_switches_say(wire: Wire, server: Server
     assert counts == [0, 10, 12]
 
 
-def test_an_update_is_taken_as_json_only(wire: Wire) -> None:
+def test_an_update_is_accepted_only_as_json(wire: Wire) -> None:
     made = wire.made("a")
     answer = wire.post(f"/items/{made['id']}", data={"path": "b"})
     assert (answer.status_code, wire.found("b")) == (422, [])

@@ -67,14 +67,14 @@ def violating(rule: str) -> tuple[Scenario, Search[World]]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_with_all_rules_nothing_goes_wrong(scenario: Scenario) -> None:
+def test_with_all_rules_no_schedule_fails(scenario: Scenario) -> None:
     """save/protocol.md: any interleaving of a save with the job, deaths, losses of power and of answers."""
     _, found = explored(scenario)
     print(f"{scenario.name}: {found.states} states")
     assert not found.violation, f"{scenario.name}\n{found.story()}"
 
 
-def test_with_all_rules_a_removed_directory_takes_nothing_along() -> None:
+def test_with_all_rules_removing_a_directory_deletes_no_file_of_the_job() -> None:
     """save/protocol.md R12."""
     found = Removal().explore()
     print(f"{found.states} states")
@@ -82,14 +82,14 @@ def test_with_all_rules_a_removed_directory_takes_nothing_along() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_without_a_rule_something_goes_wrong(rule: str) -> None:
+def test_without_any_one_rule_some_schedule_fails(rule: str) -> None:
     """save/protocol.md, The rules: none of them is decoration."""
     scenario, found = violating(rule)
     print(f"without {rule}: {scenario.name}, {len(found.schedule)} steps\n{found.story()}")
     assert found.violation
 
 
-def test_without_r12_a_removed_directory_takes_a_file_along() -> None:
+def test_without_r12_removing_a_directory_deletes_a_file_of_the_job() -> None:
     """save/protocol.md R12: a directory is moved out of the job's reach, looked at again, then deleted."""
     found = Removal("r12").explore()
     print(f"without R12: {len(found.schedule)} steps\n{found.story()}")

@@ -568,7 +568,7 @@ NEVER = {"R7: wait for requests that went unanswered": "before delete"}
 
 
 @pytest.mark.parametrize("rule", REPLAYED)
-def test_a_schedule_that_fails_without_a_rule_ends_well_on_the_real_mount(
+def test_a_schedule_that_fails_without_a_rule_succeeds_on_the_real_mount(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
     """save/protocol.md: the model's schedules against the real code."""
@@ -604,7 +604,7 @@ WRONG: dict[str, Callable[[Server], object]] = {
 
 
 @pytest.mark.parametrize("wrong", [*WRONG, "a cue that never comes"])
-def test_the_replay_notices_what_is_wrong(
+def test_the_replay_notices_a_wrong_end(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     (scenario,) = (each for each in PLAYABLE if each.name.startswith("a promote is carried out late, when"))

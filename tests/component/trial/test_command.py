@@ -110,7 +110,7 @@ ALL, NONE = dict.fromkeys(Kind, True), dict.fromkeys(Kind, False)
       "create_encodings": "json"},
      [NFC, EXDEV, READ_ONLY], 1, [JSON, SIZES, TWO_BY_NAME, READ, JUMP], ServerFacts(moves_carry=False, ranges=False)),
 ])  # fmt: skip
-def test_all_that_is_printed_of_a_server_is_true(
+def test_everything_printed_about_a_server_is_true(
     run: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     switches: dict[str, Any], warned: list[str], well: int, slower: list[str], facts: ServerFacts,
 ) -> None:  # fmt: skip
@@ -138,7 +138,7 @@ def test_all_that_is_printed_of_a_server_is_true(
     assert server.store.tree() == before
 
 
-def test_a_server_that_changes_both_forms_of_unicode_is_said_to_keep_ascii(
+def test_a_server_that_changes_both_unicode_forms_is_said_to_keep_ascii(
     run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 6.13: one question about names, one answer."""
@@ -188,7 +188,7 @@ UNSURE, UNSAFE, FAILED = (
     (None, (Workspace, "find", lambda workspace, path: []),
      ["FAILED  writes: a new file is not found by find, so a mount would miss files: don't use this server"], FAILED),
 ])  # fmt: skip
-def test_a_server_that_can_not_be_relied_on_is_named_with_what_can_be_done(
+def test_an_unreliable_server_is_reported_with_the_remedy(
     run: Run, server: Server, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any] | None, replaced: Any, rows: list[str],
     end: str,
 ) -> None:  # fmt: skip
@@ -206,7 +206,7 @@ def test_a_server_that_can_not_be_relied_on_is_named_with_what_can_be_done(
     assert (code, len(server.store.tree())) == (1, 3 if "cleanup" in out else 0)
 
 
-def test_a_server_whose_moves_replace_is_named_and_remembered(
+def test_a_server_whose_moves_replace_is_reported_and_remembered(
     run: Run, server: Server, tmp_path: Path
 ) -> None:
     """vfs/semantics.md 6.13, save/protocol.md R13: no save is safe there, and no mount of it overlaps requests."""
@@ -218,7 +218,7 @@ def test_a_server_whose_moves_replace_is_named_and_remembered(
     assert KnownServer(tmp_path / "state", server.url).facts.moves_refused is False
 
 
-def test_a_server_that_falls_silent_is_left_alone_and_a_later_try_removes_the_rest(
+def test_a_later_trial_removes_what_a_silent_server_kept(
     run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.faults.set_rate("hang", 1.0, on="delete")
@@ -237,7 +237,7 @@ def test_a_server_that_falls_silent_is_left_alone_and_a_later_try_removes_the_re
     assert (run(server.job, "--try", "--yes")[0], server.store.tree()) == (0, {})
 
 
-def test_read_only_items_are_taken_away_too(server: Server, tmp_path: Path) -> None:
+def test_a_trial_removes_its_read_only_items(server: Server, tmp_path: Path) -> None:
     server.set(read_only="enforced")
     with Client(server.url, server.job, fixed_key(server.key)) as client:
         trial = Trial(client, tmp_path)
@@ -247,7 +247,9 @@ def test_read_only_items_are_taken_away_too(server: Server, tmp_path: Path) -> N
     assert server.store.tree() == {}
 
 
-def test_a_try_removes_its_items_whatever(run: Run, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_removes_its_items_after_any_failure(
+    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(trial: Trial, content: bytes) -> tuple[Path, int]:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -265,7 +267,7 @@ def test_a_try_removes_its_items_whatever(run: Run, server: Server, monkeypatch:
     ({"down": True}, "can't use URL: asking for the job: no connection: [Errno 111] Connection refused; "
                      "check the URL and the network"),
 ])  # fmt: skip
-def test_a_job_that_can_not_be_asked_is_not_tried(
+def test_a_job_that_cannot_be_reached_gets_no_trial(
     run: Run, server: Server, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], told: str
 ) -> None:
     """vfs/semantics.md 6.13: with a remedy for each failure."""

@@ -43,7 +43,7 @@ def test_times_hold_until_the_job_changes_the_file(server: Server, work: Workspa
     assert work.vfs.getattr("file").mtime_ns > 7
 
 
-def test_attributes_of_an_unsent_file_go_with_it(server: Server, work: Workspace) -> None:
+def test_attributes_of_an_unsent_file_move_with_it(server: Server, work: Workspace) -> None:
     work.write("file", b"x")
     work.vfs.chmod("file", 0o500)
     work.vfs.utimens("file", 5, 7)
@@ -55,7 +55,7 @@ def test_attributes_of_an_unsent_file_go_with_it(server: Server, work: Workspace
     assert server.store.item_at("file").permission == "readOnly"
 
 
-def test_a_directorys_mtime_moves_with_its_names_and_goes_back_by_utimens_only(
+def test_a_directorys_mtime_follows_its_names_and_only_utimens_lowers_it(
     server: Server, work: Workspace
 ) -> None:
     """vfs/semantics.md 2.18: and a remount begins with `updatedAt`."""
@@ -93,7 +93,7 @@ def test_a_directorys_mtime_moves_with_its_names_and_goes_back_by_utimens_only(
     assert (work.vfs.getattr("dir").mtime_ns, work.vfs.getattr("plain").mtime_ns) == (7, plain)
 
 
-def test_a_second_version_changes_a_directorys_mtime(server: Server, work: Workspace) -> None:
+def test_a_conflict_copy_changes_a_directorys_mtime(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 2.18: whoever changed the directory, programs that watch it look again."""
     server.store.seed({"dir/file": "x"}, age=60)
     with work.opening("dir/file") as fh:
@@ -105,7 +105,7 @@ def test_a_second_version_changes_a_directorys_mtime(server: Server, work: Works
     assert before < work.vfs.getattr("dir").mtime_ns
 
 
-def test_a_mode_that_is_changed_while_the_save_ends_is_not_lost(
+def test_a_mode_changed_at_the_end_of_a_save_is_not_lost(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 2: what the API cannot hold is kept in the state directory: between finding the file and changing it."""

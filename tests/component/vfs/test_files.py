@@ -20,7 +20,7 @@ from jobfs.vfs import Caller
 from jobfs.vfs.view import Node
 
 
-def test_a_scratch_file_is_on_the_disk_after_fsync_and_soon_after_its_close(
+def test_a_scratch_file_is_synced_at_fsync_and_soon_after_its_close(
     work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.4, 4.14: power loss is covered within a second; fsync of a scratch name syncs the local disk."""
@@ -56,7 +56,7 @@ def test_a_close_waits_for_the_server_with_sync_on_close(server: Server, tmp_pat
         work.vfs.release(fh)
 
 
-def test_the_kernel_keeps_its_pages_of_a_file_that_is_on_disk(server: Server, work: Workspace) -> None:
+def test_the_kernel_keeps_the_pages_of_a_cached_file(server: Server, work: Workspace) -> None:
     """A file that is whole on the disk is enough, also if no program has read it through this mount since."""
     server.store.seed({"file": "content"}, age=60)
     assert work.read("file") == b"content"
@@ -71,7 +71,7 @@ def test_the_kernel_keeps_its_pages_of_a_file_that_is_on_disk(server: Server, wo
 
 
 @pytest.mark.parametrize("overtaken", [False, True])
-def test_an_open_looks_again_only_if_something_has_changed(
+def test_an_open_repeats_its_lookup_only_after_a_change(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, overtaken: bool
 ) -> None:
     """vfs/semantics.md 1.6, 3.1: another file that was renamed to the name since the look-up is the one that is opened."""
@@ -99,7 +99,7 @@ def test_an_open_looks_again_only_if_something_has_changed(
         assert looks == []
 
 
-def test_a_file_that_the_job_has_made_again_is_opened_as_another_file(server: Server, start: Start) -> None:
+def test_a_file_that_the_job_has_recreated_is_opened_as_another_file(server: Server, start: Start) -> None:
     """vfs/semantics.md 1.22: two files never share an inode number, though the open began with the file that is gone."""
     server.store.seed({"file": b"before"}, age=60)
     work = start(ttl=60)
@@ -111,7 +111,7 @@ def test_a_file_that_the_job_has_made_again_is_opened_as_another_file(server: Se
         assert work.vfs.fgetattr(fh).ino == work.vfs.getattr("file").ino != before
 
 
-def test_programs_that_append_to_a_file_as_another_closes_it_write_to_one_file(
+def test_an_append_during_anothers_close_writes_to_the_same_file(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.2: the one that had the file looked up gets the File that another program has opened since."""
@@ -144,9 +144,7 @@ def test_programs_that_append_to_a_file_as_another_closes_it_write_to_one_file(
     assert visible(server) == {"log": expected}
 
 
-def test_a_descriptor_of_a_program_that_has_ended_replaces_what_that_has_read(
-    server: Server, tmp_path: Path
-) -> None:
+def test_an_inherited_descriptor_replaces_what_its_ended_opener_read(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 4.42: another program has it, as after a fork; what others have read since stays beside."""
     server.store.seed({"file": b"first"}, age=60)
     with workspace(server, tmp_path / "home", ttl=0.2, write_back_delay=60) as work:
@@ -176,7 +174,7 @@ def _find_ended(work: Workspace) -> None:
         work.vfs._state.read_log.process_of(stranger)
 
 
-def test_each_way_to_open_and_close_a_file_leaves_no_use_of_its_process(work: Workspace) -> None:
+def test_no_way_of_opening_and_closing_leaks_the_use_of_a_process(work: Workspace) -> None:
     """vfs/semantics.md 6.15: else no process that has ended would be forgotten."""
     caller = Caller(os.getuid(), os.getgid(), os.getpid())
     process = work.vfs._state.read_log.process_of(os.getpid())

@@ -66,7 +66,7 @@ def requests(server: Server) -> int:
     "status",
     ["completed", "failed", "canceled", "expired", "exceededMaxSteps", "requestInteractiveToolResult"],
 )
-def test_it_returns_once_the_job_has_ended_and_shows_its_last_write(
+def test_wait_returns_after_the_job_and_shows_its_last_write(
     server: Server, work: Workspace, wait: Wait, status: str
 ) -> None:
     """vfs/semantics.md 7.10: nothing of before is shown, however long the TTL is."""
@@ -81,7 +81,9 @@ def test_it_returns_once_the_job_has_ended_and_shows_its_last_write(
 
 
 @pytest.mark.parametrize("status", ["requestDelegateResult", "canceling", "queued", "aNewStatus"])
-def test_any_other_status_counts_as_running(server: Server, work: Workspace, wait: Wait, status: str) -> None:
+def test_wait_takes_any_other_status_as_running(
+    server: Server, work: Workspace, wait: Wait, status: str
+) -> None:
     """vfs/semantics.md 7.10."""
     server.job_side(server.job).set_job(status=status)
     waiter = wait(work)
@@ -92,7 +94,9 @@ def test_any_other_status_counts_as_running(server: Server, work: Workspace, wai
     assert waiter.status is None
 
 
-def test_a_job_continued_just_before_counts_as_running(server: Server, work: Workspace, wait: Wait) -> None:
+def test_a_job_continued_just_before_wait_counts_as_running(
+    server: Server, work: Workspace, wait: Wait
+) -> None:
     """vfs/semantics.md 7.11 and 7.12: an answer from before the command started does not count."""
     job = server.job_side(server.job)
     job.set_job(status="completed")
@@ -105,7 +109,9 @@ def test_a_job_continued_just_before_counts_as_running(server: Server, work: Wor
     assert waiter.status == "failed"
 
 
-def test_out_of_reach_it_says_so_once_and_keeps_waiting(server: Server, work: Workspace, wait: Wait) -> None:
+def test_wait_reports_an_unreachable_server_once_and_continues(
+    server: Server, work: Workspace, wait: Wait
+) -> None:
     """vfs/semantics.md 7.11: an end that was seen before counts once the workspace could be listed."""
     assert work.names() == []
     server.faults.set_rate("error", 1.0, on="list", status=500)

@@ -13,7 +13,7 @@ from jobfs.document import Status
 from jobfs.emulator import Server
 
 
-def test_the_control_directory_tells_of_the_mount(server: Server, work: Workspace) -> None:
+def test_the_control_directory_shows_job_status_and_pending_files(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 6.7: inside the mount, hidden from readdir: `.jobfs/job.json`, `status.json`, `pending`."""
     work.write("unsent", b"x")
     assert work.names() == ["unsent"]

@@ -14,9 +14,7 @@ from jobfs.emulator import Server
 from jobfs.vfs.view import Node, View
 
 
-def test_an_implicit_directory_is_still_shown_when_its_last_file_goes(
-    server: Server, work: Workspace
-) -> None:
+def test_an_implicit_directory_outlives_its_last_file(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 1.19: also if the item goes later. An operation that needs the real item creates it."""
     files = {"dir/file": b"x", "kept/file": b"x", "read/file": bytes(9 << 20)}
     server.store.seed(files, directories=False, age=60)
@@ -61,7 +59,7 @@ def test_a_local_name_below_a_renamed_directory_survives_a_remount(server: Serve
 
 
 @pytest.mark.parametrize("by_job", [False, True])
-def test_a_renamed_directory_keeps_its_names_beside_hidden_scratch_files(
+def test_a_renamed_directory_keeps_its_names_despite_old_scratch_files(
     server: Server, work: Workspace, by_job: bool
 ) -> None:
     """vfs/semantics.md 4.50: the scratch file of the deleted directory is kept beside, also after a remount."""
@@ -84,7 +82,7 @@ def test_a_renamed_directory_keeps_its_names_beside_hidden_scratch_files(
 
 
 @pytest.mark.parametrize("sent", [False, True])
-def test_a_renamed_directory_keeps_its_names_beside_hidden_unsent_files(
+def test_a_renamed_directory_keeps_its_names_despite_old_unsent_files(
     server: Server, start: Start, sent: bool
 ) -> None:
     """vfs/semantics.md 4.50: what was not sent before the job deleted its directory is kept beside, and sent."""
@@ -107,7 +105,7 @@ def test_a_renamed_directory_keeps_its_names_beside_hidden_unsent_files(
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_attributes_set_on_a_scratch_file_stay_when_it_gets_a_real_name(
+def test_attributes_of_a_scratch_file_survive_a_rename_to_a_real_name(
     server: Server, work: Workspace, cached: bool
 ) -> None:
     """vfs/semantics.md 2.11: modes, owners and times are kept for the item,
@@ -131,7 +129,7 @@ def test_attributes_set_on_a_scratch_file_stay_when_it_gets_a_real_name(
 # -- looks
 
 
-def test_a_rename_over_a_file_looks_once_at_each_name(
+def test_a_rename_over_a_file_looks_up_each_name_once(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 1.8: with a short --ttl each look may be a request, so the second would find what the first has found."""

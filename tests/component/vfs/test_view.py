@@ -11,7 +11,7 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 
 
-def test_a_new_file_that_is_placed_while_its_directory_is_listed_is_in_the_list(
+def test_a_new_file_placed_during_a_listing_is_in_the_listing(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 1: a name that was there before a listing and after it is in the listing."""
@@ -31,7 +31,7 @@ def test_a_new_file_that_is_placed_while_its_directory_is_listed_is_in_the_list(
 
 
 @pytest.mark.parametrize("directory", ["", "dir"])
-def test_an_implicit_directory_has_new_times_when_its_entries_change(
+def test_an_implicit_directory_gets_new_times_when_its_entries_change(
     server: Server, work: Workspace, directory: str
 ) -> None:
     """As on a disk: programs that keep what they have seen of a directory look again when its mtime is another one."""

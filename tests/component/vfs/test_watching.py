@@ -16,7 +16,7 @@ def told(work: Workspace) -> list[str]:
     return [re.sub(r"-\d+T\d+Z", "", f"{one.kind} {one.path}") for one in work.vfs.take_differences()]
 
 
-def test_news_are_what_the_job_does_and_not_what_is_ours(server: Server, work: Workspace) -> None:
+def test_a_watch_shows_changes_of_the_job_and_not_of_this_mount(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 7.2: not at a path with unsent bytes, nor where a change of ours decides what is shown."""
     server.store.seed({f"dir/{name}": name for name in ("theirs", "dirty", "going", "saved")}, age=60)
     assert told(work) == []

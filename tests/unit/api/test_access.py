@@ -33,7 +33,7 @@ PASSWORD = "https://me:hunter2@api.example.test"
     *((f"http://{host}", "plain http.*use https://") for host in PLAIN),
     *((url, "base URL") for url in MALFORMED), (PASSWORD, "user name or password"),
 ])  # fmt: skip
-def test_a_base_url_that_is_not_safe_for_a_key_is_refused_in_one_sentence(url: str, told: str) -> None:
+def test_a_base_url_that_would_expose_the_key_is_refused(url: str, told: str) -> None:
     """vfs/semantics.md 6.10: TLS is verified; plain http only to loopback. A password is not repeated."""
     with pytest.raises(UsageError, match=told) as caught:
         normalize_base_url(url)
@@ -49,7 +49,7 @@ def test_a_malformed_job_id_is_refused(job_id: str) -> None:
         check_job_id(job_id)
 
 
-def test_the_proxy_of_the_environment_is_used_but_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_of_the_environment_is_used_except_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUEST_METHOD"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -66,14 +66,14 @@ def test_the_proxy_of_the_environment_is_used_but_for_this_machine(monkeypatch: 
 
 
 @pytest.mark.parametrize("key", ["", "  \n", "two words", "tab\tinside", "schlüssel", "line\nbreak"])
-def test_a_text_that_could_not_stand_in_a_header_is_no_key(key: str) -> None:
+def test_text_that_is_invalid_in_a_header_is_not_a_key(key: str) -> None:
     with pytest.raises(UsageError) as caught:
         fixed_key(key)
     if key.strip():
         assert key.strip() not in str(caught.value)
 
 
-def test_a_key_file_is_read_again_and_its_last_key_kept_while_it_is_missing(tmp_path: Path) -> None:
+def test_a_missing_key_file_leaves_the_last_key_in_use(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("first\n")
     key = FileKey(file)
@@ -88,7 +88,7 @@ def test_a_key_file_is_read_again_and_its_last_key_kept_while_it_is_missing(tmp_
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00"])
-def test_a_key_file_that_never_gave_a_key_is_bad_input(tmp_path: Path, content: bytes | None) -> None:
+def test_a_key_file_that_never_had_a_key_is_bad_input(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "key").write_bytes(content)
     with pytest.raises(UsageError, match=r"no API key in .*key: "):

@@ -50,7 +50,9 @@ def source(tmp_path: Path) -> Path:
     ('say "hi"', "say %22hi%22", "application/octet-stream"),
     ("a\r\nb", "a%0D%0Ab", "application/octet-stream"), ("a\\b", "a\\b", "application/octet-stream"),
 ])  # fmt: skip
-def test_the_file_of_a_multipart_is_named_typed(source: Path, name: str, told: str, mime_type: str) -> None:
+def test_the_file_part_of_a_multipart_body_has_a_name_and_type(
+    source: Path, name: str, told: str, mime_type: str
+) -> None:
     """No name can break out of its header."""
     body = make_multipart_body({**FIELDS, "path": f"dir/{name}"}, (source, 5))
     assert len(list(body)) == 1, "each piece is a write, and work for the server"
@@ -68,7 +70,7 @@ def test_a_json_body_has_content_in_base64(tmp_path_factory: pytest.TempPathFact
 
 
 @both
-def test_a_large_file_is_streamed_what_was_sent_and_when_is_told(tmp_path: Path, encode: Encode) -> None:
+def test_a_large_file_is_streamed_with_its_progress_reported(tmp_path: Path, encode: Encode) -> None:
     path = tmp_path / "large"
     with open(path, "wb") as file:
         file.truncate(24 << 20)
@@ -99,7 +101,7 @@ def test_a_large_file_is_streamed_what_was_sent_and_when_is_told(tmp_path: Path,
 
 
 @both
-def test_as_many_bytes_are_sent_as_were_promised_or_it_is_an_error(source: Path, encode: Encode) -> None:
+def test_a_body_of_another_length_than_promised_is_an_error(source: Path, encode: Encode) -> None:
     begun = sent(encode(FIELDS, (source, 3)))
     assert (b"hel\r\n" in begun or base64.b64encode(b"hel") in begun) is True
     for name, number in (("source", errno.EIO), ("missing", errno.ENOENT)):
@@ -154,7 +156,7 @@ def test_bytes_after_the_end_of_a_compressed_body_are_not_read() -> None:
 
 
 @pytest.mark.parametrize("coding", ["", "gzip"])
-def test_no_answer_takes_more_than_its_bound(make: Make, coding: str) -> None:
+def test_no_response_body_exceeds_its_bound(make: Make, coding: str) -> None:
     """vfs/semantics.md 5.8: a reply that does not match the contract is EIO. The bound counts decompressed bytes."""
     chunk = gzip.compress(b" " * (64 << 20), mtime=0) if coding else b" " * 65536
     streams: list[Endless] = []

@@ -23,7 +23,7 @@ RW = Permission.READ_WRITE
 OTHER = "other0000000000000000001"
 
 
-def test_find_is_filtered_to_the_exact_path_and_may_find_several(make: Make) -> None:
+def test_find_is_filtered_to_the_exact_path_and_can_return_several(make: Make) -> None:
     """vfs/semantics.md 1.1: a point lookup is find, its answer filtered to the exact path."""
     script = Script(many(*map(wire_item, ("a/b", "/a/b", "a/b/c", "a/bb", "x/a/b", "A/b"))))
     assert [item.path for item in make(script).find("a/b")] == ["a/b", "a/b"]
@@ -36,7 +36,7 @@ PATTERNS = [
 
 
 @pytest.mark.parametrize("path", PATTERNS)
-def test_find_finds_names_that_a_server_takes_for_patterns(make: Make, path: str) -> None:
+def test_find_works_for_names_that_a_server_takes_for_patterns(make: Make, path: str) -> None:
     """vfs/semantics.md 1.13: "not there" only if the server says so of this very name; one client calls it a pattern."""
     pieces = {"[": "(?!)", "{": "(?!)", "(": "(?!)", "\\": "(?!)", "*": ".*", "?": "."}
 
@@ -53,7 +53,7 @@ def test_find_finds_names_that_a_server_takes_for_patterns(make: Make, path: str
     assert [item.path for item in client.find(path)] == [path]
 
 
-def test_before_an_item_was_seen_a_find_asks_in_both_styles(make: Make) -> None:
+def test_find_uses_both_path_styles_until_an_item_was_seen(make: Make) -> None:
     """vfs/semantics.md 1: "not there" only when the server said so, and it must not be a matter of style."""
     script = Script(many(), many(wire_item("/a")), many())
     client = make(script)
@@ -65,7 +65,7 @@ def test_before_an_item_was_seen_a_find_asks_in_both_styles(make: Make) -> None:
 @pytest.mark.parametrize(
     "sent", [{"path": "new/place"}, {"permission": "readWrite", "lifecycle": "expertJob"}]
 )
-def test_an_update_sends_what_is_given_and_no_more(make: Make, sent: dict[str, Any]) -> None:
+def test_an_update_sends_only_the_given_fields(make: Make, sent: dict[str, Any]) -> None:
     script = Script(one(**sent))
     make(script).update(ID, **sent)
     assert script.asked == [f"POST items/{ID}"]
@@ -79,7 +79,7 @@ def test_an_update_sends_what_is_given_and_no_more(make: Make, sent: dict[str, A
     ({"lifecycle": "expertJob"}, "lifecycle is 'expertJob', not 'application'"),
     ({"id": "b" * 24}, "id is"),
 ])  # fmt: skip
-def test_an_update_that_is_answered_with_something_else_is_not_believed(
+def test_an_update_whose_answer_shows_something_else_is_not_trusted(
     make: Make, caplog: pytest.LogCaptureFixture, shown: dict[str, Any], mismatch: str
 ) -> None:
     """vfs/semantics.md 5: a reply that does not match what was asked for."""
@@ -92,7 +92,7 @@ def test_an_update_that_is_answered_with_something_else_is_not_believed(
     assert f"renaming an item to new: the reply does not match the API reference: {mismatch}" in caplog.text
 
 
-def test_no_message_has_a_hidden_name(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_error_message_contains_a_hidden_name(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """A person reads of the file, wherever its bytes are meanwhile; so it is with what the server says of it."""
     hidden = hidden_path("dir/notes.md", "1" * 12, "2" * 16, Role.STAGED)
     client = make(
@@ -112,7 +112,7 @@ HIDDEN_F4 = hidden_path("f4.txt", "1" * 12, "2" * 16, Role.STAGED)
 
 
 @pytest.mark.parametrize("asked", ["f4.txt", HIDDEN_F4.replace("2" * 16, "3" * 16)])
-def test_a_move_that_was_answered_and_not_done_is_named_as_such(
+def test_a_move_that_was_acknowledged_and_not_done_is_reported(
     make: Make, caplog: pytest.LogCaptureFixture, asked: str
 ) -> None:
     """Hidden names are shown as their file's: "path is 'f4.txt', not 'f4.txt'" would explain nothing."""
@@ -182,7 +182,7 @@ def test_multipart_comes_first_in_the_servers_own_spelling(seen: Seen, create: C
 
 
 @pytest.mark.parametrize("refusal", [(415,), (422,), (400, "Malformed JSON"), (400, "Invalid path")])
-def test_the_other_encoding_is_tried_and_remembered_for_files_and_directories_apart(
+def test_the_working_encoding_is_remembered_per_kind_of_item(
     seen: Seen, create: Create, refusal: tuple[Any, ...]
 ) -> None:
     """A server that reads other media types as an empty object finds no path in it."""
@@ -211,7 +211,7 @@ def test_a_pinned_encoding_is_never_left(seen: Seen, create: Create, pinned: str
     assert forms(script) == [f"{pinned} long", f"{pinned} short"]
 
 
-def test_the_error_is_that_of_the_accepted_form_and_no_form_is_learned(seen: Seen, create: Create) -> None:
+def test_an_error_of_the_accepted_form_is_raised_and_no_form_learned(seen: Seen, create: Create) -> None:
     """A 415 only says that the form was wrong; the 422 to the other form is the server's answer."""
     refusals = (failure(422, reason) for reason in ("too long", "type", "type"))
     client, script = seen(failure(415, "media type"), *refusals, one())
@@ -223,7 +223,7 @@ def test_the_error_is_that_of_the_accepted_form_and_no_form_is_learned(seen: See
 
 
 @pytest.mark.parametrize("status", [400, 415, 422])
-def test_once_a_form_worked_a_refusal_is_final(make: Make, create: Create, status: int) -> None:
+def test_a_refusal_is_final_once_a_form_has_worked(make: Make, create: Create, status: int) -> None:
     script = Script(one(), failure(status, "No more than ten files"))
     client = make(script)
     create(client)
@@ -270,7 +270,7 @@ def test_the_other_path_style_is_tried_until_an_item_was_seen(
     ({"path": "A.txt"}, "path is 'A.txt', not 'a.txt'"), ({"size": 4}, "size is '4', not '5'"),
     ({"type": "directory"}, "kind is 'directory', not 'file'"),
 ])  # fmt: skip
-def test_a_create_that_is_answered_with_something_else_is_not_believed(
+def test_a_create_whose_answer_shows_something_else_is_not_trusted(
     make: Make, create: Create, shown: dict[str, Any], mismatch: str
 ) -> None:
     """vfs/semantics.md 5; nothing is deleted at a name that may be the job's."""
@@ -288,7 +288,7 @@ def test_a_create_that_is_answered_with_something_else_is_not_believed(
     (f"Docs/{HIDDEN}", f"docs/{HIDDEN}", "'Docs/d' as 'docs/d'"),
     ("d", "D", ""), (HIDDEN, HIDDEN.replace("0" * 16, "1" * 16), ""), (HIDDEN, f"elsewhere/{HIDDEN}", ""),
 ])  # fmt: skip
-def test_a_hidden_item_that_is_kept_under_another_form_of_its_name_is_taken_away_and_refused(
+def test_a_hidden_item_stored_under_another_form_of_its_name_is_deleted(
     make: Make, asked: str, shown: str, kept: str
 ) -> None:
     """save/protocol.md R6: this server changes names; the transaction in the name shows that it is ours."""
@@ -310,7 +310,7 @@ def answering(status: int, *chunks: bytes | Exception, **headers: str) -> Any:
     return lambda request: httpx.Response(status, headers=given, stream=Chunks(*chunks))
 
 
-def test_a_whole_file_comes_as_it_is_and_not_compressed(make: Make) -> None:
+def test_a_whole_file_is_requested_without_compression(make: Make) -> None:
     script = Script(answering(200, b"hel", b"lo", content_length="5"))
     with make(script).download(ID) as download:
         assert (download.start, download.length, download.total) == (0, 5, 5)
@@ -323,7 +323,7 @@ def test_a_whole_file_comes_as_it_is_and_not_compressed(make: Make) -> None:
 @pytest.mark.parametrize(
     ("start", "end", "header"), [(3, None, "bytes=3-"), (0, 4, "bytes=0-3"), (3, 4, "bytes=3-3")]
 )
-def test_a_range_is_asked_for_to_its_end(make: Make, start: int, end: int | None, header: str) -> None:
+def test_a_range_request_names_its_last_byte(make: Make, start: int, end: int | None, header: str) -> None:
     last = 9 if end is None else end - 1
     script = Script(answering(206, b"x" * (last - start + 1), content_range=f"bytes {start}-{last}/10"))
     with make(script).download(ID, start, end) as download:
@@ -339,7 +339,7 @@ def test_a_range_is_asked_for_to_its_end(make: Make, start: int, end: int | None
     (answering(200, b"01", content_length="2"), (0, 2, 2)),
     (answering(416, b"no", content_range="bytes */10"), (5, 0, None)),
 ])  # fmt: skip
-def test_an_answer_to_a_range_says_which_bytes_it_has(
+def test_the_response_to_a_range_says_which_bytes_it_contains(
     make: Make, answered: Any, expected: tuple[int, int | None, int | None]
 ) -> None:
     with make(Script(answered)).download(ID, 5, 7) as download:
@@ -350,7 +350,7 @@ def test_an_answer_to_a_range_says_which_bytes_it_has(
 @pytest.mark.parametrize(
     ("item", "error"), [(one(), errors.ContractError), (failure(404, "Not found"), errors.NotFoundError)]
 )
-def test_missing_bytes_are_no_missing_item(make: Make, item: Any, error: type[Exception]) -> None:
+def test_a_404_for_bytes_does_not_mean_a_missing_item(make: Make, item: Any, error: type[Exception]) -> None:
     """vfs/semantics.md 5.14: a client that is told that an item is gone forgets it."""
     script = Script(failure(404, "File not found"), item)
     with pytest.raises(error), make(script).download(ID):
@@ -364,7 +364,7 @@ def test_missing_bytes_are_no_missing_item(make: Make, item: Any, error: type[Ex
     (206, {"content_range": "bytes 5-9/10", "content_encoding": "gzip"}),
     (204, {}),
 ])  # fmt: skip
-def test_a_download_of_the_wrong_length_or_fields_does_not_match_the_contract(
+def test_a_download_with_wrong_length_or_fields_breaks_the_contract(
     make: Make, caplog: pytest.LogCaptureFixture, status: int, headers: dict[str, str]
 ) -> None:
     """vfs/semantics.md 5.8: wrong length or fields are EIO, and a log line names the endpoint and the mismatch."""
@@ -374,7 +374,7 @@ def test_a_download_of_the_wrong_length_or_fields_does_not_match_the_contract(
     assert f"downloading item {ID}: the reply does not match" in caplog.text
 
 
-def test_a_file_that_a_gateway_compresses_all_the_same_is_read(make: Make) -> None:
+def test_a_file_compressed_by_a_gateway_is_read(make: Make) -> None:
     """Its Content-Length counts what is on the wire, and says nothing of the file."""
     packed = gzip.compress(b"hello" * 100_000, mtime=0)
     script = Script(answering(200, packed, content_encoding="gzip", content_length=str(len(packed))))
@@ -386,7 +386,7 @@ def test_a_file_that_a_gateway_compresses_all_the_same_is_read(make: Make) -> No
 
 
 @pytest.mark.parametrize("trouble", [httpx.ReadError("reset"), httpx.ReadTimeout("")])
-def test_a_body_that_breaks_off_is_not_asked_for_again(make: Make, trouble: Exception) -> None:
+def test_a_truncated_body_is_not_requested_again(make: Make, trouble: Exception) -> None:
     script = Script(answering(200, b"hel", trouble, content_length="5"))
     got: list[bytes] = []
     with make(script).download(ID) as download, pytest.raises(errors.UnavailableError) as caught:
@@ -395,7 +395,7 @@ def test_a_body_that_breaks_off_is_not_asked_for_again(make: Make, trouble: Exce
     assert len(script.requests) == 1
 
 
-def test_leaving_a_download_closes_it(make: Make) -> None:
+def test_leaving_the_context_of_a_download_closes_it(make: Make) -> None:
     stream = Chunks(b"hel", b"lo")
     client = make(lambda request: httpx.Response(200, headers={"content-length": "5"}, stream=stream))
     with client.download(ID) as download:
@@ -411,7 +411,7 @@ def test_leaving_a_download_closes_it(make: Make) -> None:
     ([], [wire_item("d", type="workspaceItemDirectory")], errors.BadRequestError),
     ([wire_item("d/a.txt", id=ID)], [], errors.BadRequestError),
 ])  # fmt: skip
-def test_a_move_that_is_refused_in_unknown_words_is_understood_by_a_look(
+def test_a_look_explains_a_refused_move_with_unknown_wording(
     make: Make, there: list[dict[str, Any]], above: list[dict[str, Any]], error: type[Exception], status: int
 ) -> None:
     """vfs/semantics.md 5: inside a save, "exists" and "no directory" are findings; their wording is the server's."""
@@ -428,7 +428,7 @@ def test_a_move_that_is_refused_in_unknown_words_is_understood_by_a_look(
     assert [request.method for request in script.requests].count("POST") <= 2
 
 
-def test_a_refusal_that_can_not_be_looked_into_for_now_is_no_refusal(make: Make) -> None:
+def test_a_refusal_that_cannot_be_explained_yet_is_not_final(make: Make) -> None:
     """vfs/semantics.md 5: nothing was done, and the reason is not known: the same request may be sent again."""
     script = Script(many(wire_item("x")), failure(400, "This can't be done"), httpx.ConnectError("down"))
     client = make(script, timeout=1.0)

@@ -49,7 +49,7 @@ def ask(line: ConnectionQueue, deadline: Deadline, **kind: Any) -> Future[Priori
 @pytest.mark.parametrize(("connections", "large", "background", "background_large"), [
     (16, 8, 14, 4), (8, 4, 6, 2), (4, 2, 3, 1), (3, 1, 2, 1), (2, 1, 1, 1), (1, 1, 1, 1),
 ])  # fmt: skip
-def test_two_connections_are_for_small_requests_that_a_program_waits_for(
+def test_two_connections_are_reserved_for_small_foreground_requests(
     connections: int, large: int, background: int, background_large: int
 ) -> None:
     for deadline, kind, most in (
@@ -63,7 +63,7 @@ def test_two_connections_are_for_small_requests_that_a_program_waits_for(
         line.close()
 
 
-def test_a_connection_that_becomes_free_goes_to_the_first_in_rank() -> None:
+def test_a_free_connection_goes_to_the_waiter_of_highest_priority() -> None:
     line = ConnectionQueue(1)
     slot = line.acquire(WAITED, "x")
     waiting = [
@@ -76,7 +76,7 @@ def test_a_connection_that_becomes_free_goes_to_the_first_in_rank() -> None:
         assert slot is rank
 
 
-def test_who_takes_two_connections_leaves_those_that_are_for_programs() -> None:
+def test_taking_two_connections_leaves_the_reserved_ones() -> None:
     """save/protocol.md R13: two at the same moment, of the connections that their rank may have."""
     line = ConnectionQueue(16)
     assert [line.acquire(BACKGROUND, "x", count=2) for _ in range(7)] == [Priority.BACKGROUND] * 7
@@ -90,12 +90,12 @@ def test_who_takes_two_connections_leaves_those_that_are_for_programs() -> None:
 
 
 @pytest.mark.parametrize("connections", [1, 2])
-def test_there_are_no_two_connections_at_once_where_a_rank_has_one(connections: int) -> None:
+def test_pairs_are_granted_only_if_every_priority_has_two_connections(connections: int) -> None:
     """save/protocol.md R13: who waits for two would wait for ever."""
     assert not ConnectionQueue(connections).can_grant_pairs
 
 
-def test_who_waits_for_two_connections_is_overtaken_by_nobody_of_its_rank() -> None:
+def test_a_wait_for_two_connections_is_not_overtaken_by_its_priority() -> None:
     """save/protocol.md R8, R13: its look grows old, and requests for one would always find one free before it finds two."""
     line = ConnectionQueue(4)
     for _ in range(4):
@@ -113,7 +113,7 @@ def test_who_waits_for_two_connections_is_overtaken_by_nobody_of_its_rank() -> N
     line.close()
 
 
-def test_a_background_request_goes_first_once_a_program_waits_for_it() -> None:
+def test_a_background_request_is_promoted_once_a_program_waits_for_it() -> None:
     line = ConnectionQueue(1)
     slot = line.acquire(WAITED, "x")
     attempt = Deadline(UNBOUNDED, foreground=False)
@@ -125,7 +125,7 @@ def test_a_background_request_goes_first_once_a_program_waits_for_it() -> None:
     line.close()
 
 
-def test_a_program_waits_until_its_deadline_and_the_background_until_its_turn() -> None:
+def test_foreground_waits_until_its_deadline_and_background_for_its_turn() -> None:
     line = ConnectionQueue(1)
     slot = line.acquire(WAITED, "x")
     late, patient = ask(line, Deadline(0.05)), ask(line, Deadline(0.05, foreground=False))
@@ -136,7 +136,7 @@ def test_a_program_waits_until_its_deadline_and_the_background_until_its_turn() 
     assert patient.result(10) is Priority.BACKGROUND
 
 
-def test_waiting_behind_large_bodies_that_move_is_no_standstill() -> None:
+def test_a_wait_for_transfers_that_progress_does_not_time_out() -> None:
     line = ConnectionQueue(1)
     slot = line.acquire(WAITED, "x", large=True)
     waiting = ask(line, Deadline(0.4), large=True)
@@ -147,7 +147,7 @@ def test_waiting_behind_large_bodies_that_move_is_no_standstill() -> None:
     assert waiting.result(10) is Priority.LARGE
 
 
-def test_a_closed_line_gives_no_connection() -> None:
+def test_a_closed_queue_hands_out_no_connection() -> None:
     line = ConnectionQueue(1)
     line.acquire(WAITED, "x")
     waiting = ask(line, BACKGROUND)
@@ -158,7 +158,7 @@ def test_a_closed_line_gives_no_connection() -> None:
         line.acquire(WAITED, "x")
 
 
-def test_certificates_that_can_not_be_read_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unreadable_certificates_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module._ssl_context.cache_clear()
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing"))
     with pytest.raises(errors.UsageError, match="SSL_CERT_FILE"):
@@ -166,7 +166,7 @@ def test_certificates_that_can_not_be_read_are_told(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("timeout", [0.1, 1, 30, 3600])
-def test_a_dead_peer_is_noticed_before_the_deadline_where_whole_seconds_allow(timeout: float) -> None:
+def test_a_dead_peer_is_detected_before_the_deadline(timeout: float) -> None:
     options = {option: value for _, option, value in module._socket_options(timeout)}
     assert 1 <= options[socket.TCP_KEEPIDLE] <= max(1, timeout)
     assert options[socket.TCP_USER_TIMEOUT] <= max(1, timeout) * 1000

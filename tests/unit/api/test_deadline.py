@@ -27,7 +27,7 @@ from jobfs.nodes import Permission
 from .conftest import ID, Make, Script, one
 
 
-def test_an_inner_deadline_ends_with_the_outer_one_and_its_progress_counts_there() -> None:
+def test_an_inner_deadline_is_bounded_by_the_outer_and_reports_progress() -> None:
     outer = Deadline(10)
     assert 9 < Deadline(100, outer).remaining() <= 10
     assert 4 < Deadline(5, outer).remaining() <= 5
@@ -37,7 +37,7 @@ def test_an_inner_deadline_ends_with_the_outer_one_and_its_progress_counts_there
     assert 109 < outer.remaining() <= 110
 
 
-def test_a_call_joined_to_an_attempt_shares_its_progress_and_makes_it_waited() -> None:
+def test_a_call_that_joins_an_attempt_shares_progress_and_promotes_it() -> None:
     attempt, call = Deadline(10, foreground=False), Deadline(5)
     with attempt.attach_waiter(call):
         assert attempt.is_foreground
@@ -48,7 +48,7 @@ def test_a_call_joined_to_an_attempt_shares_its_progress_and_makes_it_waited() -
     assert call.remaining() <= 55
 
 
-def test_work_for_another_thread_takes_the_deadline_along() -> None:
+def test_the_deadline_is_passed_on_to_work_in_another_thread() -> None:
     with ThreadPoolExecutor(1) as pool, limit_time(7) as call:
         assert pool.submit(bind_deadline(current_deadline)).result() is call
         assert pool.submit(current_deadline).result() is None
@@ -75,7 +75,7 @@ def test_a_wait_outlasts_its_call_while_bytes_move() -> None:
         assert deadline.wait_for_result(future, "a look") == 1
 
 
-def test_all_requests_of_a_call_share_its_time(make: Make) -> None:
+def test_all_requests_of_a_call_share_its_deadline(make: Make) -> None:
     """vfs/semantics.md 3: every call has a deadline, whatever it has to ask."""
 
     def slow(request: httpx.Request) -> httpx.Response:

@@ -54,7 +54,7 @@ def test_each_status_has_its_error_and_errno(
     ("two\nlines\x1b[31m", "two lines [31m"), ("x" * 5000, "x" * 300),
     ("x" * (300 - len(KEY) // 2) + KEY, "x" * (300 - len(KEY) // 2) + "***"),
 ])  # fmt: skip
-def test_a_message_names_operation_path_status_and_reason_in_one_short_line(reason: Any, told: str) -> None:
+def test_a_message_is_one_line_of_operation_path_status_and_reason(reason: Any, told: str) -> None:
     """The key is scrubbed before the reason is cut."""
     message = str(from_answer(CHANGE, 400, {}, body(reason)))
     assert message == f"uploading a.txt: the server answered 400 Bad Request: {told}"
@@ -66,7 +66,7 @@ def test_a_message_names_operation_path_status_and_reason_in_one_short_line(reas
 
 
 @pytest.mark.parametrize("page", GATEWAYS)
-def test_a_404_is_the_apis_only_if_its_body_says_so_too(page: bytes) -> None:
+def test_a_404_counts_only_if_its_body_is_of_the_api(page: bytes) -> None:
     """vfs/semantics.md 5.14: otherwise as 502: reading is retried, a change has lost its answer."""
     reading, changing = from_answer(READ, 404, {}, page), from_answer(CHANGE, 404, {}, page)
     assert (type(reading), type(changing)) == (errors.UnavailableError, errors.AnswerLostError)
@@ -78,7 +78,7 @@ def test_a_404_is_the_apis_only_if_its_body_says_so_too(page: bytes) -> None:
 @pytest.mark.parametrize(
     ("value", "seconds"), [("0", 0.0), ("120", 120.0), ("1.5", 1.5), ("", None), ("-1", None), ("soon", None)]
 )
-def test_retry_after_in_seconds_says_that_nothing_was_done(value: str, seconds: float | None) -> None:
+def test_retry_after_in_seconds_means_that_nothing_was_done(value: str, seconds: float | None) -> None:
     failure = from_answer(CHANGE, 503, {"retry-after": value}, b"")
     kind = errors.AnswerLostError if seconds is None else errors.UnavailableError
     assert (type(failure), failure.wait) == (kind, seconds or 0.0)  # type: ignore[attr-defined]

@@ -95,7 +95,7 @@ def test_an_answer_clears_earlier_failures() -> None:
     assert health.latency == pytest.approx(0.2), "a moving average"
 
 
-def test_many_answers_narrow_the_clocks_offset_until_the_clock_is_set() -> None:
+def test_replies_narrow_the_clock_offset_until_the_clock_is_set() -> None:
     health = Health()
     for step in range(40):
         now = 1.7e9 + step * 0.3 + 0.01
@@ -106,7 +106,7 @@ def test_many_answers_narrow_the_clocks_offset_until_the_clock_is_set() -> None:
     assert abs(health.clock_offset - 3580) < 1
 
 
-def test_a_retry_after_holds_for_reads_and_changes_and_is_bounded(clock: Clock) -> None:
+def test_retry_after_delays_reads_and_changes_and_is_bounded(clock: Clock) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: no server holds up unsent files for ever."""
     held = Health()
     for asked, holds in ((60.0, 60), (1e9, 900)):
@@ -120,13 +120,13 @@ def test_a_retry_after_holds_for_reads_and_changes_and_is_bounded(clock: Clock) 
         assert (admitted(held), held.background_delay(changing=True)) == (True, 0.0)
 
 
-def test_after_a_429_without_a_given_time_nothing_is_asked_for_a_second(clock: Clock) -> None:
+def test_after_a_429_without_retry_after_requests_pause_for_a_second(clock: Clock) -> None:
     held = Health()
     fail(held, status=429)
     assert held.background_delay(changing=False) == 1.0
 
 
-def test_an_outage_is_probed_once_a_second_and_the_first_success_admits_all_requests(clock: Clock) -> None:
+def test_an_outage_is_probed_once_a_second_until_a_success(clock: Clock) -> None:
     held = Health()
     fail(held, 2)
     assert (admitted(held), held.is_limited_to_probes) == (True, False)
@@ -144,7 +144,7 @@ def test_an_outage_is_probed_once_a_second_and_the_first_success_admits_all_requ
     assert all(admitted(held) for _ in range(5))
 
 
-def test_a_probe_of_a_failing_server_gets_little_time_and_more_with_each_second(clock: Clock) -> None:
+def test_a_probe_of_a_failing_server_gets_more_time_with_each_second(clock: Clock) -> None:
     """With little time only, a server that has become slow would never be found again."""
     held = Health()
     assert held.admit_with_timeout(CHANGE, foreground=False) > 1e6
@@ -166,7 +166,7 @@ def in_background(client: Client, times: int) -> list[type[errors.UnavailableErr
     return met
 
 
-def test_a_single_429_keeps_the_whole_background_from_asking(make: Make) -> None:
+def test_a_single_429_pauses_all_background_requests(make: Make) -> None:
     """vfs/semantics.md 5: `Retry-After` honoured."""
     script = Script(failure(429, headers={"retry-after": "60"}), one())
     client = make(script)
@@ -176,7 +176,7 @@ def test_a_single_429_keeps_the_whole_background_from_asking(make: Make) -> None
     assert client.get(ID).path == "a.txt"
 
 
-def test_three_refused_connections_in_two_seconds_are_out_of_reach_until_an_answer_of_any_kind(
+def test_three_refused_connections_within_two_seconds_are_an_outage(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """vfs/semantics.md 1: then whatever needs the server fails at once; one line in the log says so, and one that it is over."""
@@ -194,7 +194,9 @@ def test_three_refused_connections_in_two_seconds_are_out_of_reach_until_an_answ
 
 
 @pytest.mark.parametrize("gaps", [(0.0, 2.1), (0.0, 0.5, 0.5, 0.9), (0.0, 60.0, 60.0, 60.0)])
-def test_a_server_restarted_within_two_seconds_is_in_reach(clock: Clock, gaps: tuple[float, ...]) -> None:
+def test_a_server_restarted_within_two_seconds_counts_as_reachable(
+    clock: Clock, gaps: tuple[float, ...]
+) -> None:
     """Nor if it is restarted again a minute later without a request in between, or once more after an answer."""
     held = Health(30.0)
     refuse(held, clock, *gaps)
@@ -204,7 +206,7 @@ def test_a_server_restarted_within_two_seconds_is_in_reach(clock: Clock, gaps: t
     assert (held.unreachable_reason, refused(held)) == (None, False)
 
 
-def test_once_a_call_has_waited_in_vain_the_server_is_out_of_reach(clock: Clock) -> None:
+def test_a_call_that_timed_out_makes_the_server_unreachable(clock: Clock) -> None:
     """vfs/semantics.md 3: forty calls that the kernel lets go on one at a time end as soon as one; a call looks, then changes."""
     held = Health(30.0)
     heard(held)
@@ -223,7 +225,7 @@ def test_once_a_call_has_waited_in_vain_the_server_is_out_of_reach(clock: Clock)
     assert not refused(held)
 
 
-def test_waits_with_answers_in_between_or_far_apart_are_no_silence(clock: Clock) -> None:
+def test_timeouts_far_apart_or_between_replies_are_not_an_outage(clock: Clock) -> None:
     held = Health(30.0)
     clock.now += 29
     heard(held)
@@ -235,7 +237,7 @@ def test_waits_with_answers_in_between_or_far_apart_are_no_silence(clock: Clock)
     assert not refused(held)
 
 
-def test_a_server_out_of_reach_gets_one_request_a_second_for_all_calls(make: Make, clock: Clock) -> None:
+def test_an_unreachable_server_gets_one_request_a_second_in_total(make: Make, clock: Clock) -> None:
     """vfs/semantics.md 1: calls of programs and of the background; all fail at once."""
     script = Script(httpx.ConnectError("refused"))
     client = make(script)
@@ -255,7 +257,7 @@ def test_a_server_out_of_reach_gets_one_request_a_second_for_all_calls(make: Mak
     assert 8 <= len(script.requests) <= 11
 
 
-def test_a_call_that_comes_when_it_is_time_finds_the_server_back(make: Make, clock: Clock) -> None:
+def test_the_next_due_call_finds_that_the_server_is_back(make: Make, clock: Clock) -> None:
     client = make(Script(many(), one()))
     refuse(client.health, clock, 0.0, 1.0, 1.0)
     clock.now += 1.001
@@ -264,7 +266,7 @@ def test_a_call_that_comes_when_it_is_time_finds_the_server_back(make: Make, clo
     assert client.health.unreachable_reason is None
 
 
-def test_no_call_waits_more_than_a_moment_to_hear_whether_the_server_is_back(make: Make) -> None:
+def test_no_call_waits_long_to_learn_whether_the_server_is_back(make: Make) -> None:
     """And the answer is heard of, however long it takes then."""
     hung, asked = threading.Event(), threading.Event()
 
@@ -282,7 +284,7 @@ def test_no_call_waits_more_than_a_moment_to_hear_whether_the_server_is_back(mak
     eventually(lambda: client.health.unreachable_reason is None)
 
 
-def test_a_server_is_silent_if_it_is_out_of_reach_or_nothing_was_heard_of_it(clock: Clock) -> None:
+def test_a_server_is_silent_if_unreachable_or_without_replies(clock: Clock) -> None:
     """vfs/semantics.md 6.17: an answer of any kind counts, an error too."""
     health = Health(timeout=10)
     health.note_reply(formatdate(usegmt=True), 0.0, 0.0)

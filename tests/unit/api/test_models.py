@@ -34,7 +34,7 @@ def test_every_field_of_an_item_is_read() -> None:
 
 
 @pytest.mark.parametrize("odd", [None, 7, [], {}, True])
-def test_optional_fields_of_another_form_are_as_if_absent(odd: Any) -> None:
+def test_malformed_optional_fields_count_as_absent(odd: Any) -> None:
     optional = ("lifecycle", "permission", "owner", "createdAt", "updatedAt", "mimeType", "key")
     fields = {**wire_item(), **dict.fromkeys(optional, odd), "size": "big"}
     bare = {"type": "file", "id": "a" * 24, "path": "/x/"}
@@ -49,7 +49,7 @@ SIZES = [
 
 
 @pytest.mark.parametrize(("given", "size"), SIZES)
-def test_a_size_is_a_number_in_quotes_or_not_or_not_known(given: Any, size: int | None) -> None:
+def test_a_size_is_a_number_or_numeric_string_or_unknown(given: Any, size: int | None) -> None:
     assert parse_item(item_body(size=given))[0].size == size
 
 
@@ -70,7 +70,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
-def test_an_odd_value_hides_its_own_item_at_most(odd: bytes) -> None:
+def test_a_malformed_value_hides_at_most_its_own_item(odd: bytes) -> None:
     """vfs/semantics.md 1.21: one item with an absurd number, depth, byte or type does not break a listing."""
     good = json.dumps(wire_item("good"), ensure_ascii=False).encode()
     bad = json.dumps({**wire_item("bad"), "id": "b" * 24}).encode()[:-1] + b", " + odd + b"}"
@@ -83,7 +83,7 @@ def test_an_odd_value_hides_its_own_item_at_most(odd: bytes) -> None:
             text.encode()
 
 
-def test_texts_longer_than_the_reference_allows_are_not_kept() -> None:
+def test_strings_longer_than_the_reference_allows_are_dropped() -> None:
     item, _ = parse_item(item_body(key="k" * 5000, owner="o" * 5000, mimeType="m" * 1024))
     assert (item.key, item.owner, item.mime_type) == ("", "", "m" * 1024)
     page, _ = parse_page(page_body(wire_item("p/" * 3000), wire_item("good")), 100, 0)
@@ -125,7 +125,7 @@ def test_without_a_total_a_page_that_is_not_full_ends_the_list(meta: Any) -> Non
     (b'{"data": {}}', "data.workspaceItems: Field required"),
     (b'{"data": {"workspaceItems": {}}}', "data.workspaceItems: Input should be a valid array"),
 ], ids=range(7))  # fmt: skip
-def test_a_reply_of_another_form_is_a_mismatch_that_says_where(body: bytes, what: str) -> None:
+def test_a_malformed_reply_is_a_mismatch_that_names_the_field(body: bytes, what: str) -> None:
     with pytest.raises(MismatchError, match=what):
         parse_page(body, 100, 0)
 
@@ -137,7 +137,7 @@ def test_the_list_of_an_empty_page_may_be_null() -> None:
 
 
 @pytest.mark.parametrize("query", ["whole", "cut \ud83d"])
-def test_an_instance_names_job_and_count_and_half_a_character_hides_nothing(query: str) -> None:
+def test_an_instance_has_job_and_count_and_tolerates_a_split_character(query: str) -> None:
     raw = {"id": "w", "expertJob": {"id": "j" * 24, "query": query}, "countItems": 7.0, "items": []}
     instance, _ = parse_instance(json.dumps({"data": {"workspaceInstance": raw}}).encode())
     assert (instance.count_items, instance.raw) == (7, raw)

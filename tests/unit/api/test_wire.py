@@ -71,7 +71,7 @@ def test_a_refusal_is_not_repeated(make: Make, status: int) -> None:
 
 
 @pytest.mark.parametrize("trouble", [*UNSENT, failure(429), failure(503, headers={"retry-after": "0"})])
-def test_a_changing_request_is_retried_where_nothing_can_have_happened(
+def test_a_changing_request_is_retried_if_it_cannot_have_taken_effect(
     make: Make, tmp_path: Path, trouble: httpx.Response | Exception
 ) -> None:
     """vfs/semantics.md 5.6, 5.16: 429, 503 with Retry-After, a connection that was never established."""
@@ -98,9 +98,7 @@ def test_a_changing_request_whose_answer_is_lost_is_not_repeated(
 
 
 @pytest.mark.parametrize("refusal", [None, failure(400, "Bad path")])
-def test_all_requests_of_a_turn_go_over_the_connection_that_is_held(
-    make: Make, refusal: httpx.Response | None
-) -> None:
+def test_all_requests_of_a_turn_use_the_held_connection(make: Make, refusal: httpx.Response | None) -> None:
     """save/protocol.md R8: also those that find out what a refusal means; with one connection nothing else could be sent."""
     script = Script(
         one(), *([refusal, many(), many(wire_item(path="d", type="directory"))] if refusal else [one()])
@@ -133,7 +131,7 @@ def test_a_request_of_a_turn_is_sent_once(
 
 
 @pytest.mark.parametrize("trouble", [*UNSENT, failure(503), httpx.ReadTimeout("slow")])
-def test_at_the_end_the_last_error_is_told(make: Make, trouble: httpx.Response | Exception) -> None:
+def test_the_last_error_is_raised_after_all_attempts(make: Make, trouble: httpx.Response | Exception) -> None:
     """vfs/semantics.md 1.14: where there is no way to the server, the network is unreachable; 3: every call has a deadline."""
     script = Script(trouble)
     with pytest.raises(errors.UnavailableError, match="looking at item") as caught:
@@ -156,7 +154,7 @@ def test_retry_after_is_honoured_or_fails_at_once_with_the_reason(make: Make) ->
     assert len(script.requests) == 1
 
 
-def test_a_web_page_of_a_gateway_is_no_answer(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_web_page_of_a_gateway_is_not_a_reply(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """vfs/semantics.md 5.8: a reply that is not JSON is EIO and a log line that names the endpoint and the mismatch."""
     client = make(Script(httpx.Response(200, html="<html>please log in</html>")))
     with pytest.raises(errors.ContractError, match=r"listing the workspace: .*not JSON"):
@@ -189,7 +187,7 @@ def test_the_key_is_in_no_message_or_log(make: Make, caplog: pytest.LogCaptureFi
     assert "***" in caplog.text
 
 
-def test_a_request_is_a_line_in_the_log(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_request_is_a_line_of_the_log(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="jobfs.api")
     script = Script(many(wire_item("dir/a.txt")))
     make(script).find("dir/a.txt")
@@ -198,7 +196,7 @@ def test_a_request_is_a_line_in_the_log(make: Make, caplog: pytest.LogCaptureFix
     assert re.fullmatch(r"GET looking up dir/a.txt: 200, [0-9.]+ ms", caplog.messages[0])
 
 
-def test_closing_ends_the_wait_for_a_retry(make: Make) -> None:
+def test_closing_the_client_ends_the_wait_for_a_retry(make: Make) -> None:
     asked = threading.Event()
 
     def server(request: httpx.Request) -> httpx.Response:
@@ -219,7 +217,7 @@ def redirect(location: str, status: int = 307) -> httpx.Response:
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 @pytest.mark.parametrize("origin", ["", f"{HERE}:443"])
-def test_a_redirect_to_the_other_form_of_a_path_is_followed_with_all_that_was_sent(
+def test_a_redirect_between_forms_of_a_path_repeats_the_whole_request(
     make: Make, tmp_path: Path, status: int, origin: str
 ) -> None:
     (tmp_path / "x").write_bytes(b"hello")
@@ -238,7 +236,7 @@ def test_a_redirect_to_the_other_form_of_a_path_is_followed_with_all_that_was_se
         f"https://user@api.example.test{ROOT}items/{ID}/", "file:///etc/passwd", "", "https://[",
     ],
 )  # fmt: skip
-def test_no_other_is_followed(make: Make, caplog: pytest.LogCaptureFixture, location: str) -> None:
+def test_no_other_redirect_is_followed(make: Make, caplog: pytest.LogCaptureFixture, location: str) -> None:
     """vfs/semantics.md 6.11: the key is never sent after a redirect to another origin (5: EIO and a log line)."""
     script = Script(redirect(location), one())
     with pytest.raises(errors.ContractError, match=r"redirects \(307\) to"):
@@ -248,7 +246,7 @@ def test_no_other_is_followed(make: Make, caplog: pytest.LogCaptureFixture, loca
     assert KEY not in caplog.text
 
 
-def test_redirects_in_a_circle_end(make: Make) -> None:
+def test_a_loop_of_redirects_ends(make: Make) -> None:
     script = Script(redirect(f"{ROOT}items/{ID}/"), redirect(f"{ROOT}items/{ID}"))
     with pytest.raises(errors.ContractError, match="in a circle"):
         make(script).get(ID)
@@ -371,7 +369,7 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
 
 @pytest.mark.parametrize("drip", DRIPS)
 @pytest.mark.parametrize(("what", "pause"), [("delete", 0.02), ("download", 0.0)])
-def test_an_answer_that_never_gets_to_the_point_ends_in_time(
+def test_a_reply_that_never_completes_its_headers_times_out(
     serve: Serve, done: threading.Event, what: str, drip: str, pause: float
 ) -> None:
     """vfs/semantics.md 3: no call can hang for ever, however steadily the server keeps sending."""
@@ -396,7 +394,7 @@ def test_an_answer_that_never_gets_to_the_point_ends_in_time(
         assert time.monotonic() - began < 5
 
 
-def test_a_body_goes_on_for_as_long_as_bytes_of_it_come(serve: Serve) -> None:
+def test_a_body_is_read_for_as_long_as_its_bytes_arrive(serve: Serve) -> None:
     """vfs/semantics.md 3: seconds without progress; the time that the reader takes for itself does not count."""
 
     def talk(connection: socket.socket) -> None:
@@ -440,7 +438,7 @@ def test_a_turn_says_when_its_request_was_handed_to_the_socket(serve: Serve, don
         client.abort_requests()
 
 
-def test_requests_that_are_broken_off_end_at_once(serve: Serve, done: threading.Event) -> None:
+def test_aborted_requests_end_at_once(serve: Serve, done: threading.Event) -> None:
     """vfs/semantics.md 6: a mount that has to end waits for no silent server."""
     asked, silent = falls_silent(done)
     with serve(silent).client(timeout=300.0) as client, ThreadPoolExecutor(2) as pool:
@@ -453,7 +451,7 @@ def test_requests_that_are_broken_off_end_at_once(serve: Serve, done: threading.
             client.get(ID)
 
 
-def test_after_a_download_read_to_its_end_the_connection_is_used_again(serve: Serve) -> None:
+def test_a_connection_is_reused_after_a_complete_download(serve: Serve) -> None:
     def talk(connection: socket.socket) -> None:
         while True:
             asked = read_request(connection)
@@ -474,7 +472,7 @@ def upload(client: Client, path: Path, size: int) -> Item:
     return client.create_file("a.txt", path / "x", size, Permission.READ_WRITE)
 
 
-def test_a_server_that_refuses_before_it_has_the_whole_file_is_heard(serve: Serve, tmp_path: Path) -> None:
+def test_a_refusal_sent_before_the_end_of_an_upload_is_received(serve: Serve, tmp_path: Path) -> None:
     def refuse(connection: socket.socket) -> None:
         connection.recv(65536)
         send_answer(connection, failure(413, "at most 1 MiB"))
@@ -486,7 +484,7 @@ def test_a_server_that_refuses_before_it_has_the_whole_file_is_heard(serve: Serv
         upload(client, tmp_path, 32 << 20)
 
 
-def test_an_upload_may_take_longer_than_the_deadline_while_it_moves(serve: Serve, tmp_path: Path) -> None:
+def test_an_upload_that_progresses_may_outlast_the_deadline(serve: Serve, tmp_path: Path) -> None:
     """vfs/semantics.md 3: the deadline counts time without progress."""
     size = 48 << 20
 

@@ -18,7 +18,7 @@ from jobfs.state import directory as slot
 from .conftest import JOB, Make, MountTable, Outcome, Run
 
 
-def test_flush_is_0_when_the_server_has_all_else_1_and_lists_the_rest(run: Run, answering: Make) -> None:
+def test_flush_exits_with_0_if_all_is_sent_or_1_with_a_list(run: Run, answering: Make) -> None:
     one = answering("/mnt/a", flush={"left": []})
     assert run("flush", "/mnt/a") == Outcome(0, "", "")
     assert run("flush", "/mnt/a/dir/file", "--timeout", "3").code == 0
@@ -29,7 +29,7 @@ def test_flush_is_0_when_the_server_has_all_else_1_and_lists_the_rest(run: Run, 
     assert run("flush", "/mnt/b") == Outcome(1, "", "jobfs: 2 unsent: a.txt, b.txt\n")
 
 
-def test_info_prints_what_is_known_or_that_it_is_missing(run: Run, answering: Make) -> None:
+def test_info_prints_the_known_fields_or_that_the_path_is_missing(run: Run, answering: Make) -> None:
     facts = {
         "id": "i" * 24, "owner": "expert", "lifecycle": "expertJob", "permission": "readWrite", "key": "k",
         "mime_type": "text/plain", "created_at": "C", "updated_at": "U", "state": "clean", "error": "",
@@ -45,7 +45,7 @@ def test_info_prints_what_is_known_or_that_it_is_missing(run: Run, answering: Ma
     assert run("info", "/mnt/b/none") == Outcome(1, "", "jobfs: /mnt/b/none: No such file or directory\n")
 
 
-def test_nothing_is_given_up_where_nobody_can_be_asked(run: Run, answering: Make) -> None:
+def test_discard_does_nothing_without_a_terminal_to_ask_on(run: Run, answering: Make) -> None:
     one = answering("/mnt/a", status={"unsent": [{"path": "f"}]}, discard={"given_up": []})
     assert run("discard", "/mnt/a/f") == Outcome(2, "", "jobfs: can't ask without a terminal: give --yes\n")
     assert [name for name, _ in one.calls] == ["status"]
@@ -55,7 +55,7 @@ def test_nothing_is_given_up_where_nobody_can_be_asked(run: Run, answering: Make
     ([], Outcome(0, "", "")),
     ([{"path": "a.txt"}], Outcome(1, "", "jobfs: 1 unsent: kept for the next mount of this job: a.txt\n")),
 ])  # fmt: skip
-def test_umount_waits_until_the_slot_is_free_and_names_unsent_files(
+def test_umount_waits_for_the_slot_and_names_unsent_files(
     run: Run, answering: Make, left: list[dict[str, str]], outcome: Outcome
 ) -> None:
     one = answering("/mnt/a")
@@ -70,14 +70,14 @@ def test_umount_waits_until_the_slot_is_free_and_names_unsent_files(
     assert not slot.is_in_use(slot.inspect_directory(one.slot.path))
 
 
-def test_umount_wants_the_mount_point_itself(run: Run, answering: Make) -> None:
+def test_umount_accepts_only_the_mount_point_itself(run: Run, answering: Make) -> None:
     one = answering("/mnt/a", umount={"left": []})
     done = run("umount", "/mnt/a/dir")
     assert (done.code, one.calls) == (2, [])
 
 
 @pytest.mark.parametrize("kind", ["fuse.jobfs", "fuse.sshfs"])
-def test_umount_takes_away_the_dead_mount_of_a_job_and_no_other(
+def test_umount_removes_only_the_dead_mount_of_the_given_job(
     run: Run, table: MountTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     unmounted: list[str] = []
@@ -100,11 +100,13 @@ def test_umount_takes_away_the_dead_mount_of_a_job_and_no_other(
     (["umount", "--all", "/mnt/a"], 2, "give the DIR to unmount, or --all"),
     (["umount", "--all"], 0, "no job is mounted"),
 ])  # fmt: skip
-def test_a_missing_mount_is_told_in_a_sentence(run: Run, words: list[str], code: int, said: str) -> None:
+def test_a_missing_mount_is_reported_in_one_sentence(
+    run: Run, words: list[str], code: int, said: str
+) -> None:
     assert run(*words) == Outcome(code, "", f"jobfs: {said}\n")
 
 
-def test_an_empty_path_or_a_removed_current_directory_is_told_in_a_sentence(
+def test_an_empty_path_or_removed_directory_is_reported_in_one_sentence(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 6.3: one clear sentence, and what to do."""

@@ -51,7 +51,7 @@ NO_KEY = "FAILED  API key: there is no API key: set PERSTACK_API_KEY, or give --
      ["FAILED  job: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
     ("PERSTACK_API_KEY", None, (JOB, "--try", "--yes"), 1, [NO_KEY, f"ok      {CHECKS.format(6)}", BROKEN]),
 ])  # fmt: skip
-def test_what_fails_is_told_with_its_remedy_and_the_rest_in_a_line(
+def test_doctor_reports_failures_with_remedies_and_the_rest_in_a_line(
     doctor: Run, monkeypatch: pytest.MonkeyPatch, check: str, error: Exception | None, asked: tuple[str, ...], code: int,
     lines: list[str],
 ) -> None:  # fmt: skip
@@ -78,7 +78,7 @@ def left_behind(state: Path, directory: str, *records: File | Change) -> slot.St
     return place
 
 
-def test_unsent_files_of_ended_mounts_are_a_warning_and_no_failure(doctor: Run, state: Path) -> None:
+def test_unsent_files_of_ended_mounts_are_only_a_warning(doctor: Run, state: Path) -> None:
     left_behind(state, "/mnt/idle")
     left_behind(
         state, "/mnt/full", File(1, path="a", generation=1, size=2_000), Change(2, Verb.REMOVE, "gone")
@@ -91,7 +91,7 @@ def test_unsent_files_of_ended_mounts_are_a_warning_and_no_failure(doctor: Run, 
     ]
 
 
-def test_doctor_goes_on_whatever_lies_in_the_state_directory(doctor: Run, state: Path) -> None:
+def test_doctor_tolerates_anything_in_the_state_directory(doctor: Run, state: Path) -> None:
     damaged = left_behind(state, "/mnt/a")
     (damaged.path / "journal.db").write_bytes(b"garbage" * 1000)
     (state / "a file").write_bytes(b"\xff")
@@ -108,7 +108,7 @@ def test_doctor_goes_on_whatever_lies_in_the_state_directory(doctor: Run, state:
     assert (damaged.path / "journal.db").read_bytes() == b"garbage" * 1000
 
 
-def test_mounts_are_counted_and_the_dead_told_with_the_remedy(
+def test_mounts_are_counted_and_dead_ones_reported_with_the_remedy(
     doctor: Run, answering: Make, table: MountTable, state: Path
 ) -> None:
     answering("/mnt/a")
@@ -126,7 +126,7 @@ def test_mounts_are_counted_and_the_dead_told_with_the_remedy(
     assert "process that served /x" not in done.out
 
 
-def test_the_way_to_the_server_is_told_without_password(doctor: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_is_printed_without_its_password(doctor: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://me:hunter2@proxy.example.com:3128")
     done = doctor("--verbose")
     assert "through the proxy http://proxy.example.com:3128" in done.out

@@ -28,7 +28,7 @@ def test_every_help_fits_one_screen(run: Run, monkeypatch: pytest.MonkeyPatch, w
 
 
 @pytest.mark.parametrize("command", ["mount", "recover", "doctor"])
-def test_all_of_the_help_shows_every_setting_with_variable_and_default(run: Run, command: str) -> None:
+def test_full_help_shows_every_setting_with_variable_and_default(run: Run, command: str) -> None:
     assert "--help-all" in run(command, "--help").out
     text = " ".join(run(command, "--help-all").out.split())
     for name in OPTIONS:
@@ -53,7 +53,7 @@ print(sorted({heavy!r} & {{name for name, module in sys.modules.items() if modul
     assert done.stderr.strip() == "[]"
 
 
-def test_the_help_has_what_everybody_needs_and_all_of_it_the_rest(run: Run) -> None:
+def test_help_has_the_common_options_and_full_help_has_all(run: Run) -> None:
     text = run("--help").out
     assert [name for name in cli.COMMANDS if f"\n  {name} " not in text] == ["emulator"]
     for command, flags in (
@@ -68,7 +68,7 @@ def test_the_help_has_what_everybody_needs_and_all_of_it_the_rest(run: Run) -> N
     assert "lifecycle is `application`" in run("set", "--help").out
 
 
-def test_words_that_people_try_lead_to_the_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_common_wrong_commands_suggest_the_right_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for tried, meant in (
         ("help", "--help"), ("help umount", "umount --help"), ("list --help", "status --help"),
         ("unmount --help", "umount --help"), ("unmount /nowhere", "umount /nowhere"),
@@ -103,7 +103,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(run: Run, arguments: list[str
     (KeyboardInterrupt(), 130, ""), (BrokenPipeError(), 1, ""),
     (RuntimeError("a bug"), 70, "jobfs: unexpected RuntimeError: a bug; details are in "),
 ])  # fmt: skip
-def test_each_error_of_a_command_is_a_sentence_and_an_exit_code(
+def test_each_error_of_a_command_has_a_sentence_and_an_exit_code(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
 ) -> None:
     def fail(**words: Any) -> None:
@@ -116,7 +116,7 @@ def test_each_error_of_a_command_is_a_sentence_and_an_exit_code(
     assert not log or "a bug" in Path(log.strip()).read_text()
 
 
-def test_a_full_disk_is_a_sentence_too() -> None:
+def test_a_full_disk_is_reported_in_one_sentence() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "jobfs", "--version"], stdout=full, stderr=subprocess.PIPE, text=True
@@ -126,7 +126,7 @@ def test_a_full_disk_is_a_sentence_too() -> None:
 
 
 @pytest.mark.parametrize("unbuffered", [{}, {"PYTHONUNBUFFERED": "1"}])
-def test_the_exit_code_holds_though_stderr_can_not_be_written(unbuffered: dict[str, str]) -> None:
+def test_the_exit_code_is_kept_if_stderr_cannot_be_written(unbuffered: dict[str, str]) -> None:
     """Otherwise the interpreter, which flushes stderr once more at its end, makes it 120."""
     read, closed = os.pipe()
     os.close(read)
@@ -138,7 +138,7 @@ def test_the_exit_code_holds_though_stderr_can_not_be_written(unbuffered: dict[s
 
 
 @pytest.mark.parametrize("command", [("status",), ("discard", "/nowhere"), ("doctor", JOB, "--try")])
-def test_a_closed_stdin_or_an_unknown_user_is_told_in_a_sentence(
+def test_a_closed_stdin_or_unknown_user_is_reported_in_one_sentence(
     run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     """vfs/semantics.md 6: bad input is one clear sentence, whatever it is."""

@@ -44,12 +44,12 @@ def test_mount_8_and_umount_8_have_options_of_their_own(called: str, words: str)
     assert cli.translate_arguments(name, arguments) == words.split()
 
 
-def test_an_argument_that_mount_8_does_not_give_is_refused() -> None:
+def test_an_argument_that_mount_8_never_passes_is_refused() -> None:
     with pytest.raises(UsageError, match=r"--ttl.*-o NAME=VALUE"):
         cli.translate_arguments("mount.jobfs", [JOB, "/mnt", "--ttl", "3"])
 
 
-def test_links_are_made_and_taken_away_but_no_file_of_others(
+def test_links_are_created_and_removed_but_no_foreign_file(
     run: Run, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(install, "_PLACE", tmp_path)
@@ -68,7 +68,7 @@ def test_links_are_made_and_taken_away_but_no_file_of_others(
     assert run("install-helper", "--remove") == Outcome(2, "", f"{said} --remove\n")
 
 
-def test_the_program_is_found_outside_of_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_program_is_found_outside_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "jobfs"
     script.write_text("")
     script.chmod(0o755)
@@ -121,7 +121,7 @@ def test_a_unit_has_the_given_options_and_those_of_the_environment(
     ([JOB, "/mnt/a", "--base-url", "http://192.0.2.1"], "https"),
 ])  # fmt: skip
 @pytest.mark.usefixtures("program")
-def test_arguments_that_can_not_work_are_refused_at_once(run: Run, arguments: list[str], said: str) -> None:
+def test_unusable_arguments_are_refused_at_once(run: Run, arguments: list[str], said: str) -> None:
     done = run("systemd-unit", *arguments)
     assert (done.code, done.out, said in done.err) == (2, "", True)
 
@@ -158,7 +158,9 @@ def offered(*words: str) -> list[str]:
     (["mount", "--api-key-file", ""], PATHS), (["mount", "--sync"], ["--sync-on-close"]),
     (["completion", ""], list(install.SHELLS)), (["nonsense", "--v"], ["--version"]),
 ])  # fmt: skip
-def test_completion_offers(table: MountTable, words: list[str], expected: list[str]) -> None:
+def test_completion_offers_the_matching_words(
+    table: MountTable, words: list[str], expected: list[str]
+) -> None:
     for point, kind in MOUNTS.items():
         table.add(point, kind=kind)
     assert offered(*words) == expected
@@ -184,7 +186,7 @@ def test_a_shell_completes_with_the_script_of_jobfs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_completed_name_of_the_job_runs_nothing(tmp_path: Path, shell: str) -> None:
+def test_a_completed_name_of_the_job_executes_nothing(tmp_path: Path, shell: str) -> None:
     """The shell quotes what it completes; then the command is run."""
     work = tmp_path / "work"
     work.mkdir()

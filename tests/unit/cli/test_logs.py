@@ -27,7 +27,7 @@ def restored() -> Iterator[None]:
     ours.setLevel(our_level)
 
 
-def test_no_line_of_the_log_has_the_key_or_steers_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_log_line_has_the_key_or_terminal_control_characters(capfd: pytest.CaptureFixture[str]) -> None:
     """vfs/semantics.md 6: the API key is never in a log."""
     logs.set_up_logging("debug", lambda: "sk-secret")
     try:
@@ -43,7 +43,7 @@ def test_no_line_of_the_log_has_the_key_or_steers_a_terminal(capfd: pytest.Captu
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
-def test_the_level_is_ours_and_others_are_quiet(level: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_only_jobfs_loggers_follow_the_log_level(level: str, capfd: pytest.CaptureFixture[str]) -> None:
     logs.set_up_logging(level, lambda: "k")
     names = ["debug", "info", "warning", "error"]
     for name in names:
@@ -73,7 +73,7 @@ logging.shutdown()
 """
 
 
-def test_the_log_rotates_while_it_runs_and_takes_in_printed_output(tmp_path: Path) -> None:
+def test_the_log_rotates_at_run_time_and_includes_printed_output(tmp_path: Path) -> None:
     """vfs/semantics.md 6, bounds: the log rotates while it runs."""
     log = tmp_path / "jobfs.log"
     done = subprocess.run(
@@ -129,7 +129,9 @@ def test_as_json_each_line_is_an_object_with_the_same_fields() -> None:
     assert all(record["time"].endswith("Z") and record["time"][10] == "T" for record in records)
 
 
-def test_a_log_that_goes_to_the_journal_gets_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_sent_to_the_systemd_journal_has_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     info = os.fstat(2)
     monkeypatch.setenv("JOURNAL_STREAM", f"{info.st_dev}:{info.st_ino}")
     assert logs.log_to_file(tmp_path / "log") is False

@@ -19,7 +19,7 @@ def merged(place: Path, ours: bytes = OURS, base: bytes = BASE, theirs: bytes = 
     return merge_three_way(place, ("-p", ours), base, ("it's", theirs), patience=10.0)
 
 
-def test_what_does_not_overlap_is_in_the_result_byte_for_byte(tmp_path: Path) -> None:
+def test_changes_that_do_not_overlap_are_merged_byte_for_byte(tmp_path: Path) -> None:
     """vfs/semantics.md 4.57: line ends, and bytes that are no text, stay as they are."""
     both = OURS.replace(b"line 7", b"theirs")
     assert merged(tmp_path) == (both, 0)
@@ -32,7 +32,7 @@ def test_what_does_not_overlap_is_in_the_result_byte_for_byte(tmp_path: Path) ->
     assert list(tmp_path.glob("merge-*")) == []
 
 
-def test_what_overlaps_is_counted_and_marked_with_the_names_of_both(tmp_path: Path) -> None:
+def test_overlaps_are_counted_and_marked_with_both_names(tmp_path: Path) -> None:
     """vfs/semantics.md 4.58: `-n` shows git's marks."""
     theirs = BASE.replace(b"line 1", b"other").replace(b"line 7", b"theirs")
     data, overlaps = merged(tmp_path, OURS.replace(b"line 7", b"my own"), BASE, theirs)
@@ -41,7 +41,7 @@ def test_what_overlaps_is_counted_and_marked_with_the_names_of_both(tmp_path: Pa
 
 
 @pytest.mark.parametrize("which", range(3))
-def test_what_git_would_not_merge_is_named(tmp_path: Path, which: int) -> None:
+def test_a_file_that_git_does_not_merge_is_reported(tmp_path: Path, which: int) -> None:
     """vfs/semantics.md 4.58: a version that is binary or too large, whichever it is."""
     versions = [OURS, BASE, THEIRS]
     versions[which] = b"\0"
@@ -84,7 +84,7 @@ def test_git_runs_alone_in_a_private_directory(
     assert list(place.iterdir()) == []
 
 
-def test_a_git_that_fails_or_hangs_is_told_and_leaves_nothing(tmp_path: Path, git: Path) -> None:
+def test_a_git_that_fails_or_hangs_is_reported_and_leaves_nothing(tmp_path: Path, git: Path) -> None:
     """vfs/semantics.md 4.58: git takes more than 30 s; or says that it can't."""
     place = tmp_path / "place"
     place.mkdir()
@@ -97,7 +97,7 @@ def test_a_git_that_fails_or_hangs_is_told_and_leaves_nothing(tmp_path: Path, gi
     assert list(place.iterdir()) == []
 
 
-def test_a_disk_that_has_no_room_for_a_merge_is_named(tmp_path: Path) -> None:
+def test_a_disk_without_space_for_a_merge_is_reported(tmp_path: Path) -> None:
     """vfs/semantics.md 4.58: the copy is named with the reason, and nothing is changed."""
     with pytest.raises(
         CannotMergeError, match=f"^git can't be run in {tmp_path}/gone: No such file or directory$"

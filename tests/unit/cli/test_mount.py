@@ -64,7 +64,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Events:
     return events
 
 
-def test_all_is_checked_before_it_is_mounted(run: Run, events: Events, place: Path, state: Path) -> None:
+def test_everything_is_checked_before_mounting(run: Run, events: Events, place: Path, state: Path) -> None:
     done = run("mount", JOB, place, "-f", "--ttl", "2", "-o", "ro,timeout=7")
     assert (done.code, done.out) == (0, f"mounted {JOB} at {place}\n")
     assert events[:-1] == ["machine", "umask 77", "logs", "server"]
@@ -125,11 +125,13 @@ def background(log: Path, body: str) -> tuple[int, str, str]:
     ("raise RuntimeError('a bug')", 70, "jobfs: unexpected RuntimeError: a bug\n"),
     ("os._exit(3)", 1, "jobfs: the mount ended before it answered: try --foreground to see why\n"),
 ])  # fmt: skip
-def test_a_mount_that_fails_before_it_answers_is_told(tmp_path: Path, body: str, code: int, err: str) -> None:
+def test_a_mount_that_fails_before_it_answers_is_reported(
+    tmp_path: Path, body: str, code: int, err: str
+) -> None:
     assert background(tmp_path / "log", body) == (code, "", err)
 
 
-def test_the_command_returns_once_the_mount_answers_and_the_rest_is_in_the_log(tmp_path: Path) -> None:
+def test_the_command_returns_once_the_mount_answers(tmp_path: Path) -> None:
     body = """logs.warn_user("a warning")
 ready(json.dumps([os.getsid(0) == os.getpid(), os.getcwd(), os.readlink("/proc/self/fd/0")]), log)
 logs.warn_user("said later")

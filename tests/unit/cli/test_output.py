@@ -49,7 +49,7 @@ def test_a_file_is_renamed_over_from_a_scratch_name_with_its_mode(file: Path, na
 
 
 @pytest.mark.parametrize("fails", ["before", "rename", "fsync"])
-def test_what_fails_leaves_the_file_and_no_scratch_file(
+def test_a_failed_write_keeps_the_file_and_leaves_no_scratch_file(
     file: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
     """vfs/semantics.md 4.54: where only the last step has failed, the bytes are sent later."""
@@ -76,13 +76,15 @@ def test_what_fails_leaves_the_file_and_no_scratch_file(
         (errno.ENOSPC, FsError, "it's: No space left on device"),
     ],
 )
-def test_a_refusal_says_what_can_be_done(number: int, kind: type[JobfsError], words: str) -> None:
+def test_a_refusal_names_the_remedy(number: int, kind: type[JobfsError], words: str) -> None:
     """vfs/semantics.md 4.54: exit code 2 for what the user has to change; a name is quoted in a command only."""
     error = make_write_error(Path("it's"), OSError(number, os.strerror(number)))
     assert (type(error), str(error)) == (kind, words)
 
 
-def test_output_is_refused_if_it_is_the_file(file: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_restoring_to_the_file_itself_by_redirection_is_refused(
+    file: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
     """vfs/semantics.md 4.55: whatever the mode of the redirection."""
     file.write_bytes(b"old")
     print_unless_same_file(str(file), b"\xff\n")
@@ -98,7 +100,7 @@ def test_output_is_refused_if_it_is_the_file(file: Path, capfdbinary: pytest.Cap
         assert file.read_bytes() == (b"" if mode == "wb" else b"old")
 
 
-def test_output_that_does_not_fit_on_the_disk_is_told_in_a_sentence() -> None:
+def test_output_that_exceeds_the_disk_is_reported_in_one_sentence() -> None:
     """vfs/semantics.md 4.51: whoever restores to a full disk learns that this copy is cut off."""
     code = (
         "from jobfs.cli.output import *\ntry: print_unless_same_file('/nowhere', b'x')\n"

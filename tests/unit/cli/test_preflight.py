@@ -28,7 +28,9 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.mark.usefixtures("able")
-def test_a_machine_that_can_mount_gives_the_path(settings: Settings, place: Path, tmp_path: Path) -> None:
+def test_preflight_returns_the_path_on_a_machine_that_can_mount(
+    settings: Settings, place: Path, tmp_path: Path
+) -> None:
     (tmp_path / "link").symlink_to(place)
     assert check_machine(settings, JOB, str(tmp_path / "link"), pytest.fail) == str(place)
     assert list(place.iterdir()) == []
@@ -38,7 +40,7 @@ def test_a_machine_that_can_mount_gives_the_path(settings: Settings, place: Path
 
 
 @pytest.mark.parametrize("dead", [False, True])
-def test_a_mount_is_named_a_dead_one_goes(
+def test_an_existing_mount_is_reported_and_a_dead_one_removed(
     table: MountTable, place: Path, monkeypatch: pytest.MonkeyPatch, dead: bool
 ) -> None:
     """vfs/semantics.md 6: "Transport endpoint is not connected" does not keep the next mount from working."""
@@ -59,7 +61,9 @@ def test_a_mount_is_named_a_dead_one_goes(
 
 @pytest.mark.usefixtures("able")
 @pytest.mark.parametrize("name", ["cache_dir", "state_dir"])
-def test_own_directories_are_elsewhere(settings: Settings, place: Path, name: str, tmp_path: Path) -> None:
+def test_state_and_cache_directories_must_be_outside_the_mount(
+    settings: Settings, place: Path, name: str, tmp_path: Path
+) -> None:
     option = "--" + name.replace("_", "-")
     for inside in (place, place / "below"):
         with pytest.raises(UsageError, match=f"is inside the mount point.*{option}"):
@@ -74,7 +78,7 @@ def test_own_directories_are_elsewhere(settings: Settings, place: Path, name: st
     (errno.EACCES, "this user has no permission: on a desktop, run sudo chmod 666 /dev/fuse, or mount as another user"),
     (errno.EPERM, "a sandbox or a container forbids it"),
 ])  # fmt: skip
-def test_a_device_that_can_not_be_opened_is_told_with_what_can_be_done(
+def test_an_unusable_dev_fuse_is_reported_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
 ) -> None:
     def refuse(path: Path, flags: int) -> NoReturn:
@@ -87,7 +91,7 @@ def test_a_device_that_can_not_be_opened_is_told_with_what_can_be_done(
     assert str(refused.value) == f"can't open /dev/fuse: {os.strerror(number)}: {remedy}; {CONTAINER}"
 
 
-def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSE_LIBRARY_PATH", "libfuse-that-is-not-there.so.2")
     for _ in range(2):
         with pytest.raises(UsageError, match="libfuse 2 is missing: install the package libfuse2t64"):
@@ -101,7 +105,7 @@ def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
     (0, None, BUT_ONE, 0, f"this process may not mount anything: {CONTAINER}"),
     (1000, "fusermount", BUT_ONE, 0, f"this process may not mount anything: {CONTAINER}"),
 ])  # fmt: skip
-def test_who_may_not_mount_is_told_why(
+def test_a_user_without_permission_to_mount_gets_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, user: int, helper: str | None, may: str, alone: int, words: str
 ) -> None:  # fmt: skip
     (tmp_path / "status").write_text(f"Name:\tjobfs\nCapBnd:\t{may}\nNoNewPrivs:\t{alone}\n")
@@ -113,7 +117,7 @@ def test_who_may_not_mount_is_told_why(
         preflight.check_may_mount(tmp_path)
 
 
-def test_a_job_that_is_described_with_more_items_than_are_read_can_be_mounted(settings: Settings) -> None:
+def test_a_job_whose_description_exceeds_the_read_limit_can_be_mounted(settings: Settings) -> None:
     """api/wire.md: the `items` of the instance may be complete; only their number is wanted."""
     client = MagicMock()
     client.__enter__.return_value = client
@@ -123,7 +127,7 @@ def test_a_job_that_is_described_with_more_items_than_are_read_can_be_mounted(se
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o604])
-def test_a_key_file_wins_over_the_environment_and_one_open_to_others_is_named(
+def test_a_key_file_wins_and_one_that_others_can_read_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: int
 ) -> None:
     """api/wire.md: PERSTACK_API_KEY."""

@@ -28,7 +28,7 @@ def test_a_mount_in_the_usual_state_directory_is_found(answering: Make) -> None:
     assert find_mount_of("/mnt/a/bc", None)[1] == "bc"
 
 
-def test_a_path_that_is_relative_or_leads_through_a_link_is_found(
+def test_a_mount_is_found_by_a_relative_or_linked_path(
     answering: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mnt").mkdir()
@@ -39,9 +39,7 @@ def test_a_path_that_is_relative_or_leads_through_a_link_is_found(
         assert find_mount_of(path, None)[1] == "file"
 
 
-def test_a_mount_elsewhere_is_found_by_its_status_or_by_its_state_directory(
-    table: MountTable, tmp_path: Path
-) -> None:
+def test_a_mount_is_found_by_its_status_or_its_state_directory(table: MountTable, tmp_path: Path) -> None:
     point = tmp_path / "mnt"
     one = slot.acquire_state_directory(tmp_path / "elsewhere", JOB, str(point), URL)
     assert running_mounts(None) == []
@@ -57,7 +55,7 @@ def test_a_mount_elsewhere_is_found_by_its_status_or_by_its_state_directory(
 
 
 @pytest.mark.parametrize("job", [JOB, "k" * 24])
-def test_a_dead_mount_belongs_to_the_job_that_is_mounted_there_now(
+def test_a_dead_mount_belongs_to_the_job_mounted_there_last(
     table: MountTable, tmp_path: Path, job: str
 ) -> None:
     """vfs/semantics.md 6: the unsent files that are told are those of that job, not of an earlier job of the directory."""
@@ -69,7 +67,7 @@ def test_a_dead_mount_belongs_to_the_job_that_is_mounted_there_now(
     assert one.found.path.parent.name == job
 
 
-def test_a_path_without_a_mount_is_told_with_cause(table: MountTable, tmp_path: Path) -> None:
+def test_a_path_without_a_mount_is_reported_with_the_cause(table: MountTable, tmp_path: Path) -> None:
     """vfs/semantics.md 6.16: the remedies can be pasted."""
     tmp_path /= "a b"
     with pytest.raises(UsageError, match=f"no job is mounted at {tmp_path}"):
@@ -86,7 +84,7 @@ def test_a_path_without_a_mount_is_told_with_cause(table: MountTable, tmp_path: 
                 find_mount_of(str(path), None)
 
 
-def test_what_an_ended_mount_has_left_is_sent_by_the_command_that_is_told(tmp_path: Path) -> None:
+def test_the_printed_command_sends_the_files_of_an_ended_mount(tmp_path: Path) -> None:
     """vfs/semantics.md 6.18: with the server, the state directory and the key file of that mount; nothing for the defaults."""
     state, point = tmp_path / "st ate", "/mnt/a b"
     slot.acquire_state_directory(state, JOB, point, URL, Path("/keys/$mine")).close()

@@ -48,7 +48,7 @@ def leave(tmp_path: Path) -> Leave:
     return leave
 
 
-def test_what_is_unsent_is_copied_and_named_without_a_key(run: Run, leave: Leave, to: Path) -> None:
+def test_unsent_files_are_copied_and_listed_without_a_key(run: Run, leave: Leave, to: Path) -> None:
     """vfs/semantics.md 6.19: names that the job has chosen are quoted."""
     leave("/mnt/a", {"notes.md": b"notes", "dir": None, "dir/it's\x1b[31m": b""})
     assert run("recover", JOB, "--save", to) == Outcome(
@@ -59,7 +59,7 @@ def test_what_is_unsent_is_copied_and_named_without_a_key(run: Run, leave: Leave
     assert on_disk(to) == {"dir": None, "dir/it's\x1b[31m": b"", "notes.md": b"notes"}
 
 
-def test_an_entry_that_exists_is_refused_and_the_rest_is_copied(run: Run, leave: Leave, to: Path) -> None:
+def test_an_existing_entry_is_refused_and_the_rest_is_copied(run: Run, leave: Leave, to: Path) -> None:
     """vfs/semantics.md 6.19."""
     leave("/mnt/a", {"a": b"ours", "b/c": b"ours", "d": b"ours"})
     to.mkdir()
@@ -98,9 +98,7 @@ def test_two_mounts_with_the_same_paths_are_both_copied(run: Run, leave: Leave, 
     }  # fmt: skip
 
 
-def test_a_refused_entry_is_no_reason_to_refuse_that_of_another_mount(
-    run: Run, leave: Leave, to: Path
-) -> None:
+def test_a_refused_entry_does_not_block_that_of_another_mount(run: Run, leave: Leave, to: Path) -> None:
     """vfs/semantics.md 6.21."""
     first = leave("/mnt/a", {"same": b"of a"})
     held = slot.reopen_state_directory(slot.inspect_directory(first), URL)
@@ -112,7 +110,7 @@ def test_a_refused_entry_is_no_reason_to_refuse_that_of_another_mount(
     assert on_disk(to) == {"same": b"the user's", first.name: None, f"{first.name}/same": b"of a"}
 
 
-def test_a_running_mount_is_refused_and_none_starts_during_the_copy(
+def test_a_running_mount_is_refused_and_none_can_start_during_a_copy(
     run: Run, leave: Leave, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 6.19."""
@@ -173,7 +171,9 @@ def test_a_journal_of_another_version_is_no_reason_to_fail(run: Run, leave: Leav
     assert on_disk(to) == {place.name: None, f"{place.name}/{1:016x}.1": b"five"}
 
 
-def test_where_nothing_is_unsent_nothing_is_made(run: Run, leave: Leave, to: Path, tmp_path: Path) -> None:
+def test_without_unsent_files_no_directory_is_created(
+    run: Run, leave: Leave, to: Path, tmp_path: Path
+) -> None:
     nothing = f"nothing to copy: {tmp_path}/state/jobfs has no unsent files of job {JOB}\n"
     assert run("recover", JOB, "--save", to) == Outcome(0, nothing, "")
     leave("/mnt/a", {})
@@ -189,7 +189,7 @@ def test_where_nothing_is_unsent_nothing_is_made(run: Run, leave: Leave, to: Pat
     ([JOB, "--save", "to", "--of", "0" * 12], "--of and --save exclude each other"),
     ([JOB, "--save", "state/jobfs/x"], "state/jobfs/x is inside the state directory, where the next mount deletes it"),
 ])  # fmt: skip
-def test_bad_input_is_told_in_a_sentence(
+def test_bad_input_is_reported_in_one_sentence(
     run: Run, leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
 ) -> None:
     """vfs/semantics.md 6.3, 6.19."""
@@ -204,7 +204,7 @@ def test_bad_input_is_told_in_a_sentence(
     ("cli.salvage.read_unsent", "", "can't copy the files of the mount at /mnt/a: no room"),
     ("state.destination.sync_directory", "copied: a (1B)\n1 copied to {to}\n", "can't sync the copies to the disk: no room"),
 ])  # fmt: skip
-def test_what_the_disk_refuses_is_told(
+def test_a_file_that_the_disk_refuses_is_reported(
     run: Run, leave: Leave, to: Path, monkeypatch: pytest.MonkeyPatch, part: str, copied: str, said: str
 ) -> None:
     """vfs/semantics.md 6.19: 1 if something could not be copied; half a copy does not stay."""

@@ -23,7 +23,7 @@ HIDDEN = hidden_path("dir/notes.md", "f" * 12, "0" * 16, Role.ASIDE)
 SLOT = {"path": "/state/x", "directory": "/mnt/old", "left": 3}
 
 
-def test_a_mount_that_is_well_is_told_in_a_few_lines_and_0(run: Run, answering: Make) -> None:
+def test_a_healthy_mount_is_a_few_lines_and_exit_code_0(run: Run, answering: Make) -> None:
     answering("/mnt/a", status=a_status(taken_up=["a line"]))
     done = run("status", "/mnt/a")
     assert (done.code, done.err) == (0, "")
@@ -46,7 +46,7 @@ def test_a_conflict_has_the_commands_that_compare_and_merge_it(
     assert lines[lines.index(f"    {diff}") + 1 :] == ([f"    {merge}"] if merge else [])
 
 
-def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -> None:
+def test_unknown_fields_of_a_status_are_omitted(run: Run, answering: Make) -> None:
     job, server = dict.fromkeys(JOB_TOLD), {**SERVER_TOLD, "latency": None}
     answering("/mnt/a", status=a_status(job=job, server=server, items=None, snapshot_age=None))
     done = run("status", "/mnt/a")
@@ -68,7 +68,9 @@ def test_unknown_fields_of_a_status_are_not_made_up(run: Run, answering: Make) -
     ({"conflicts": [CONFLICT]}, "\nconflicts (1)\n  a is gone; the job's: a.conflict-1\n\n"),  # and no command
     ({"server": {**SERVER_TOLD, "stale": True}}, "12 ms; the last known state is shown"),
 ])  # fmt: skip
-def test_each_fact_in_words(run: Run, answering: Make, changed: dict[str, Any], words: str) -> None:
+def test_each_fact_of_a_status_has_a_line(
+    run: Run, answering: Make, changed: dict[str, Any], words: str
+) -> None:
     """vfs/semantics.md 6.6: what the server said of the job long ago is not said of the present."""
     answering("/mnt/a", status=a_status(**changed))
     out = run("status", "/mnt/a").out
@@ -114,7 +116,7 @@ def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> 
     ({"cache": {"bytes": 0, "refused": "No space left"}}, "content cache (No space left"),
     ({"other_slots": [SLOT]}, f"/mnt/old has left unsent work in /state/x: run {RECOVERY}"),
 ])  # fmt: skip
-def test_the_exit_code_is_1_when_something_needs_a_person(
+def test_the_exit_code_is_1_when_a_person_must_act(
     run: Run, answering: Make, changed: dict[str, Any], words: str
 ) -> None:
     status = a_status(**changed)
@@ -132,7 +134,9 @@ def test_the_exit_code_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) ->
     assert run("status", tmp_path).code == 2
 
 
-def test_a_watch_in_a_pipe_is_documents(run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watch_into_a_pipe_writes_documents(
+    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answering("/mnt/a", status=a_status(conflicts=[CONFLICT]))
     sleep = Mock(side_effect=[None, KeyboardInterrupt])
     monkeypatch.setattr("jobfs.cli.status.time", Mock(sleep=sleep))
@@ -141,7 +145,7 @@ def test_a_watch_in_a_pipe_is_documents(run: Run, answering: Make, monkeypatch: 
     assert (done.code, pids) == (1, [42, 42])
 
 
-def test_a_mount_without_answer_is_named_and_hides_no_other(run: Run, answering: Make, state: Path) -> None:
+def test_an_unresponsive_mount_is_reported_and_hides_no_other(run: Run, answering: Make, state: Path) -> None:
     """vfs/semantics.md 6: a slot is in use before its mount answers, and while it is recovered."""
     answering("/mnt/b", status=a_status(directory="/mnt/b"), flush={"left": []}, retry={"paths": ["x"]})
     starting = slot.acquire_state_directory(state, JOB, "/mnt/a", "http://127.0.0.1:1")
@@ -155,7 +159,7 @@ def test_a_mount_without_answer_is_named_and_hides_no_other(run: Run, answering:
 
 
 @pytest.mark.parametrize("words", [("status",), ("flush",)])
-def test_a_dead_mount_is_named_beside_those_that_run(
+def test_a_dead_mount_is_listed_with_the_running_ones(
     run: Run, answering: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     answering("/mnt/a", status=a_status(), flush={"left": []})
@@ -170,7 +174,7 @@ def test_a_dead_mount_is_named_beside_those_that_run(
     assert done.err.endswith(f"is gone: {remedy}\n")
 
 
-def test_a_mount_of_another_version_is_told_with_the_remedy(run: Run, answering: Make) -> None:
+def test_a_mount_of_another_version_is_reported_with_the_remedy(run: Run, answering: Make) -> None:
     """vfs/semantics.md 6.16: the remedy can be pasted."""
     answering("/mnt/a b", status={"directory": "/mnt/a b", "unsent": []})
     done = run("status", "/mnt/a b")

@@ -21,7 +21,7 @@ def ended(status: str) -> dict[str, Any]:
     (ended("requestInteractiveToolResult"), 3, "the job asks for something: requestInteractiveToolResult"),
     ({"job": None, "mounted": True}, 124, "the job has not ended within 7.5 s"),
 ])  # fmt: skip
-def test_one_line_and_the_exit_code_say_how_it_ended(
+def test_one_line_and_the_exit_code_say_how_the_job_ended(
     run: Run, answering: Make, answer: dict[str, Any], code: int, line: str
 ) -> None:
     """vfs/semantics.md 7.10."""
@@ -43,13 +43,13 @@ def disconnected(args: object, conversation: Any) -> None:
     (refused, "/mnt/a: of another version"),
     (disconnected, "/mnt/a: the mount ended before it answered"),
 ])  # fmt: skip
-def test_a_mount_that_is_gone_is_2(run: Run, answering: Make, answer: Any, line: str) -> None:
+def test_a_mount_that_is_gone_is_exit_code_2(run: Run, answering: Make, answer: Any, line: str) -> None:
     """vfs/semantics.md 7.10: never 1, which says that the job has failed."""
     answering("/mnt/a", wait=answer)
     assert run("wait", "/mnt/a") == Outcome(2, "", f"jobfs: {line}\n")
 
 
-def test_a_mount_that_hangs_is_2_soon_after_the_timeout(
+def test_a_hung_mount_is_exit_code_2_soon_after_the_timeout(
     run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 7.10."""
@@ -67,7 +67,9 @@ def test_a_mount_that_hangs_is_2_soon_after_the_timeout(
     (["/mnt/a", "--timeout", "0"], "0.0 is not in the range x>0"),
     (["/mnt/a", "--timeout", "soon"], "'soon' is not a valid float"),
 ])  # fmt: skip
-def test_bad_input_is_told_in_a_sentence(run: Run, answering: Make, words: list[str], said: str) -> None:
+def test_bad_input_is_reported_in_one_sentence(
+    run: Run, answering: Make, words: list[str], said: str
+) -> None:
     """vfs/semantics.md 6.3."""
     answering("/mnt/a", wait=ended("completed"))
     done = run("wait", *words)

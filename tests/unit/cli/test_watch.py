@@ -45,7 +45,7 @@ def test_a_change_is_a_line_with_its_time(run: Run, answering: Make) -> None:
     }  # fmt: skip
 
 
-def test_of_several_mounts_each_is_named_and_one_that_ends_ends_no_other(run: Run, answering: Make) -> None:
+def test_lines_name_their_mount_and_the_end_of_one_ends_no_other(run: Run, answering: Make) -> None:
     answering("/mnt/a", watch=telling("/mnt/a", what="created", path="dir", directory=True))
     answering("/mnt/b", watch=telling("/mnt/b", what="job", job=a_status()["job"]))
     done = run("watch")
@@ -74,7 +74,7 @@ ENDED = {"job": {**a_status()["job"], "status": "completed", "ended": True}}
     ({"conflicts": [CONFLICT]}, {"conflicts": [CONFLICT]}, []),
     ({}, {"conflicts": [CONFLICT]}, [("conflict", "changed")]),
 ])  # fmt: skip
-def test_what_of_a_status_is_told_once_it_has_changed(before: Any, now: Any, told: list[Any]) -> None:
+def test_a_watch_shows_the_changed_parts_of_a_status(before: Any, now: Any, told: list[Any]) -> None:
     """vfs/semantics.md 7.8."""
     older: Any = before if before is None else a_status(**before)
     newer: Any = a_status(**now)

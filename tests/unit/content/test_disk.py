@@ -71,7 +71,7 @@ def test_a_file_of_the_wrong_length_is_removed(disk: DiskCache) -> None:
     assert disk.used_bytes == 0
 
 
-def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(disk: DiskCache) -> None:
+def test_eviction_frees_the_oldest_files_and_spares_those_in_use(disk: DiskCache) -> None:
     """vfs/semantics.md 3.11: unfinished files count as well."""
     keep(disk, *VERSIONS)
     assert disk.pin_and_get_size(VERSIONS[0]) == 100, "the one used last"
@@ -92,9 +92,7 @@ def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(di
     assert disk.evict_bytes(100)
 
 
-def test_a_content_that_comes_back_while_others_are_removed_stays(
-    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_content_reused_during_an_eviction_is_kept(disk: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.36: a handle that has it open goes by it that every byte is here."""
     keep(disk, *VERSIONS[:3])
     unlink, coming = os.unlink, [VERSIONS[2]]
@@ -111,7 +109,9 @@ def test_a_content_that_comes_back_while_others_are_removed_stays(
     assert disk.open_complete(VERSIONS[2], 100) is not None
 
 
-def test_after_a_remount_the_oldest_file_goes_first(start: Callable[[], DiskCache], tmp_path: Path) -> None:
+def test_the_oldest_file_is_evicted_first_after_a_remount(
+    start: Callable[[], DiskCache], tmp_path: Path
+) -> None:
     """vfs/semantics.md 3.11: of what an earlier mount left."""
     keep(start(), *VERSIONS)
     for age, version in enumerate(VERSIONS):
@@ -130,7 +130,7 @@ def test_the_number_of_cached_files_is_bounded(tmp_path: Path) -> None:
         assert [disk.complete_size(version) for version in versions] == [None] * 2 + [100] * 1000
 
 
-def test_foreign_files_are_left_alone(start: Callable[[], DiskCache], tmp_path: Path) -> None:
+def test_files_that_jobfs_did_not_make_are_left_alone(start: Callable[[], DiskCache], tmp_path: Path) -> None:
     (tmp_path / "cache" / "aa").mkdir(parents=True)
     foreign = [tmp_path / "cache" / "aa" / "notes.txt", tmp_path / "cache" / "README"]
     for path in foreign:
@@ -142,7 +142,9 @@ def test_foreign_files_are_left_alone(start: Callable[[], DiskCache], tmp_path: 
     assert (disk.used_bytes, *(path.exists() for path in foreign)) == (0, True, True)
 
 
-def test_what_a_power_cut_may_have_hurt_is_gone(start: Callable[[], DiskCache], tmp_path: Path) -> None:
+def test_files_that_a_power_loss_may_have_damaged_are_removed(
+    start: Callable[[], DiskCache], tmp_path: Path
+) -> None:
     """vfs/semantics.md 3.2: a file of the right length may hold zeros that the kernel never replaced by the bytes."""
     disk, now = start(), time.time()
     for version, age in zip(VERSIONS, (500, 70, 50, 0), strict=False):
@@ -169,7 +171,9 @@ def planted(directory: Path, version: Version, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["foreign", "writable", "link"])
 @AS_ROOT
-def test_files_of_others_are_not_believed(start: Callable[[], DiskCache], tmp_path: Path, how: str) -> None:
+def test_files_of_other_users_are_not_trusted(
+    start: Callable[[], DiskCache], tmp_path: Path, how: str
+) -> None:
     start()
     planted(tmp_path / "cache", VERSIONS[0], how)
     disk = start()
@@ -195,7 +199,7 @@ def test_a_write_that_the_disk_cuts_off_is_continued(
     assert Path(part.path).read_bytes() == b"ten bytes."
 
 
-def test_the_reason_why_a_file_is_not_kept_is_logged(
+def test_the_reason_for_not_caching_a_file_is_logged(
     disk: DiskCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     """vfs/semantics.md 3.12: handles go on with the bytes; a person sees why the cache stays empty."""
@@ -216,7 +220,7 @@ def test_the_part_files_of_a_killed_mount_are_removed(start: Callable[[], DiskCa
 
 
 @pytest.mark.parametrize("linked", [True, False], ids=["linked", "from another file system"])
-def test_a_saved_file_becomes_a_private_part(
+def test_a_saved_file_becomes_a_private_part_file(
     disk: DiskCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
 ) -> None:
     def refuse(*paths: object) -> None:
@@ -234,7 +238,7 @@ def test_a_saved_file_becomes_a_private_part(
     assert not path.exists(), "nobody refers to it"
 
 
-def test_a_directory_open_to_others_is_closed_to_them(start: Callable[[], DiskCache], tmp_path: Path) -> None:
+def test_a_directory_open_to_others_becomes_private(start: Callable[[], DiskCache], tmp_path: Path) -> None:
     """vfs/semantics.md 3.10: the content cache has mode 0700."""
     (tmp_path / "cache").mkdir(mode=0o755)
     start()
@@ -242,7 +246,7 @@ def test_a_directory_open_to_others_is_closed_to_them(start: Callable[[], DiskCa
 
 
 @AS_ROOT
-def test_a_cache_made_again_by_another_user_is_not_used(disk: DiskCache, tmp_path: Path) -> None:
+def test_a_cache_recreated_by_another_user_is_not_used(disk: DiskCache, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "cache")
     (tmp_path / "cache").mkdir(mode=0o777)
     os.chown(tmp_path / "cache", OTHER, -1)
@@ -253,7 +257,7 @@ def test_a_cache_made_again_by_another_user_is_not_used(disk: DiskCache, tmp_pat
 # -- the caches of mounts that are gone
 
 
-def test_a_cache_goes_with_its_state_directory_and_other_files_stay(tmp_path: Path) -> None:
+def test_a_cache_is_removed_with_its_state_directory_only(tmp_path: Path) -> None:
     """The cache directory may be that of all programs: their files, and files behind a link, are not touched."""
     caches, gone = tmp_path / "cache", tmp_path / "gone"
 

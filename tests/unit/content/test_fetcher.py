@@ -21,7 +21,7 @@ from .conftest import Open
 from .server import item_of
 
 
-def test_a_file_read_from_its_start_is_one_plain_request(opened: Open) -> None:
+def test_a_file_read_from_the_start_takes_one_plain_request(opened: Open) -> None:
     file = opened(3 * MIB + 17)
     assert file.handle.compute_sha256() is None
     assert all(file.is_right(offset, 128 * KIB) for offset in range(0, 3 * MIB + 17, 128 * KIB))
@@ -30,7 +30,7 @@ def test_a_file_read_from_its_start_is_one_plain_request(opened: Open) -> None:
     assert [(one.start, one.end, file.client.gets) for one in file.client.requests] == [(0, None, 0)]
 
 
-def test_a_read_waits_for_the_stream_only_if_it_is_just_ahead_of_it(opened: Open) -> None:
+def test_a_read_waits_for_the_stream_only_if_it_is_close_ahead(opened: Open) -> None:
     file = opened(16 * MIB, holds={0: 256 * KIB})
     assert file.is_right(0)
     file.handle.fetch_for_later()
@@ -54,7 +54,7 @@ def test_a_server_without_ranges_is_remembered_and_its_stream_awaited(opened: Op
     assert [(one.start, one.end) for one in file.client.requests[1:]] == [(0, None)], "no ranges any more"
 
 
-def test_reading_on_in_the_middle_asks_for_longer_and_longer_ranges(opened: Open) -> None:
+def test_sequential_reads_in_the_middle_request_growing_ranges(opened: Open) -> None:
     file, begin = opened(40 * MIB), 8 * MIB
     assert all(file.is_right(offset, 128 * KIB) for offset in range(begin, 40 * MIB, 128 * KIB))
     assert len(file.client.requests) < 14
@@ -63,7 +63,7 @@ def test_reading_on_in_the_middle_asks_for_longer_and_longer_ranges(opened: Open
     assert sum(request.sent for request in file.client.requests) == 32 * MIB
 
 
-def test_what_a_run_will_ask_for_next_is_brought_but_not_just_after_a_failure(opened: Open) -> None:
+def test_the_next_range_of_a_run_is_prefetched_but_not_after_a_failure(opened: Open) -> None:
     file = opened(16 * MIB)
     client, fetcher = file.client, file.store.attach_fetcher(file.handle)
     assert file.is_right(8 * MIB, CHUNK // 2)
@@ -77,7 +77,7 @@ def test_what_a_run_will_ask_for_next_is_brought_but_not_just_after_a_failure(op
 
 
 @pytest.mark.parametrize(("offset", "size"), [(16 * MIB, 4096), (1, 24 * MIB - 1), (24 * MIB - 1, 1)])
-def test_fetch_fills_the_gaps_and_proves_the_whole(opened: Open, offset: int, size: int) -> None:
+def test_fetch_fills_the_gaps_and_verifies_the_version(opened: Open, offset: int, size: int) -> None:
     file = opened(24 * MIB)
     assert file.is_right(offset, size)
     assert (file.client.requests[0].end or 0) <= 24 * MIB
@@ -86,7 +86,7 @@ def test_fetch_fills_the_gaps_and_proves_the_whole(opened: Open, offset: int, si
     assert file.store.is_cached(file.item)
 
 
-def test_bytes_that_could_not_be_proved_are_proved_later(opened: Open) -> None:
+def test_bytes_that_could_not_be_verified_are_verified_later(opened: Open) -> None:
     """vfs/semantics.md 3.13: the server could not be asked whether it still has the version."""
     file = opened(300, unanswered=1)
     fetcher = file.store.attach_fetcher(file.handle)
@@ -100,7 +100,7 @@ def test_bytes_that_could_not_be_proved_are_proved_later(opened: Open) -> None:
     assert file.client.requests == [], "no byte comes twice"
 
 
-def test_a_failure_of_what_is_fetched_ahead_is_no_failure_of_its_reader(opened: Open) -> None:
+def test_a_failed_prefetch_does_not_fail_the_reader(opened: Open) -> None:
     """vfs/semantics.md 3: the error is of a request that nobody waited for; the reader asks itself."""
     file = opened(MIB, holds={0: 64 * KIB})
     with ThreadPoolExecutor(2) as threads:
@@ -116,7 +116,7 @@ def test_a_failure_of_what_is_fetched_ahead_is_no_failure_of_its_reader(opened: 
         assert reader.result(20)
 
 
-def test_an_error_before_the_body_is_final(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_before_the_body_is_not_retried(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client has retried by then. For a moment the error answers the kernel's second question too."""
     file = opened(MIB, errors=[UnavailableError("down", errno=errno.ETIMEDOUT)] * 2)
     with monkeypatch.context() as patch:
@@ -171,7 +171,9 @@ def test_closing_the_store_answers_every_reader(opened: Open) -> None:
         late.read(0, 10)
 
 
-def test_a_stream_for_nobody_stops_soon(opened: Open, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_without_readers_stops_soon(
+    opened: Open, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("jobfs.content.cached_version._LINGER", 0.0)
     file = opened(16 * MIB, gate=1, breaks=[MIB])
     client = file.client
@@ -191,7 +193,7 @@ def test_a_stream_for_nobody_stops_soon(opened: Open, cache: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(("size", "linger", "clock"), [(MIB, 0, 0), (16 * MIB, 20, 0), (16 * MIB, 20, -1e10)])
-def test_a_stream_that_still_runs_serves_the_next_open_of_the_file(
+def test_a_running_stream_serves_the_next_open_of_the_file(
     opened: Open, monkeypatch: pytest.MonkeyPatch, size: int, linger: float, clock: float
 ) -> None:
     """If it is nearly done, or was left just now; not where by the server's clock its version is young."""

@@ -19,7 +19,7 @@ from .conftest import Open
 from .server import LATER, UPDATED, pattern
 
 
-def test_a_second_answer_is_served_after_a_look_that_began_after_its_headers(opened: Open) -> None:
+def test_a_second_reply_is_served_after_a_look_later_than_its_headers(opened: Open) -> None:
     """vfs/semantics.md 3.13: unread bytes of the first answer wait too; bytes that were read are there."""
     file = opened(16 * MIB, holds={0: MIB})
     client = file.client
@@ -39,7 +39,9 @@ def test_a_second_answer_is_served_after_a_look_that_began_after_its_headers(ope
 
 
 @pytest.mark.parametrize("change", [{"updated_at": LATER}, {"shown_size": 5}, {"gone": True}])
-def test_unproved_bytes_are_stale_unless_they_were_read_before(opened: Open, change: dict[str, Any]) -> None:
+def test_unverified_bytes_are_stale_unless_they_were_read_before(
+    opened: Open, change: dict[str, Any]
+) -> None:
     """vfs/semantics.md 3.13: else ESTALE for bytes that were not read; who opens it once it is shown again begins anew."""
     file = opened(16 * MIB, holds={0: MIB})
     client = file.client
@@ -82,7 +84,7 @@ def test_a_second_download_never_changes_bytes_that_were_read(opened: Open) -> N
     assert file.handle.read(0, 300_000) == data[:300_000]
 
 
-def test_a_look_without_an_answer_is_an_error_and_the_next_read_asks_again(opened: Open) -> None:
+def test_a_look_without_a_reply_is_an_error_and_the_next_read_repeats_it(opened: Open) -> None:
     """vfs/semantics.md 3.13: until then nothing of the version goes into the cache."""
     file = opened(16 * MIB)
     assert file.is_right(4 * MIB)
@@ -97,7 +99,7 @@ def test_a_look_without_an_answer_is_an_error_and_the_next_read_asks_again(opene
     assert file.handle.fetch_file().read_bytes() == file.client.data
 
 
-def test_a_wait_for_a_proof_ends_with_the_call(opened: Open) -> None:
+def test_a_wait_for_verification_ends_with_the_call(opened: Open) -> None:
     """vfs/semantics.md 3.15: every call has one deadline, whatever it waits for."""
     file, handed_over = opened(9), threading.Event()
     proof = file.handle._get_fetcher().proof

@@ -13,7 +13,7 @@ additions = st.lists(st.tuples(positions, positions), max_size=25)
 
 
 @given(additions, positions, positions)
-def test_it_answers_as_a_plain_set_does(steps: list[tuple[int, int]], start: int, end: int) -> None:
+def test_ranges_behave_as_a_plain_set_of_offsets(steps: list[tuple[int, int]], start: int, end: int) -> None:
     intervals, model = IntervalSet(), set[int]()
     for step in steps:
         intervals.add(*step)

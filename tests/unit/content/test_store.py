@@ -65,7 +65,7 @@ def files(cache: Path) -> list[Path]:
     [(5, 0, 0, True), (0.5, 0, 0, False), (3600.5, -3600, 0, False), (0.5, 0, 1, True)],
     ids=["long ago", "just now", "by the server's clock", "its time shows a fraction of a second"],
 )
-def test_how_young_a_version_is_decides_whether_it_is_kept(
+def test_a_racy_version_is_not_kept_in_the_cache(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, case: tuple[float, float, int, bool]
 ) -> None:
     """vfs/semantics.md 3.2; a time that can't be read proves nothing."""
@@ -78,7 +78,7 @@ def test_how_young_a_version_is_decides_whether_it_is_kept(
 
 
 @pytest.mark.parametrize("fraction", [0, 1])
-def test_bytes_of_a_young_version_serve_the_open_handles_and_nobody_later(
+def test_bytes_of_a_racy_version_serve_only_the_handles_open_now(
     make_store: MakeStore, cache: Path, monkeypatch: pytest.MonkeyPatch, fraction: int
 ) -> None:
     """vfs/semantics.md 3.2, 3.13: handles open at once are of one version, which whole seconds do not name once it is old."""
@@ -110,7 +110,9 @@ def adopt(store: ContentStore, item: Item, source: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("told", [100_000, None], ids=["its size is told", "no size is told"])
-def test_what_was_saved_here_is_not_fetched(make_store: MakeStore, tmp_path: Path, told: int | None) -> None:
+def test_a_version_saved_by_this_mount_is_not_fetched(
+    make_store: MakeStore, tmp_path: Path, told: int | None
+) -> None:
     """vfs/semantics.md 3.2; what this mount has replaced goes, but not while somebody has it open."""
     data = pattern(100_000)
     client = FakeClient(data)
@@ -136,7 +138,9 @@ def test_what_was_saved_here_is_not_fetched(make_store: MakeStore, tmp_path: Pat
 
 @pytest.mark.parametrize("says_length", [True, False])
 @pytest.mark.parametrize("size", [0, 5, MIB, MIB + 1], ids=["empty", "small", "whole", "large"])
-def test_an_untold_size_costs_one_request(make_store: MakeStore, size: int, says_length: bool) -> None:
+def test_a_size_that_items_omit_costs_one_request(
+    make_store: MakeStore, size: int, says_length: bool
+) -> None:
     """vfs/semantics.md 2.2: the headers of a download tell it, or else its end."""
     data = pattern(size)
     client = FakeClient(data, says_length=says_length, chunk=4 * KIB)
@@ -148,7 +152,7 @@ def test_an_untold_size_costs_one_request(make_store: MakeStore, size: int, says
     assert client.requests[0].sent == (0 if size > MIB and says_length else size)
 
 
-def test_a_body_without_any_size_is_not_counted_for_ever(make_store: MakeStore) -> None:
+def test_a_body_without_a_size_is_not_measured_forever(make_store: MakeStore) -> None:
     client = FakeClient(pattern(3 * MIB), says_length=False)
     store = make_store(client, limit=2 * MIB)
     with pytest.raises(ContractError, match="the size is unknown"):
@@ -156,7 +160,7 @@ def test_a_body_without_any_size_is_not_counted_for_ever(make_store: MakeStore) 
     assert (client.requests[0].sent <= 2 * MIB + client.chunk, store.used_bytes()) == (True, 0)
 
 
-def test_a_download_of_another_length_than_was_learned_is_another_version(make_store: MakeStore) -> None:
+def test_a_download_of_another_length_than_learned_is_another_version(make_store: MakeStore) -> None:
     client = FakeClient(b"hello", updated_at=COARSE, tells=False)
     store, item = make_store(client), replace(coarse_item(0, seconds_ago=0), size=None)
     assert store.measure_size(item) == 5
@@ -200,7 +204,7 @@ def test_a_saved_content_stays_whole(opened: Open, tmp_path: Path, monkeypatch: 
     assert len(file.client.requests) == 1
 
 
-def test_bytes_mixed_of_two_versions_are_not_kept_for_a_later_handle(opened: Open, cache: Path) -> None:
+def test_bytes_mixed_from_two_versions_serve_no_later_handle(opened: Open, cache: Path) -> None:
     file = opened(300 * KIB, breaks=[128 * KIB], holds={0: 128 * KIB, 1: 64 * KIB})
     client = file.client
     assert file.is_right(0)
@@ -224,7 +228,7 @@ def move(store: ContentStore, client: FakeClient, item: Item, path: str) -> Item
 
 
 @pytest.mark.parametrize("seen", [UPDATED, LATER], ids=["shown", "written"])
-def test_an_own_move_is_no_other_version_for_its_readers(opened: Open, seen: str) -> None:
+def test_an_own_move_keeps_the_version_of_open_readers(opened: Open, seen: str) -> None:
     """vfs/semantics.md 3.13: though it moves `updatedAt`; not if the job wrote before."""
     file = opened(16 * MIB)
     item = file.item
@@ -239,7 +243,7 @@ def test_an_own_move_is_no_other_version_for_its_readers(opened: Open, seen: str
         assert file.is_right(4 * MIB)
 
 
-def test_a_read_during_an_own_move_is_proved_after_the_move(opened: Open) -> None:
+def test_a_read_during_an_own_move_is_verified_after_the_move(opened: Open) -> None:
     file = opened(16 * MIB)
     client, update = file.client, file.client.update
     asked, answered = threading.Event(), threading.Event()
@@ -284,7 +288,7 @@ def test_a_save_of_the_size_of_the_whole_cache_is_kept(
     assert (taken is not None, store.is_cached(item_of(5))) == (kept, kept)
 
 
-def test_a_saved_file_that_can_not_be_linked_is_logged(
+def test_a_saved_file_that_cannot_be_linked_is_logged(
     make_store: MakeStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """vfs/semantics.md 3.12: it only fills a cache, and the save succeeds."""
@@ -293,7 +297,9 @@ def test_a_saved_file_that_can_not_be_linked_is_logged(
     assert message.startswith("a saved file can't be kept in the content cache: [Errno 2] No such file")
 
 
-def test_a_save_of_a_whole_second_serves_only_open_handles(make_store: MakeStore, tmp_path: Path) -> None:
+def test_a_save_with_a_whole_second_timestamp_serves_only_open_handles(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
     """Another content of the same size may get the same `updatedAt` within that second."""
     client = FakeClient(b"12345")
     store = make_store(client)
@@ -324,7 +330,7 @@ def test_a_noted_size_is_looked_up_under_the_lock(make_store: MakeStore) -> None
 # -- fetched ahead ---------------------------------------------------------------------------------------
 
 
-def test_contents_are_fetched_ahead_by_few_threads_and_within_a_bound(
+def test_prefetch_is_bounded_in_threads_and_bytes(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """vfs/semantics.md 3.8: in bytes and in number; what fails is left to its reader."""
@@ -359,7 +365,7 @@ def test_contents_are_fetched_ahead_by_few_threads_and_within_a_bound(
     store.prefetch_items(take, 1)
 
 
-def test_fetching_ahead_survives_any_error(make_store: MakeStore) -> None:
+def test_prefetch_survives_any_error(make_store: MakeStore) -> None:
     """vfs/semantics.md 3.7: a walk that fails takes nothing from those that come later."""
     store = make_store(FakeClient(pattern(9)))
 
@@ -377,7 +383,7 @@ def test_fetching_ahead_survives_any_error(make_store: MakeStore) -> None:
 # -- the bound -------------------------------------------------------------------------------------------
 
 
-def test_a_range_needs_no_room_for_the_rest_of_its_file(make_store: MakeStore) -> None:
+def test_a_range_needs_no_disk_space_for_the_rest_of_its_file(make_store: MakeStore) -> None:
     data = pattern(2 * MIB)
     store, kept = make_store(FakeClient(data), limit=5 * MIB // 2), numbered(0, 2 * MIB)
     read(store, kept)
@@ -406,7 +412,7 @@ def test_abandoned_caches_are_removed_at_a_start(make_store: MakeStore, cache: P
 # -- a directory that others clear -------------------------------------------------------------------------
 
 
-def test_a_read_of_a_cached_file_opens_that_file_alone(
+def test_a_read_of_a_cached_file_opens_only_that_file(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item, content = item_of(1000), pattern(1000)
@@ -421,7 +427,7 @@ def test_a_read_of_a_cached_file_opens_that_file_alone(
     assert handle._file is None
 
 
-def test_clearing_the_cache_breaks_neither_open_handles_nor_later_ones(opened: Open, cache: Path) -> None:
+def test_clearing_the_cache_breaks_neither_open_nor_later_handles(opened: Open, cache: Path) -> None:
     file = opened(4 * MIB, holds={1: MIB})
     path = file.handle.fetch_file()
     with file.store.open(item_of(4 * MIB, "b" * 24)) as part:
@@ -464,7 +470,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Fill:
 
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("room", [0, 5 * MIB])
-def test_on_a_full_disk_four_small_contents_are_held_in_memory_and_no_large_one(
+def test_a_full_disk_leaves_four_small_contents_in_memory(
     make_store: MakeStore, full_disk: Fill, caplog: pytest.LogCaptureFixture, ranges: bool, room: int
 ) -> None:
     """vfs/semantics.md 3.12: a larger one is EIO, and the status says why."""
@@ -495,7 +501,7 @@ def test_on_a_full_disk_four_small_contents_are_held_in_memory_and_no_large_one(
     assert handles[3].read(0, 100) == data[:100]
 
 
-def test_a_full_disk_frees_some(make_store: MakeStore, cache: Path, full_disk: Fill) -> None:
+def test_a_full_disk_evicts_cached_files(make_store: MakeStore, cache: Path, full_disk: Fill) -> None:
     """vfs/semantics.md 3.12: for its own bytes, and for bytes that wait to be sent."""
     data = pattern(100_000)
     store = make_store(FakeClient(data))
@@ -535,7 +541,7 @@ def test_a_closed_handle_has_no_file_but_ends_its_reads(make_store: MakeStore, c
 
 
 @pytest.mark.parametrize("written", [False, True])
-def test_what_is_damaged_while_open_is_proved(make_store: MakeStore, cache: Path, written: bool) -> None:
+def test_a_version_damaged_while_open_is_verified(make_store: MakeStore, cache: Path, written: bool) -> None:
     """vfs/semantics.md 3.13: its program, or the kernel, may have bytes of it; users may clear the cache."""
     client = FakeClient(b"hello")
     store = make_store(client)

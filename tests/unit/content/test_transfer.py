@@ -39,7 +39,7 @@ def test_a_broken_download_resumes_by_range_where_it_broke(opened: Open) -> None
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_download_that_always_breaks_at_one_place_is_given_up(opened: Open, ranges: bool) -> None:
+def test_a_download_that_always_breaks_at_one_offset_fails(opened: Open, ranges: bool) -> None:
     """vfs/semantics.md 3: no call can hang for ever; without ranges the same bytes come again and again."""
     breaks = [300 * KIB] + [0 if ranges else 300 * KIB] * 1000
     began = time.monotonic()
@@ -52,7 +52,7 @@ def test_a_download_that_always_breaks_at_one_place_is_given_up(opened: Open, ra
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_length_of_this_version_is_asked_for_once_more(opened: Open, wrong: dict[str, Any]) -> None:
+def test_a_wrong_length_of_the_same_version_is_retried_once(opened: Open, wrong: dict[str, Any]) -> None:
     """vfs/semantics.md 5.15: look at the item; the same version: once more, from the start."""
     file = opened(MIB, **wrong)
     get = file.client.get
@@ -68,7 +68,7 @@ def test_a_wrong_length_of_this_version_is_asked_for_once_more(opened: Open, wro
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_length_that_stays_wrong_is_eio_and_leaves_nothing(opened: Open, wrong: dict[str, Any]) -> None:
+def test_a_length_that_remains_wrong_is_eio_and_leaves_nothing(opened: Open, wrong: dict[str, Any]) -> None:
     """vfs/semantics.md 3.6, 5.15: never a short file; the next read asks again. ESTALE is for a version that is gone."""
     file = opened(MIB, **wrong)
     with pytest.raises(ContractError) as caught:
@@ -90,7 +90,7 @@ def test_a_length_that_stays_wrong_is_eio_and_leaves_nothing(opened: Open, wrong
     ("told", "size", "offset"),
     [(False, 2 * MIB - 1, 0), (False, 8 * MIB + 1, 0), (True, 8 * MIB - 3, 0), (True, 8 * MIB - 3, 5 * MIB)],
 )
-def test_a_body_of_another_length_is_a_stale_version_if_the_item_was_written(
+def test_a_body_of_another_length_is_stale_if_the_item_was_written(
     make_store: MakeStore, told: bool, size: int, offset: int
 ) -> None:
     client = FakeClient(pattern(8 * MIB), says_length=told, ranges=told)
@@ -155,7 +155,7 @@ def test_transfers_take_turns(opened: Open, monkeypatch: pytest.MonkeyPatch, ran
     ),
     handles=st.integers(1, 3),
 )
-def test_every_read_gives_the_real_bytes_whatever_breaks(
+def test_every_read_gives_the_servers_bytes_under_random_breakage(
     tmp_path_factory: pytest.TempPathFactory, client: FakeClient, known: bool, wanted: list[Any], handles: int
 ) -> None:
     """vfs/semantics.md 3.5: random reads by several handles under random breakage give what the server has."""

@@ -13,7 +13,7 @@ def kinds(faults: Faults, count: int, operation: str = "list", method: str = "GE
     return [rule.kind if (rule := faults.pick_rule(operation, method)) else "" for _ in range(count)]
 
 
-def test_the_next_requests_are_struck_and_then_no_more() -> None:
+def test_a_fault_with_a_count_affects_only_so_many_requests() -> None:
     faults = Faults()
     faults.fail_next("drop", on="create", times=2)
     assert kinds(faults, 1) == [""]
@@ -37,7 +37,7 @@ def test_a_rate_is_the_same_for_the_same_seed(kind: Any, seen: set[str]) -> None
     assert 150 < first.count("") < 250
 
 
-def test_a_rule_is_on_operations_methods_or_groups() -> None:
+def test_a_fault_can_be_limited_to_operations_methods_or_groups() -> None:
     methods = {"create": "POST", "update": "POST", "delete": "DELETE"}
     groups = {"*": {*OPERATIONS}, "change": {*methods}, "read": {*OPERATIONS} - {*methods}}
     for on, struck in {**groups, "POST": {"create", "update"}, "find+delete": {"find", "delete"}}.items():
@@ -45,7 +45,7 @@ def test_a_rule_is_on_operations_methods_or_groups() -> None:
         assert {name for name in OPERATIONS if rule.matches(name, methods.get(name, "GET"))} == struck
 
 
-def test_the_command_lines_form_says_all_that_a_rule_can() -> None:
+def test_the_command_line_can_express_every_fault() -> None:
     assert parse_rule("hang") == Rule("hang")
     assert parse_rule("unavailable=0.25@create+GET,retry-after=2,times=3,skip=1,path=*.md") == Rule(
         "unavailable", "create+GET", 0.25, 3, 1, "*.md", retry_after="2"
@@ -56,7 +56,7 @@ def test_the_command_lines_form_says_all_that_a_rule_can() -> None:
 
 
 @pytest.mark.parametrize("text", ["explode", "drop=2", "drop@nowhere", "drop,times", "error,status=200"])
-def test_a_text_that_is_no_fault_is_refused_in_one_sentence(text: str) -> None:
+def test_text_that_is_not_a_fault_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(UsageError) as refusal:
         parse_rule(text)
     assert "\n" not in str(refusal.value)

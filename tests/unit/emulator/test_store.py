@@ -28,7 +28,7 @@ def contents(directory: Path) -> int:
     return len(list(directory.glob("content/*/*")))
 
 
-def test_items_and_job_survive_a_restart_and_a_content_that_no_item_names_goes(tmp_path: Path) -> None:
+def test_items_survive_a_restart_and_unreferenced_content_is_removed(tmp_path: Path) -> None:
     store = EmulatorStore(tmp_path)
     side = JobSide(Workspaces(store).add(DEFAULT_JOB))
     side.seed({"a/b.txt": "one", "\ud800 hostile": b"", "n\0ul": b""})
@@ -46,7 +46,7 @@ def test_items_and_job_survive_a_restart_and_a_content_that_no_item_names_goes(t
     store.close()
 
 
-def test_a_replaced_content_goes_but_a_reader_keeps_it(store: EmulatorStore) -> None:
+def test_replaced_content_is_removed_but_a_reader_keeps_it(store: EmulatorStore) -> None:
     workspace = Workspaces(store).add(DEFAULT_JOB)
     side = JobSide(workspace)
     item = side.write("f", "old")
@@ -57,7 +57,7 @@ def test_a_replaced_content_goes_but_a_reader_keeps_it(store: EmulatorStore) -> 
     assert contents(store.directory) == 1
 
 
-def test_no_time_comes_twice_and_no_whole_second(
+def test_timestamps_are_unique_and_never_whole_seconds(
     store: EmulatorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.time", lambda: 999.9999)
@@ -79,7 +79,7 @@ def test_a_directory_in_use_or_with_a_damaged_database_is_refused(
             EmulatorStore(tmp_path / "damaged")
 
 
-def test_a_new_key_is_shown_once_and_found_again_and_a_given_one_is_not_shown(tmp_path: Path) -> None:
+def test_a_new_key_is_printed_once_and_a_given_key_never(tmp_path: Path) -> None:
     new = find_key(tmp_path, None, None)
     assert new.key in new.source
     keep_key(new)
@@ -104,14 +104,14 @@ def index_of(*items: tuple[str, str, int]) -> ItemIndex:
     return index
 
 
-def test_the_jobs_own_item_is_shown_before_a_default_and_then_the_newest() -> None:
+def test_the_jobs_item_precedes_a_default_and_then_the_newest_wins() -> None:
     index = index_of(("own", "expertJob", 1), ("older", "expertJob", 0), ("default", "application", 9))
     shown = index.shown_at("p")
     assert shown is not None
     assert shown.id == "own"
 
 
-def test_an_unstable_order_differs_and_moves_nothing_far() -> None:
+def test_an_unstable_order_changes_but_moves_no_item_far() -> None:
     index = index_of(*((str(number), "expertJob", 0) for number in range(40)))
     unstable, chance = Behaviour(list_order="unstable"), random.Random(0)
     rounds = [[int(one.id) for one in index.in_list_order(unstable, chance)] for _ in range(5)]

@@ -134,9 +134,7 @@ def test_the_kernel_is_not_invited_to_ask_for_extended_attributes(driver: FuseDr
         assert getattr(driver, operation) is None
 
 
-def test_attributes_are_asked_for_again_once_anything_may_have_changed(
-    driver: FuseDriver, vfs: ListedVfs
-) -> None:
+def test_attributes_expire_once_anything_may_have_changed(driver: FuseDriver, vfs: ListedVfs) -> None:
     vfs.number, vfs.unlasting = 1, {"dir"}
 
     def asked(path: str) -> int:
@@ -174,7 +172,7 @@ def test_the_attributes_of_a_listing_are_computed_once(driver: FuseDriver, vfs: 
     assert computed("dir") == 1, "nobody knows for how long it holds"
 
 
-def test_an_open_comes_with_the_size_that_the_kernel_has(driver: FuseDriver, vfs: ListedVfs) -> None:
+def test_an_open_passes_on_the_size_that_the_kernel_has(driver: FuseDriver, vfs: ListedVfs) -> None:
     """vfs/semantics.md 3.17: after ESTALE, the same thread's next open of that path is the kernel's second."""
 
     def opened(path: str = "/file") -> int:
@@ -201,7 +199,7 @@ def test_an_open_comes_with_the_size_that_the_kernel_has(driver: FuseDriver, vfs
     assert (opened("/dir"), vfs.kernel) == (0, KernelFile(7))
 
 
-def test_reads_and_writes_change_the_size_that_the_kernel_has(driver: FuseDriver, vfs: ListedVfs) -> None:
+def test_reads_and_writes_update_the_recorded_kernel_size(driver: FuseDriver, vfs: ListedVfs) -> None:
     """vfs/semantics.md 3.17."""
     driver.node = lambda: 11
     driver.kernel_sizes.note_sent(11, len(b"content"), 0)
@@ -219,7 +217,7 @@ def test_reads_and_writes_change_the_size_that_the_kernel_has(driver: FuseDriver
 
 
 @pytest.mark.parametrize(("size", "expires"), [(6, False), (7, False), (8, True)])
-def test_a_read_of_a_longer_version_has_the_size_expire_that_the_kernel_has(
+def test_a_read_of_a_longer_version_expires_the_kernels_size(
     driver: FuseDriver, vfs: ListedVfs, size: int, expires: bool
 ) -> None:
     """vfs/semantics.md 3.17: a shorter one, or the end of the same one, is told by the read itself."""

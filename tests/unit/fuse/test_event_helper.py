@@ -18,7 +18,7 @@ _OTHER = Path("/dev/shm")
 @pytest.mark.parametrize(
     "call", ["create", "mkdir", "modify", "close", "attributes", "unlink", "rmdir", "rename"]
 )
-def test_nothing_is_done_on_another_file_system(tmp_path: Path, call: str, way: str) -> None:
+def test_the_helper_makes_no_call_on_another_file_system(tmp_path: Path, call: str, way: str) -> None:
     """vfs/semantics.md 7.7: no file of anybody is changed by what tells of the job's changes."""
     assert _OTHER.stat().st_dev != tmp_path.stat().st_dev
     place = _OTHER / f"jobfs-test-{os.getpid()}"

@@ -62,7 +62,7 @@ def teller(place: Path) -> Iterator[EventInjector]:
 
 
 @pytest.mark.parametrize(("call", "left"), MADE)
-def test_a_helper_makes_each_call_on_the_mount_only(place: Path, call: HelperCall, left: str) -> None:
+def test_a_helper_makes_its_calls_only_on_the_mount(place: Path, call: HelperCall, left: str) -> None:
     """fuse/events.py: on another device, which is what lies under a mount that is gone, nothing is made."""
     words, device = [call.path or ".", *filter(None, [call.new])], place.stat().st_dev
     assert event_helper.make_call(str(place), device + 1, call.name, *words) == errno.ENOENT
@@ -85,7 +85,7 @@ def test_the_helper_answers_call_after_call(place: Path, teller: EventInjector) 
     assert len(teller.helpers) == 1
 
 
-def test_a_helper_that_hangs_is_given_up_for_another(teller: EventInjector) -> None:
+def test_a_hung_helper_is_replaced(teller: EventInjector) -> None:
     """vfs/semantics.md 7.7: requests of the one given up are recognised until it has ended."""
     assert teller.inject(HelperCall("modify", "file")) == 0
     (first,) = teller.helpers
@@ -101,7 +101,7 @@ def test_a_helper_that_hangs_is_given_up_for_another(teller: EventInjector) -> N
     eventually(lambda: teller.inject(HelperCall("modify", "file")) == 0 and second not in teller.helpers)
 
 
-def test_the_last_helper_is_recognised_while_alone(
+def test_a_dead_helper_is_remembered_until_it_is_replaced(
     teller: EventInjector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """fuse/events.py: libfuse knows nothing of the file that it had open; it aborts if it hears of the release."""
@@ -115,7 +115,7 @@ def test_the_last_helper_is_recognised_while_alone(
 
 
 @pytest.mark.parametrize("hangs", [False, True])
-def test_closing_ends_the_helper_also_one_that_hangs_in_a_call(teller: EventInjector, hangs: bool) -> None:
+def test_closing_ends_the_helper_even_in_a_hung_call(teller: EventInjector, hangs: bool) -> None:
     """vfs/semantics.md 7.7: no process is left, not even a dead one; none is started any more."""
     teller.inject(HelperCall("modify", "file"))
     (process,) = teller.helpers
@@ -200,7 +200,7 @@ class Answered:
 
 
 @pytest.mark.parametrize("name", [*REQUESTS, None])
-def test_libfuse_hears_of_no_request_that_changes_anything_but_of_lost_nodes(name: str | None) -> None:
+def test_libfuse_gets_only_lookups_and_forgets_from_a_helper(name: str | None) -> None:
     """fuse/events.py: a request that does not belong to the call under way, as one that comes late, is refused."""
     with Answered(HelperCall(name, "x") if name else None) as answered:
         mine = REQUESTS[name][0] if name else None
@@ -217,7 +217,7 @@ def test_libfuse_hears_of_no_request_that_changes_anything_but_of_lost_nodes(nam
 
 @pytest.mark.parametrize("error", [0, errno.ENOENT])
 @pytest.mark.parametrize("name", REQUESTS)
-def test_what_a_call_finds_is_good_for_no_time(name: str, error: int) -> None:
+def test_replies_to_the_helper_are_not_cached(name: str, error: int) -> None:
     """fuse/events.py: so the next program asks. Until then the kernel's size is not relied on (vfs/semantics.md 3.17)."""
     opcode, before, instead = REQUESTS[name]
     with Answered(HelperCall(name, "x"), error) as answered:
@@ -235,7 +235,7 @@ def test_what_a_call_finds_is_good_for_no_time(name: str, error: int) -> None:
         assert answered.sizes.may_differ(NODE if instead is Opcode.LOOKUP else DIRECTORY, SIZE)
 
 
-def test_the_release_of_a_file_that_a_helper_had_open_is_told_from_others() -> None:
+def test_the_release_of_a_helpers_file_is_distinguished_from_others() -> None:
     """fuse/events.py: it names no process; libfuse knows nothing of that file."""
     with Answered(HelperCall("close", "x")) as answered:
         (handle,) = struct.unpack_from("=Q", answered.request(Opcode.OPEN, bytes(8))[1])
@@ -251,7 +251,7 @@ def test_the_release_of_a_file_that_a_helper_had_open_is_told_from_others() -> N
     ("there", "moves"),
     [({"new": 1}, True), ({"new": 1, "old": 2}, False), ({"new": 2}, False), ({}, False), ({"new": 1, "old": 1}, False)],
 )  # fmt: skip
-def test_a_node_moves_only_if_it_still_is_the_renamed_file(there: dict[str, int], moves: bool) -> None:
+def test_a_node_moves_only_if_it_is_still_the_renamed_file(there: dict[str, int], moves: bool) -> None:
     """vfs/semantics.md 7.3: a program may have made a file at either name since."""
 
     def known(path: str) -> Attr:
@@ -265,7 +265,7 @@ def test_a_node_moves_only_if_it_still_is_the_renamed_file(there: dict[str, int]
     assert teller.has_moved("old", "new") is moves
 
 
-def test_what_a_call_is_to_find_is_found_by_a_helper_until_it_is_made() -> None:
+def test_the_helper_finds_the_state_that_its_call_requires() -> None:
     """fuse/events.py: what is made or renamed is not there before; what is deleted is as it was; all else as it is known."""
     gone = ATTR._replace(size=7)
     with Answered(HelperCall("create", "new")) as answered:

@@ -74,7 +74,7 @@ def looked(lab: Lab, times: int = 1) -> list[int]:
     return [unique for _, _, unique in sent]
 
 
-def test_a_request_is_answered_once_at_the_second_look(lab: Lab) -> None:
+def test_an_interrupted_request_is_answered_once_at_the_second_check(lab: Lab) -> None:
     lab.request(Opcode.GETATTR, 0xABC)
     assert looked(lab) == []
     assert looked(lab, 2) == [0xABC]
@@ -96,13 +96,15 @@ def test_a_request_is_answered_once_at_the_second_look(lab: Lab) -> None:
     [(asking, os.O_RDWR, True) for asking in (3, 14, 15, 20, 25, 28)] + [(14, os.O_WRONLY | os.O_TRUNC, False)]
     + [(changing, 0, False) for changing in (4, 6, 8, 9, 10, 11, 12, 13, 16, 18, 21, 24, 35, 45)],
 )  # fmt: skip
-def test_a_request_that_changes_is_not_answered_early(lab: Lab, opcode: int, flags: int, early: bool) -> None:
+def test_a_changing_request_is_not_answered_early(lab: Lab, opcode: int, flags: int, early: bool) -> None:
     """vfs/semantics.md 4: an error means that it was not done."""
     lab.request(opcode, 2, flags=flags)
     assert bool(looked(lab, 3)) is early
 
 
-def test_a_request_that_changes_meanwhile_is_not_believed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_overwritten_during_the_check_is_not_trusted(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One thread reads the next request into the buffer while another looks."""
     header = requests._HEADER
 
@@ -132,7 +134,7 @@ def test_the_interrupter_survives_any_error(lab: Lab) -> None:
     lab.interrupter.stop()
 
 
-def test_a_device_that_is_gone_is_no_error(lab: Lab) -> None:
+def test_a_closed_fuse_device_is_not_an_error(lab: Lab) -> None:
     lab.interrupter = Interrupter(lab.reader, [lab.slot], lambda slots: None)  # nobody can write there
     lab.request(Opcode.LOOKUP, 2)
     assert looked(lab, 2) == []

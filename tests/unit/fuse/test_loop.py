@@ -21,7 +21,7 @@ def request(opcode: int, unique: int) -> bytes:
     return struct.pack("=IIQQIIII", 40, opcode, unique, 1, 0, 0, 7, 0)
 
 
-def test_a_request_that_fails_unexpectedly_is_answered_and_its_thread_serves_the_next(
+def test_an_unexpected_error_is_answered_and_its_thread_continues(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """vfs/semantics.md 3.15: no call waits forever."""

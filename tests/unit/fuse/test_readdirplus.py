@@ -128,7 +128,7 @@ def libfuse() -> Iterator[Libfuse]:
     libfuse.close()
 
 
-def test_each_name_comes_with_the_answer_of_its_lookup(libfuse: Libfuse) -> None:
+def test_each_name_is_listed_with_the_reply_of_its_lookup(libfuse: Libfuse) -> None:
     libfuse.read_directory()
     assert libfuse.entries() == [
         (b".", 0, 1), (b"..", 0, 2), (b"plain", 11, 3), (b"unknown", 0, 4), (b"last", 12, 5)
@@ -137,7 +137,7 @@ def test_each_name_comes_with_the_answer_of_its_lookup(libfuse: Libfuse) -> None
     assert libfuse.forgotten == []
 
 
-def test_a_listing_tells_no_other_size_than_the_kernel_has_heard(libfuse: Libfuse) -> None:
+def test_a_listing_has_no_size_other_than_the_kernels(libfuse: Libfuse) -> None:
     """vfs/semantics.md 1, TTL: it drops what came while the listing was made, and would read a new version to the old end."""
     libfuse.sizes.note_sent(11, 99, 0)
     libfuse.read_directory()
@@ -146,7 +146,7 @@ def test_a_listing_tells_no_other_size_than_the_kernel_has_heard(libfuse: Libfus
     assert (libfuse.sizes.get(11), libfuse.sizes.get(12)) == (99, 100)
 
 
-def test_entries_without_room_in_the_answer_are_not_looked_up(libfuse: Libfuse) -> None:
+def test_entries_that_do_not_fit_the_reply_are_not_looked_up(libfuse: Libfuse) -> None:
     """The kernel goes on from the offset of the last entry that it got."""
     libfuse.read_directory(room=3 * (FOUND + 32))
     assert [name for name, *_ in libfuse.entries()] == [b".", b"..", b"plain"]
@@ -154,13 +154,13 @@ def test_entries_without_room_in_the_answer_are_not_looked_up(libfuse: Libfuse) 
 
 
 @pytest.mark.parametrize("error", [0, errno.EIO])
-def test_the_end_of_a_directory_has_no_entries_an_error_is_passed_on(libfuse: Libfuse, error: int) -> None:
+def test_the_end_of_a_directory_is_empty_and_an_error_is_passed_on(libfuse: Libfuse, error: int) -> None:
     libfuse.names, libfuse.error = [], error
     libfuse.read_directory()
     assert libfuse.answered() == (-error, b"")
 
 
-def test_nodes_of_an_answer_that_the_kernel_refuses_are_forgotten(libfuse: Libfuse) -> None:
+def test_nodes_of_a_reply_that_the_kernel_refuses_are_forgotten(libfuse: Libfuse) -> None:
     """The answer to a program that was told to end is refused: nobody would ever tell libfuse to forget the nodes in it."""
     read, write = os.pipe()
     os.close(read)  # whoever writes there is refused
@@ -171,7 +171,7 @@ def test_nodes_of_an_answer_that_the_kernel_refuses_are_forgotten(libfuse: Libfu
     assert libfuse.sizes.may_differ(11, libfuse.size)
 
 
-def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> None:
+def test_a_detached_node_is_not_looked_up_again(libfuse: Libfuse) -> None:
     """vfs/semantics.md 3.13: a program that reads another version there stays at it."""
     length = libfuse.request(Opcode.LOOKUP, b"plain\0")
     libfuse.slot.captured_reply, libfuse.slot.request.must_detach_node = struct.pack("=Q", 11), True
@@ -180,7 +180,7 @@ def test_a_node_leaves_its_path_and_is_looked_up_no_more(libfuse: Libfuse) -> No
     assert not libfuse.slot.request.must_detach_node
 
 
-def test_a_look_whose_handle_closes_meanwhile_goes_on_to_the_next_or_is_made_anew(libfuse: Libfuse) -> None:
+def test_a_stat_through_a_closing_handle_uses_another_or_is_repeated(libfuse: Libfuse) -> None:
     """vfs/semantics.md 4: a name is there at every moment, also where its last reader ends while another file takes it."""
     nodes = {3: DIRECTORY, 4: DIRECTORY}
     answers = ReplyFilter(libfuse.device.fileno(), libfuse.here, libfuse.sizes, nodes)
@@ -203,7 +203,7 @@ SHOWING = {
 
 
 @pytest.mark.parametrize("opcode", SHOWING)
-def test_every_answer_that_shows_a_size_is_noted(libfuse: Libfuse, opcode: Opcode) -> None:
+def test_every_reply_with_a_size_is_noted(libfuse: Libfuse, opcode: Opcode) -> None:
     """vfs/semantics.md 3.17: which size the kernel has; none if the answer overlaps with another, or does not arrive."""
     node, answer = SHOWING[opcode]
     libfuse.request(opcode, bytes(64))
@@ -224,7 +224,7 @@ def test_every_answer_that_shows_a_size_is_noted(libfuse: Libfuse, opcode: Opcod
 
 
 @pytest.mark.parametrize(("flags", "size"), [(os.O_RDWR, 50), (os.O_WRONLY | os.O_TRUNC, 0)])
-def test_a_file_that_is_opened_empty_has_no_size_left(libfuse: Libfuse, flags: int, size: int) -> None:
+def test_a_file_truncated_by_open_has_no_kernel_size(libfuse: Libfuse, flags: int, size: int) -> None:
     """vfs/semantics.md 3.17: the kernel sets it to 0 without an answer that says so."""
     libfuse.sizes.note_sent(DIRECTORY, 50, 0)
     libfuse.request(Opcode.OPEN, struct.pack("=II", flags, 0))
@@ -232,7 +232,7 @@ def test_a_file_that_is_opened_empty_has_no_size_left(libfuse: Libfuse, flags: i
     assert libfuse.sizes.get(DIRECTORY) == size
 
 
-def test_an_open_that_fails_with_estale_has_the_attributes_expire(libfuse: Libfuse) -> None:
+def test_an_open_that_fails_with_estale_expires_the_attributes(libfuse: Libfuse) -> None:
     """vfs/semantics.md 3.17: an open by /proc/self/fd looks up no name."""
     libfuse.request(Opcode.OPEN, struct.pack("=II", os.O_RDWR, 0))
     libfuse.send(error=errno.ESTALE, on=libfuse.answers)
@@ -243,7 +243,7 @@ def test_an_open_that_fails_with_estale_has_the_attributes_expire(libfuse: Libfu
 
 
 @pytest.mark.parametrize("ours", [DO_READDIRPLUS | READDIRPLUS_AUTO, 0])
-def test_listings_with_attributes_are_agreed_upon_where_the_kernel_can(libfuse: Libfuse, ours: int) -> None:
+def test_readdirplus_is_negotiated_where_the_kernel_supports_it(libfuse: Libfuse, ours: int) -> None:
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, ours | BIG_WRITES) + bytes(48))
     libfuse.plus.reply_to_init(libfuse.slot, length)
     error, data = libfuse.answered()
@@ -264,7 +264,7 @@ def negotiated(libfuse: Libfuse, offered: int) -> bytes:
     return data
 
 
-def test_a_kernel_that_offers_longer_requests_gets_a_mebibyte_in_pages(libfuse: Libfuse) -> None:
+def test_a_kernel_that_offers_longer_requests_gets_one_mebibyte(libfuse: Libfuse) -> None:
     """fuse/notes.md, Files: a write of 1 MiB is one request; all else in libfuse's answer stays."""
     answer = negotiated(libfuse, MAX_PAGES)
     assert LIBFUSE.unpack_from(answer) == (7, 19, 131072, MAX_PAGES | BIG_WRITES, 12, 9, 1 << 20)
@@ -272,12 +272,12 @@ def test_a_kernel_that_offers_longer_requests_gets_a_mebibyte_in_pages(libfuse: 
     assert (time_gran, pages * mmap.PAGESIZE, alignment) == (0, 1 << 20, 0)
 
 
-def test_a_kernel_that_offers_none_gets_what_libfuse_says(libfuse: Libfuse) -> None:
+def test_a_kernel_without_the_offer_gets_the_reply_of_libfuse(libfuse: Libfuse) -> None:
     """fuse/notes.md, Files: before Linux 4.20 the longest write is 128 KiB."""
     assert negotiated(libfuse, 0) == LIBFUSE.pack(7, 19, 131072, BIG_WRITES, 12, 9, MAX_WRITE)
 
 
-def test_an_answer_to_init_without_flags_is_passed_on(libfuse: Libfuse) -> None:
+def test_an_init_reply_without_flags_is_passed_on(libfuse: Libfuse) -> None:
     """libfuse refuses a kernel that is too old, or asks it to try again with its own version."""
     libfuse.error = errno.EPROTO
     length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, MAX_PAGES) + bytes(48))

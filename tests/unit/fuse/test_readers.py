@@ -37,7 +37,9 @@ def idle(readers: ReadToken) -> tuple[WorkerSlot, threading.Thread]:
     return slot, thread
 
 
-def test_a_reader_that_waits_hands_over(readers: ReadToken, first: WorkerSlot, replaced: list[bool]) -> None:
+def test_a_waiting_reader_hands_on_the_read_token(
+    readers: ReadToken, first: WorkerSlot, replaced: list[bool]
+) -> None:
     slot, thread = idle(readers)
     assert not slot.token
     readers.pass_on(first)
@@ -45,7 +47,7 @@ def test_a_reader_that_waits_hands_over(readers: ReadToken, first: WorkerSlot, r
     assert (slot.token, first.token, replaced) == ([True], [], [])
 
 
-def test_a_thread_is_made_where_none_is_idle(
+def test_a_thread_is_started_where_none_is_idle(
     readers: ReadToken, first: WorkerSlot, replaced: list[bool]
 ) -> None:
     readers.pass_on(first)
@@ -55,7 +57,7 @@ def test_a_thread_is_made_where_none_is_idle(
     assert first.token
 
 
-def test_a_reader_that_leaves_lets_others_read(
+def test_a_reader_that_ends_lets_others_read(
     readers: ReadToken, first: WorkerSlot, replaced: list[bool]
 ) -> None:
     """At the end of the mount each thread is told in its turn."""
@@ -67,7 +69,7 @@ def test_a_reader_that_leaves_lets_others_read(
     assert replaced == []
 
 
-def test_a_reader_that_waits_silent_is_replaced(
+def test_a_reader_blocked_without_notice_is_replaced(
     readers: ReadToken, first: WorkerSlot, replaced: list[bool]
 ) -> None:
     """A thread that waits for the disk, or for libfuse's own locks, does not say so: the interrupter finds it."""

@@ -7,7 +7,7 @@ from jobfs.fuse.sizes import KernelSizes
 NODE = 11
 
 
-def test_the_last_of_several_answers_counts() -> None:
+def test_the_last_of_several_replies_counts() -> None:
     sizes = KernelSizes()
     assert sizes.get(NODE) is None
     assert not sizes.may_differ(NODE, 10), "the kernel has no size of a node that it was never sent"
@@ -18,7 +18,7 @@ def test_the_last_of_several_answers_counts() -> None:
     assert sizes.get(NODE + 1) is None
 
 
-def test_of_two_overlapping_answers_with_two_sizes_none_is_believed() -> None:
+def test_overlapping_replies_with_different_sizes_are_not_trusted() -> None:
     """vfs/semantics.md 3.17: the kernel drops one of them, and this process can't see which."""
     sizes = KernelSizes()
     began = sizes.logical_clock
@@ -35,7 +35,7 @@ def test_of_two_overlapping_answers_with_two_sizes_none_is_believed() -> None:
     assert sizes.get(NODE) is None, "the same size once more is an answer too"
 
 
-def test_an_answer_about_one_node_says_nothing_of_another() -> None:
+def test_a_reply_about_one_node_says_nothing_about_another() -> None:
     sizes = KernelSizes()
     began = sizes.logical_clock
     sizes.note_sent(NODE, 10, began)
@@ -43,7 +43,7 @@ def test_an_answer_about_one_node_says_nothing_of_another() -> None:
     assert (sizes.get(NODE), sizes.get(NODE + 1)) == (10, 20)
 
 
-def test_writes_raise_a_size_that_is_known() -> None:
+def test_writes_raise_a_known_size() -> None:
     sizes = KernelSizes()
     sizes.note_growth(NODE, 5)
     assert sizes.get(NODE) is None
@@ -57,7 +57,7 @@ def test_writes_raise_a_size_that_is_known() -> None:
     assert sizes.get(NODE) is None, "the kernel drops what it was sent while the file was written"
 
 
-def test_a_read_that_ends_before_the_size_may_lower_it() -> None:
+def test_a_short_read_can_lower_the_size() -> None:
     sizes = KernelSizes()
     sizes.note_end_read(NODE, 3)
     assert not sizes.may_differ(NODE, 3)
@@ -68,7 +68,7 @@ def test_a_read_that_ends_before_the_size_may_lower_it() -> None:
     assert (sizes.get(NODE), sizes.may_differ(NODE, 9)) == (None, True)
 
 
-def test_the_nodes_that_are_remembered_are_bounded() -> None:
+def test_the_number_of_remembered_nodes_is_bounded() -> None:
     sizes = KernelSizes(max_count=2)
     for node in (1, 2, 1, 3):
         sizes.note_sent(node, node, sizes.logical_clock)

@@ -84,7 +84,7 @@ def renames(before: Mapping[str, Look], now: Mapping[str, Look]) -> set[tuple[st
 
 @settings(max_examples=500, deadline=None)
 @given(several, several, st.dictionaries(st.sampled_from("123456"), st.one_of(places, st.none())))
-def test_the_news_carried_out_in_order_on_a_disk_make_it_show_what_is_shown_now(
+def test_applying_the_differences_in_order_yields_the_new_tree(
     first: list[Item], then: list[Item], elsewhere: dict[str, str | None]
 ) -> None:
     """vfs/semantics.md 7: deletions, creations, renames and new contents; no name that is never shown."""
@@ -105,7 +105,7 @@ def test_the_news_carried_out_in_order_on_a_disk_make_it_show_what_is_shown_now(
 
 
 @given(trees)
-def test_nothing_is_told_of_equal_trees(tree: ItemTree) -> None:
+def test_equal_trees_have_no_differences(tree: ItemTree) -> None:
     assert ItemTree.from_items(tree.items()).differences_from(tree) == {}
     assert list_differences({path: tree.shown_at(path) for path in looks(tree)}, tree.shown_at) == []
 
@@ -138,6 +138,8 @@ def told(before: Sequence[Item], now: Sequence[Item]) -> list[tuple[str, str, st
         ([FOLDER], [replace(FOLDER, id="other")], ["changed d"]),
     ],
 )  # fmt: skip
-def test_what_is_told(before: list[Item], now: list[Item], expected: list[str]) -> None:
+def test_each_kind_of_difference_is_reported(
+    before: list[Item], now: list[Item], expected: list[str]
+) -> None:
     """vfs/semantics.md 7: a file is renamed where its directories stay; a directory is deleted, and created with all in it."""
     assert [" ".join(filter(None, one)) for one in told(before, now)] == expected

@@ -54,7 +54,7 @@ def as_set(read: tuple[list[Item], int]) -> set[Item]:
 
 @pytest.mark.parametrize("expected", [0, 101, 200, 5000])
 @pytest.mark.parametrize(("count", "cap"), [*PAGES, (60, 2), (60, 7), (60, 50), (250, 50)])
-def test_every_item_is_there_whatever_pages_were_expected(count: int, cap: int, expected: int) -> None:
+def test_every_item_is_listed_with_any_number_of_expected_pages(count: int, cap: int, expected: int) -> None:
     """vfs/semantics.md 1.2: all pages are one snapshot of the whole tree."""
     reading = Reading(expected=expected)
     reading.server.cap = cap
@@ -70,7 +70,7 @@ def test_every_item_is_there_whatever_pages_were_expected(count: int, cap: int, 
 
 
 @pytest.mark.parametrize("expected", [0, 350])
-def test_later_pages_are_fetched_in_parallel_and_expected_pages_with_the_first(expected: int) -> None:
+def test_later_pages_are_fetched_in_parallel(expected: int) -> None:
     """vfs/semantics.md 1.2: pages after the first are fetched in parallel."""
     reading = Reading(expected=expected)
     reading.fill(350)
@@ -87,9 +87,7 @@ def test_later_pages_are_fetched_in_parallel_and_expected_pages_with_the_first(e
         assert reading.server.operations() == ["list"] * 8
 
 
-def test_a_list_that_never_holds_still_is_reconciled(
-    reading: Reading, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_list_that_keeps_changing_is_reconciled(reading: Reading, caplog: pytest.LogCaptureFixture) -> None:
     """vfs/semantics.md 1.3: read again at most twice, then reconciled item by item."""
     everything = reading.fill(250)
     gone = reading.fill(20)
@@ -108,7 +106,7 @@ def test_a_list_that_never_holds_still_is_reconciled(
     assert reading.server.operations().count("list") == 9
 
 
-def test_a_known_item_that_no_page_shows_is_asked_for(reading: Reading) -> None:
+def test_a_known_item_missing_from_all_pages_is_requested(reading: Reading) -> None:
     """vfs/semantics.md 1.3: changes that cancel each other out in number may hide it."""
     everything, items = reading.fill(150), reading.server.items
     reading.known, lost = list(items), everything[7]
@@ -120,7 +118,7 @@ def test_a_known_item_that_no_page_shows_is_asked_for(reading: Reading) -> None:
     assert as_set(reading.read()) == set(everything)
 
 
-def test_many_items_deleted_by_the_job_cost_a_second_pass_not_a_request_each(reading: Reading) -> None:
+def test_many_items_deleted_by_the_job_cost_only_a_second_pass(reading: Reading) -> None:
     everything = reading.fill(500)
     reading.known = [one.id for one in everything]
     for one in everything[100:400]:
@@ -130,7 +128,7 @@ def test_many_items_deleted_by_the_job_cost_a_second_pass_not_a_request_each(rea
 
 
 @pytest.mark.parametrize("count", [150, 450])
-def test_a_server_without_any_order_is_still_read_whole(reading: Reading, count: int) -> None:
+def test_a_server_without_a_stable_order_is_read_completely(reading: Reading, count: int) -> None:
     """vfs/semantics.md 1: it must never lose an item that existed throughout."""
     everything = reading.fill(count)
     reading.server.shuffle = random.Random(7)
@@ -160,7 +158,7 @@ def test_two_passes_that_lack_the_same_item_prove_nothing(reading: Reading, plac
     "lie", [lambda n: 0, lambda n: 1, lambda n: n - 1, lambda n: n + 1, lambda n: 10**9, lambda n: 2**62]
 )
 @pytest.mark.parametrize("count", [0, 37, 100, 250])
-def test_a_wrong_total_costs_no_item(reading: Reading, count: int, lie: Callable[[int], int]) -> None:
+def test_a_wrong_total_loses_no_item(reading: Reading, count: int, lie: Callable[[int], int]) -> None:
     everything = reading.fill(count)
     reading.server.told_total = lie
     assert as_set(reading.read()) == set(everything)
@@ -177,7 +175,7 @@ def test_a_page_with_a_wrong_total_is_read_while_the_job_makes_files(reading: Re
 
 
 @pytest.mark.parametrize("told", [100, 350])
-def test_a_server_that_gives_all_at_once_is_read_whole(reading: Reading, told: int) -> None:
+def test_a_server_without_paging_is_read_completely(reading: Reading, told: int) -> None:
     """vfs/semantics.md 1: the snapshot has every item; nobody is asked for more of them than the reference allows."""
     everything = reading.fill(350)
 
@@ -214,7 +212,7 @@ def test_items_of_unknown_types_cost_a_second_pass_at_most(reading: Reading, unk
     assert len(asked) <= 2 * len(set(asked))
 
 
-def test_a_page_shows_where_it_goes_on_and_whether_it_has_anything_new() -> None:
+def test_a_page_shows_the_next_offset_and_whether_it_has_new_items() -> None:
     """vfs/semantics.md 1: of items of unknown types nobody knows the order."""
     this = ListingPass(Page([], 2, 100, ("a",)))
     this.add_page(Page([], 2, 100, ("b",)))
@@ -297,7 +295,7 @@ def test_an_item_that_existed_throughout_is_never_lost(
 
 
 @pytest.mark.parametrize("total", [lambda end: end + 1, lambda end: end + 100, lambda end: end * 2])
-def test_a_list_that_goes_on_and_on_is_given_up(reading: Reading, total: Callable[[int], int]) -> None:
+def test_an_endless_list_is_an_error(reading: Reading, total: Callable[[int], int]) -> None:
     """vfs/semantics.md 5.8: a reply that does not match the contract is EIO; nobody reads for ever."""
 
     def list_page(take: int, skip: int) -> Page:

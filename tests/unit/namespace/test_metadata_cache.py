@@ -321,7 +321,7 @@ TestRaces = Races.TestCase
 TestRaces.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 
 
-def test_own_changes_during_a_listing_are_named_unless_a_directory_was_moved() -> None:
+def test_own_changes_during_a_listing_are_known_unless_a_directory_moved() -> None:
     """vfs/semantics.md 1: a listing may lose the content of a directory that was renamed, which need not be known."""
     server, known = Server(), MetadataCache(60.0, clock := Clock())
     gone, changed, folder = server.file("gone"), server.file("changed"), server.directory("d")
@@ -349,7 +349,7 @@ def test_own_changes_during_a_listing_are_named_unless_a_directory_was_moved() -
     ],
     ids=["renamed", "taken", "new in a removed directory"],
 )
-def test_what_an_older_listing_keeps_of_our_change(
+def test_an_older_listing_does_not_revert_an_own_change(
     change: OwnChange, old: list[Item], new: list[Item], kept: list[str], doubts: set[str]
 ) -> None:
     """vfs/semantics.md 1.6."""
@@ -358,7 +358,7 @@ def test_what_an_older_listing_keeps_of_our_change(
     assert [one.path for one in tree.items()] == kept
 
 
-def test_an_older_answer_about_what_is_below_a_changed_path_is_refused_if_all_of_that_was_changed() -> None:
+def test_an_older_reply_below_a_changed_path_is_rejected_if_all_changed() -> None:
     for change, refused in (
         (REMOVED, [True, False]),
         (REMOVED._replace(with_descendants=False), [False, False]),
@@ -386,7 +386,7 @@ def listed(*items: Item) -> MetadataCache:
     return known
 
 
-def test_a_save_that_sets_its_file_aside_is_no_news() -> None:
+def test_the_set_aside_of_an_own_save_is_not_a_difference() -> None:
     """vfs/semantics.md 7.2: at no step, whatever a listing shows meanwhile; nor is a listing that began before it."""
     old, new = item("x", "1"), item("x", "2")
     aside = replace(old, path=hidden("x"))
@@ -406,7 +406,7 @@ def test_a_save_that_sets_its_file_aside_is_no_news() -> None:
 
 
 @pytest.mark.parametrize("ahead", [True, False])
-def test_a_removed_directory_is_not_shown_for_what_is_hidden_in_it(ahead: bool) -> None:
+def test_hidden_items_do_not_make_a_removed_directory_visible(ahead: bool) -> None:
     """save/protocol.md R12: a listing that shows half of the removal lands before its answer, or after it."""
     folder = item("d", "1", kind=Kind.DIRECTORY)
     known, aside = listed(folder), replace(folder, path=hidden("d"))
@@ -422,14 +422,14 @@ def test_a_removed_directory_is_not_shown_for_what_is_hidden_in_it(ahead: bool) 
     assert known.tree.shown_at("d") is None
 
 
-def test_a_path_at_which_a_listing_shows_another_item_beside_ours_is_asked_for() -> None:
+def test_a_path_where_a_listing_shows_a_second_item_is_requested() -> None:
     """vfs/semantics.md 1.6: it has read the other item before that went, and ours before the answer about it came."""
     known = listed(item("x", "1"), moved := item("x", "2"))
     known.record_own_change(moved, "y")
     assert not known.is_fresh("x")
 
 
-def test_what_is_below_a_directory_moves_with_it_and_nothing_else() -> None:
+def test_a_directory_moves_with_its_content_and_nothing_else() -> None:
     """vfs/semantics.md 1.4, 7.2: it is no news, and as fresh as before, not as what was at the new path; a doubt moves too."""
     folder = item("d", "1", kind=Kind.DIRECTORY)
     known = listed(folder, item("d/x", "2"), item("y", "3"))
@@ -446,7 +446,7 @@ def test_what_is_below_a_directory_moves_with_it_and_nothing_else() -> None:
     assert not known.is_fresh("d/x")
 
 
-def test_a_second_version_that_we_keep_beside_its_file_is_news_and_a_save_of_it_is_none() -> None:
+def test_an_own_conflict_copy_is_a_difference_and_a_save_of_it_is_not() -> None:
     """vfs/semantics.md 7.2."""
     path = names.second_version_path("x.txt", "conflict")
     staged = item(hidden("x.txt", names.Role.STAGED), "2")

@@ -20,7 +20,7 @@ from jobfs.nodes import Item, Lifecycle, implicit_directory
 from .world import KERNEL, TTL, World, hidden, nothing
 
 
-def test_the_first_lookup_reads_one_listing_that_then_answers_everything(world: World) -> None:
+def test_the_first_lookup_reads_one_listing_that_answers_everything(world: World) -> None:
     """vfs/semantics.md 1.7: a fresh snapshot answers every lookup, negative ones too, without a request."""
     a = world.server.file("a.txt")
     sub = world.server.directory("sub")
@@ -40,7 +40,7 @@ def test_the_first_lookup_reads_one_listing_that_then_answers_everything(world: 
     assert (world.server.asked(), world.namespace.edition() > 0) == ([], True)
 
 
-def test_a_single_stat_after_expiry_costs_one_find_that_counts_from_its_start(world: World) -> None:
+def test_a_stat_after_expiry_costs_one_find_dated_at_its_start(world: World) -> None:
     """vfs/semantics.md 1.8: one find, not a listing; the age of an answer leaves room for the kernel's part of the TTL."""
     a = world.server.file("a.txt")
     world.listed()
@@ -72,7 +72,7 @@ def test_when_names_changed_is_looked_up_under_the_lock(
     assert (world.namespace.names_changed_at(implicit_directory("a")), held) == (7, [True])
 
 
-def test_a_find_that_finds_nothing_where_children_are_known_asks_the_list(world: World) -> None:
+def test_an_empty_find_where_children_are_known_causes_a_listing(world: World) -> None:
     """vfs/semantics.md 1: an implicit directory can't be seen by find."""
     folder = world.server.directory("x")
     child = world.server.file("x/y")
@@ -109,7 +109,7 @@ def test_a_directory_renamed_by_the_job_is_seen_with_its_content(world: World) -
     assert world.namespace.lookup("y/f7") is None, "all below the old name is in doubt"
 
 
-def test_the_status_tells_what_is_known_and_what_is_not_shown(world: World) -> None:
+def test_the_status_lists_known_and_hidden_items(world: World) -> None:
     """vfs/semantics.md 1.18: every shadowed item is listed in the status, and shows again once it is alone.
 
     vfs/semantics.md 1: hostile paths are never shown and never followed. vfs/semantics.md 4: nor are hidden items.
@@ -132,7 +132,7 @@ def test_the_status_tells_what_is_known_and_what_is_not_shown(world: World) -> N
     assert world.namespace.lookup("x") == default
 
 
-def test_our_own_changes_are_visible_at_once_and_cost_nothing(world: World) -> None:
+def test_own_changes_are_visible_at_once_and_cost_no_request(world: World) -> None:
     """vfs/semantics.md 1.6: own changes are visible at once."""
     a = world.server.file("a")
     world.server.file("x/y")
@@ -153,7 +153,7 @@ def test_our_own_changes_are_visible_at_once_and_cost_nothing(world: World) -> N
     assert world.server.asked() == []
 
 
-def test_a_touched_path_is_asked_for_although_all_is_fresh(world: World) -> None:
+def test_a_doubtful_path_is_requested_although_the_listing_is_fresh(world: World) -> None:
     """vfs/semantics.md 5: after a lost answer, look first."""
     a = world.server.file("d/a")
     b = world.server.file("d/b")
@@ -175,7 +175,7 @@ def test_a_touched_path_is_asked_for_although_all_is_fresh(world: World) -> None
     assert world.server.asked() == [("find", "d/b"), ("list", 0), ("list", 0)]
 
 
-def test_a_slow_find_does_not_overwrite_what_we_did_meanwhile(world: World) -> None:
+def test_a_slow_find_does_not_overwrite_a_newer_own_change(world: World) -> None:
     """vfs/semantics.md 1: a write counter: a slow answer never overwrites a newer local change, nor a newer doubt."""
     _, a = world.server.directory("d"), world.server.file("d/a")
     world.listed(120)
@@ -192,7 +192,7 @@ def test_a_slow_find_does_not_overwrite_what_we_did_meanwhile(world: World) -> N
         assert shown == next((one for one in world.server.items.values() if one.path == path), None)
 
 
-def test_our_own_deletions_while_a_listing_is_read_cost_no_other_pass(world: World) -> None:
+def test_own_deletions_during_a_listing_cost_no_second_pass(world: World) -> None:
     """save/protocol.md R12: our own deletions are no drift; what was there throughout is in the listing all the same."""
     world.listed(500)
     doomed = list(world.server.items.values())[:50]
@@ -213,7 +213,7 @@ def test_our_own_deletions_while_a_listing_is_read_cost_no_other_pass(world: Wor
 
 
 @pytest.mark.parametrize("comes", [True, False])
-def test_a_name_that_is_missed_is_asked_for_once_more_after_a_moment(world: World, comes: bool) -> None:
+def test_a_missing_name_is_requested_again_after_a_moment(world: World, comes: bool) -> None:
     """save/protocol.md: a mount that misses a name it knew asks once more, and then believes it."""
     a = world.server.file("a")
     world.listed(120)
@@ -229,7 +229,7 @@ def test_a_name_that_is_missed_is_asked_for_once_more_after_a_moment(world: Worl
     assert [0.1 <= pause <= 0.25 for pause in world.pauses] == [True]
 
 
-def test_a_listing_in_the_middle_of_anothers_save_asks_once_more(world: World) -> None:
+def test_a_listing_during_another_mounts_save_requests_the_name_again(world: World) -> None:
     """save/protocol.md: a mount that misses a name it knew asks once more before it believes it."""
     a, b, c = (world.server.file(f"d/{name}") for name in "abc")
     world.listed()
@@ -243,7 +243,7 @@ def test_a_listing_in_the_middle_of_anothers_save_asks_once_more(world: World) -
     assert [0.1 <= pause <= 0.25 for pause in world.pauses] == [True]
 
 
-def test_an_own_item_at_a_path_where_another_was_known_is_asked_for(world: World) -> None:
+def test_a_path_with_an_own_and_another_item_is_requested(world: World) -> None:
     """vfs/semantics.md 1: own changes are visible at once; the server let us take the path, so the old item is gone."""
     old = world.server.file("x", updated_ns=10**9)
     mine = world.server.file("y", updated_ns=1)
@@ -262,7 +262,7 @@ def changed(world: World, path: str) -> int:
     return world.namespace.names_changed_at(directory)
 
 
-def test_other_names_in_a_directory_change_its_time_once(world: World) -> None:
+def test_a_directorys_time_changes_once_for_new_names(world: World) -> None:
     """vfs/semantics.md 2.18: a directory's mtime moves when another set of names is seen in it, by a listing or a find.
 
     It never goes back, with a server whose clock is ahead.
@@ -336,7 +336,7 @@ def slow_pages(world: World, seconds: float, files: int = 0) -> None:
 
 
 @pytest.mark.parametrize(("count", "pages"), [(90, 1), (1000, 11)])
-def test_a_storm_of_lookups_costs_one_listing_and_four_finds(world: World, count: int, pages: int) -> None:
+def test_many_lookups_at_once_cost_one_listing_and_four_finds(world: World, count: int, pages: int) -> None:
     """vfs/semantics.md 1.9: where a find would be the fifth within a second, a listing is read instead."""
     world.listed(count)
     for number in range(count):
@@ -349,7 +349,7 @@ def test_a_storm_of_lookups_costs_one_listing_and_four_finds(world: World, count
     assert world.server.operations() == ["find"] * 40, "these are few"
 
 
-def test_attributes_for_a_listing_are_those_that_a_lookup_has_without_a_request(world: World) -> None:
+def test_a_listing_has_the_attributes_of_a_lookup_without_a_request(world: World) -> None:
     """vfs/semantics.md 1: a change is visible to a new `stat` after the TTL, whoever has listed the directory meanwhile."""
     slow_pages(world, 3.0, files=300)
     looked_up = world.namespace.cached_lookup
@@ -368,7 +368,7 @@ def test_attributes_for_a_listing_are_those_that_a_lookup_has_without_a_request(
     assert world.server.asked() == []
 
 
-def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listing(world: World) -> None:
+def test_saves_during_a_long_listing_cost_one_find_each(world: World) -> None:
     """vfs/semantics.md 1: on a huge workspace listing may take at most a small share of wall time, whatever is changed here."""
     slow_pages(world, 10.0, files=300)
     world.clock.advance(50.0)
@@ -389,7 +389,7 @@ def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listin
 
 
 @pytest.mark.parametrize(("seconds", "good_for"), [(0.1, 1.0), (3.0, 3.0)])
-def test_a_listing_serves_removals_of_the_next_second(world: World, seconds: float, good_for: float) -> None:
+def test_a_listing_serves_removals_for_the_next_second(world: World, seconds: float, good_for: float) -> None:
     """save/protocol.md R12: a listing of at most a second ago, or as long ago as a listing takes."""
     slow_pages(world, seconds)
     for _ in range(3):
@@ -427,7 +427,7 @@ def test_callers_of_one_path_or_directory_share_a_request(world: World, operatio
     assert world.server.operations() == [operation]
 
 
-def test_a_failure_answers_every_call_that_has_joined_the_request(world: World) -> None:
+def test_a_failure_is_raised_to_every_call_that_joined_the_request(world: World) -> None:
     """vfs/semantics.md 1.10: also those that must not be answered from what is known."""
     world.listed(3)
     gate, joined = Gate("find"), threading.Event()
@@ -448,7 +448,7 @@ def test_a_failure_answers_every_call_that_has_joined_the_request(world: World) 
     assert world.server.operations() == ["find"]
 
 
-def test_a_caller_never_joins_a_request_that_began_too_early(world: World) -> None:
+def test_a_caller_never_joins_a_request_that_started_too_early(world: World) -> None:
     """vfs/semantics.md 1: an answer is as young as was asked for, whoever made the request."""
     world.server.file("x")
     world.listed(3)
@@ -473,7 +473,7 @@ def test_a_caller_never_joins_a_request_that_began_too_early(world: World) -> No
     assert world.namespace.peek("x") == newer
 
 
-def test_a_refresh_during_a_listing_reads_another_one_after_it(world: World) -> None:
+def test_a_refresh_during_a_listing_reads_another_listing(world: World) -> None:
     """vfs/semantics.md 1: single flight, and yet a snapshot that began when it was asked for."""
     gate = world.server.after = Gate("list")
     with ThreadPoolExecutor(2) as pool:
@@ -489,7 +489,9 @@ def test_a_refresh_during_a_listing_reads_another_one_after_it(world: World) -> 
 
 
 @pytest.mark.parametrize(("seconds", "listed"), [(0.1, True), (0.3, False)])
-def test_a_storm_for_young_answers_gets_a_quick_listing(world: World, seconds: float, listed: bool) -> None:
+def test_many_lookups_with_a_small_maximum_age_cause_a_quick_listing(
+    world: World, seconds: float, listed: bool
+) -> None:
     """vfs/semantics.md 4: unlink looks at most 1 s ago; a listing takes a fifth of that at most."""
     slow_pages(world, seconds)
     world.listed(90)
@@ -509,7 +511,7 @@ def test_the_effective_ttl_grows_with_the_time_that_listings_take(world: World) 
         assert [status.effective_ttl, status.listing_seconds] == pytest.approx([ttl, seconds])
 
 
-def test_an_unknown_name_after_expiry_costs_a_listing_where_a_find_may_not_see_it(world: World) -> None:
+def test_an_unknown_name_costs_a_listing_where_find_may_miss_it(world: World) -> None:
     """vfs/semantics.md 1.8: where one page holds all, or where there are implicit directories, which are seen within the TTL."""
     world.listed(5)
     world.server.file("new/x")
@@ -529,7 +531,7 @@ def test_an_unknown_name_after_expiry_costs_a_listing_where_a_find_may_not_see_i
     assert set(other.server.operations()) == {"list"}
 
 
-def test_an_item_was_seen_when_an_answer_or_our_own_change_last_showed_it_at_its_path(world: World) -> None:
+def test_an_item_was_seen_when_a_reply_or_own_change_last_showed_it(world: World) -> None:
     """save/protocol.md R8: that is the time of a look; what is in doubt, or elsewhere, was never seen."""
     a = world.server.file("a.txt")
     world.namespace.refresh()

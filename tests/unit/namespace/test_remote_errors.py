@@ -32,7 +32,7 @@ FAILURES = [
 
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("away", [None, "refused"])
-def test_known_names_are_served_until_the_server_is_found_to_be_back(
+def test_known_names_are_served_until_the_server_is_back(
     world: World, caplog: pytest.LogCaptureFixture, failure: ApiError, away: str | None
 ) -> None:
     """vfs/semantics.md 1.13: whether a lookup or another request found the server out of reach; the status says so.
@@ -64,7 +64,7 @@ def test_known_names_are_served_until_the_server_is_found_to_be_back(
     assert not world.namespace.is_unreachable
 
 
-def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(world: World) -> None:
+def test_a_directory_newer_than_the_listing_has_no_known_free_names(world: World) -> None:
     """vfs/semantics.md 1: "not there" is not "could not ask"."""
     world.listed()
     world.server.directory("new")
@@ -100,7 +100,7 @@ def test_an_unknown_name_is_never_absent_or_empty(world: World, failure: ApiErro
     assert world.namespace.lookup("") is not None
 
 
-def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
+def test_the_age_of_a_name_counts_from_its_last_confirmation(world: World) -> None:
     """vfs/semantics.md 1.13: up to --stale-if-error seconds."""
     a = world.server.file("a.txt")
     world.namespace.refresh()
@@ -118,7 +118,7 @@ def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
         world.namespace.lookup("a.txt")
 
 
-def test_what_the_server_refuses_says_nothing_of_other_names(world: World) -> None:
+def test_a_refused_name_says_nothing_about_other_names(world: World) -> None:
     """vfs/semantics.md 1: ENOENT (or EINVAL) only when the server said so of that name, and not of the listing."""
     a = world.server.file("a.txt")
     world.server.errors = {"": InvalidRequestError("take", status=422)}
@@ -138,7 +138,7 @@ def test_what_the_server_refuses_says_nothing_of_other_names(world: World) -> No
 
 
 @pytest.mark.parametrize("error", [NO_END, UnavailableError("has no end", status=504)])
-def test_names_are_found_one_by_one_where_the_listing_is_no_good(world: World, error: ApiError) -> None:
+def test_names_are_found_one_by_one_where_the_listing_is_unusable(world: World, error: ApiError) -> None:
     """vfs/semantics.md 1: good items go on being shown; a directory that can't be listed is EIO, never empty."""
 
     a = world.server.file("a.txt")
@@ -171,7 +171,7 @@ def test_names_are_found_one_by_one_where_the_listing_is_no_good(world: World, e
     assert world.namespace.peek_children("nothing") is None
 
 
-def test_a_failure_that_is_older_than_the_last_success_is_none(world: World) -> None:
+def test_a_failure_older_than_the_last_success_does_not_count(world: World) -> None:
     """vfs/semantics.md 1.13: one slow request that fails does not make the names of a server that answers old."""
     b = world.server.file("b")
     world.listed(120)
@@ -188,7 +188,7 @@ def test_a_failure_that_is_older_than_the_last_success_is_none(world: World) -> 
     assert not world.namespace.is_unreachable
 
 
-def test_a_listing_that_only_confirms_known_names_has_a_moment(world: World) -> None:
+def test_a_listing_that_only_confirms_known_names_gets_little_time(world: World) -> None:
     """vfs/semantics.md 1.13: `ls` of a known directory does not wait as long as a call may for a server that hangs."""
     world.server.directory("d")
     world.listed(3)
@@ -202,7 +202,7 @@ def test_a_listing_that_only_confirms_known_names_has_a_moment(world: World) -> 
     assert needed > STALE, "but what is to be changed is asked for as long as it takes"
 
 
-def test_one_slow_answer_keeps_no_call_from_asking(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_slow_reply_blocks_no_other_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 1.13: a call that confirms a known name has a moment only; that it passes says nothing of the server."""
     a, _ = world.server.file("a"), world.server.directory("d")
     world.listed(120)

@@ -72,7 +72,7 @@ def apply(tree: ItemTree, model: dict[str, Item], operation: str, one: Item) -> 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(changes, max_size=25))
-def test_the_tree_shows_what_its_items_say_whatever_happened(done: list[tuple[str, Item]]) -> None:
+def test_the_tree_agrees_with_its_items_after_any_changes(done: list[tuple[str, Item]]) -> None:
     """vfs/semantics.md 1: overlay, implicit directories, hostile and hidden names, after any changes."""
     tree, model = ItemTree(), dict[str, Item]()
     for operation, one in done:
@@ -100,7 +100,7 @@ def test_the_tree_shows_what_its_items_say_whatever_happened(done: list[tuple[st
     assert vars(tree) == vars(empty)
 
 
-def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() -> None:
+def test_a_directory_shadows_a_file_while_it_has_content() -> None:
     """vfs/semantics.md 1.17: a directory shadows a file where something lives under it."""
     file = item("x", "1")
     tree = ItemTree.from_items([file, item("x/y", "2")])
@@ -111,7 +111,7 @@ def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() ->
     assert tree.shadowed_paths() == []
 
 
-def test_what_is_in_a_directory_goes_along_even_to_a_place_below_it() -> None:
+def test_a_directory_moves_with_its_content_even_below_itself() -> None:
     tree = ItemTree.from_items([item("d", "1", kind=Kind.DIRECTORY), item("d/x", "2")])
     tree.put_moved(item("d/e", "1", kind=Kind.DIRECTORY), "d")
     assert {one.path for one in tree.items()} == {"d/e", "d/e/x"}
@@ -145,7 +145,7 @@ def test_hostile_and_hidden_paths_are_not_shown_and_ordinary_ones_are(path: str)
         (f"{hidden('d', Role.REMOVED)}/{hidden('x')}", False),
     ],
 )
-def test_a_vanished_name_with_a_hidden_item_of_a_save_beside_it_is_missed(path: str, missed: bool) -> None:
+def test_a_name_missing_beside_the_hidden_item_of_a_save_is_missed(path: str, missed: bool) -> None:
     """save/protocol.md: a mount that misses a name it knew asks once more before it believes it."""
     before, now = (
         ItemTree.from_items([item("a/x", "1"), item("other", "2")]),

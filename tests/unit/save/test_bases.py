@@ -67,7 +67,7 @@ class Keeping:
 
 
 @pytest.mark.parametrize("size", [len(OLD), None])
-def test_a_base_that_is_cached_goes_along_to_the_name_of_the_copy(
+def test_a_cached_base_is_kept_under_the_name_of_the_copy(
     world: World, tmp_path: Path, size: int | None
 ) -> None:
     """vfs/semantics.md 4.61: where the server tells no sizes, too; a kill before that, or after it, loses nothing."""
@@ -88,7 +88,7 @@ def test_a_base_that_is_cached_goes_along_to_the_name_of_the_copy(
     assert keeping.state.bases.paths() == []
 
 
-def test_nothing_is_kept_of_what_is_not_here_or_becomes_no_conflict(world: World, tmp_path: Path) -> None:
+def test_no_base_is_kept_if_its_bytes_are_missing_or_no_copy_results(world: World, tmp_path: Path) -> None:
     """vfs/semantics.md 4.61: as far as its bytes are on this machine."""
     keeping = Keeping(world, tmp_path, ("a", "before", len(OLD)), ("", "", None))
     for base in (Base(), replace(BASE, updated_at="other"), replace(BASE, size=65 << 20)):
@@ -112,7 +112,7 @@ def test_nothing_is_kept_of_what_is_not_here_or_becomes_no_conflict(world: World
         (replace(BASE, sha256=""), [ASIDE], False),
     ],
 )
-def test_a_save_hands_on_the_one_before_where_only_that_has_the_bytes_of_its_base(
+def test_a_kept_save_is_passed_on_if_only_it_has_the_bytes_of_the_base(
     world: World, tmp_path: Path, base: Base, asides: list[Aside], is_kept: bool
 ) -> None:
     """vfs/semantics.md 4.61: on a server with whole seconds the content cache has no bytes of a save."""

@@ -43,7 +43,7 @@ def set_aside(world: World, item_id: str, content: bytes, **values: Any) -> Asid
 # -- placed
 
 
-def test_placed_is_on_the_disk_before_the_first_delete(world: World, cleanup: Cleanup) -> None:
+def test_the_placed_stage_is_synced_before_the_first_delete(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md R3; vfs/semantics.md 5.2: no retry storm: the pauses grow with each failure that is told."""
     change = placed(world, set_aside(world, "o", OLD))
     assert world.state.store.needs_sync
@@ -58,7 +58,7 @@ def test_placed_is_on_the_disk_before_the_first_delete(world: World, cleanup: Cl
     assert unsynced == [False]
 
 
-def test_an_aside_that_the_job_writes_to_before_the_delete_stays(
+def test_an_aside_the_job_writes_to_before_its_delete_is_kept(
     world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R8: a delete that was decided by bytes is for these bytes only."""
@@ -70,7 +70,7 @@ def test_an_aside_that_the_job_writes_to_before_the_delete_stays(
     assert (world.client.contents, world.changes()) == ({"o": b"job"}, [])
 
 
-def test_an_aside_that_has_to_wait_keeps_no_other_waiting(world: World, cleanup: Cleanup) -> None:
+def test_an_aside_that_must_wait_delays_no_other(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md R7: nobody waits for this, no other aside either."""
     late = time.monotonic() + 100
     change = placed(world, set_aside(world, "w", OLD, unsure_until=late), set_aside(world, "o", OLD))
@@ -112,7 +112,7 @@ def test_one_listing_serves_all_removed_directories(world: World, cleanup: Clean
     [({"staged_id": "h"}, True), ({"tid": TID}, True), ({"asides": [Aside("h", hidden("x"))]}, True), ({}, False)],
     ids=["staged", "being made", "set aside", "another"],
 )  # fmt: skip
-def test_a_new_item_is_explained(
+def test_a_new_hidden_item_is_explained_by_its_record(
     world: World, cleanup: Cleanup, caplog: pytest.LogCaptureFixture, record: dict[str, Any], stays: bool
 ) -> None:
     """save/protocol.md R4: a hidden item of ours that an open record names; what is just being made is explained too."""
@@ -135,7 +135,7 @@ def test_a_new_item_is_explained(
         (names.Role.STAGED, False, False, "x.recovered-"),
     ],
 )  # fmt: skip
-def test_an_item_that_no_record_explains_is_shown_under_a_telling_name(
+def test_an_unexplained_hidden_item_gets_a_descriptive_name(
     world: World, cleanup: Cleanup, role: names.Role, taken: bool, known: bool, shown: str
 ) -> None:
     """save/protocol.md R4: only a staged item whose own transaction is a tombstone is deleted; one that is none is never T."""
@@ -150,7 +150,7 @@ def test_an_item_that_no_record_explains_is_shown_under_a_telling_name(
     assert (path.startswith(shown), path == shown) == (True, shown in ("x", ""))
 
 
-def test_a_hidden_item_is_looked_at_again_before_it_is_named(world: World, cleanup: Cleanup) -> None:
+def test_a_hidden_item_is_checked_again_before_it_gets_a_name(world: World, cleanup: Cleanup) -> None:
     listed = world.client.put("h", hidden("x"), b"content")
     world.client.put("h", "given back by a request that was late", b"content")
     gone = world.client.put("g", hidden("y"), b"content")
@@ -181,7 +181,7 @@ def test_remembered_attributes_of_vanished_items_are_dropped(world: World, clean
     [("", "", NEW, True), ("new", "", NEW, True), ("new", "dir/file", NEW, True), ("new", "dir/file", b"job", False)],
     ids=["unseen", "staged", "placed unseen", "written to since"],
 )  # fmt: skip
-def test_a_cancelled_save_is_taken_back(
+def test_a_cancelled_save_is_undone(
     world: World, cleanup: Cleanup, staged_id: str, place: str, content: bytes, goes: bool
 ) -> None:
     """save/protocol.md R10: H is deleted only under its hidden name or with its own bytes; open handles get them first."""
@@ -195,7 +195,7 @@ def test_a_cancelled_save_is_taken_back(
     assert (shown.path, shown.atime_ns) == ("dir", shown.mtime_ns), "shown, though no item stands for it"
 
 
-def test_what_the_job_wrote_after_an_unlink_gets_its_name_back(world: World, cleanup: Cleanup) -> None:
+def test_the_jobs_write_after_an_unlink_gets_its_name_back(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md R10: foreign asides go back to T, if the save of the unlinked file was not placed."""
     aside = set_aside(world, "1", b"the job's")
     world.client.put("new", STAGED, NEW)
@@ -207,7 +207,7 @@ def test_what_the_job_wrote_after_an_unlink_gets_its_name_back(world: World, cle
     assert (world.client.paths, change.stage) == ({"1": "file"}, Stage.DONE)
 
 
-def test_what_an_unlinked_save_had_set_aside_is_not_shown_at_its_name(world: World, cleanup: Cleanup) -> None:
+def test_the_aside_of_an_unlinked_save_is_not_shown_at_its_name(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md R10, R7: though cleanup must wait before it can judge the item."""
     shown = world.client.put("o", "file", OLD)
     aside = set_aside(world, "o", OLD, unsure_until=time.monotonic() + 100)
@@ -217,7 +217,7 @@ def test_what_an_unlinked_save_had_set_aside_is_not_shown_at_its_name(world: Wor
     assert world.namespace.told == ["forget o"]
 
 
-def test_what_a_rename_that_failed_was_to_replace_stays(world: World, cleanup: Cleanup) -> None:
+def test_a_failed_rename_keeps_the_file_at_its_target(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md, The steps: a rename over a file whose caller was told that it failed is cancelled."""
     over = world.client.put("o", "file", OLD)
     change = world.state.plan_change(
@@ -247,7 +247,7 @@ def undone(world: World, change: Change) -> Change:
     return change
 
 
-def test_the_newest_aside_goes_back_and_older_asides_stand_beside(world: World) -> None:
+def test_the_newest_aside_is_restored_and_older_ones_become_copies(world: World) -> None:
     """save/protocol.md R11."""
     older, newer, taken, gone = (set_aside(world, name, OLD) for name in "1234")
     world.client.put("3", "taken by the job")
@@ -265,7 +265,7 @@ def test_the_newest_aside_goes_back_and_older_asides_stand_beside(world: World) 
     )
 
 
-def test_bytes_that_a_refused_rename_was_to_replace_were_not_refused(world: World) -> None:
+def test_a_refused_rename_does_not_mark_its_target_as_refused(world: World) -> None:
     """vfs/semantics.md 4, Rename: the name keeps them, and they are sent after all."""
     file = world.state.new_local_file(Kind.FILE, "file")
     world.state.write(edit(file, generation=5))
@@ -273,7 +273,7 @@ def test_bytes_that_a_refused_rename_was_to_replace_were_not_refused(world: Worl
     assert (file.refused, file.needs_upload) == ("", True)
 
 
-def test_newer_bytes_that_wait_were_not_refused(world: World) -> None:
+def test_a_refusal_does_not_apply_to_newer_waiting_bytes(world: World) -> None:
     file = world.state.new_local_file(Kind.FILE, "file")
     world.state.write(edit(file, generation=6))
     world.state.bytes.create(file.ino, 5).release()
@@ -283,7 +283,7 @@ def test_newer_bytes_that_wait_were_not_refused(world: World) -> None:
     assert list(world.state.bytes.directory.iterdir()) == [], "nothing needs the older ones"
 
 
-def test_a_save_that_was_cancelled_meanwhile_stays_so(world: World) -> None:
+def test_a_save_cancelled_during_its_refusal_remains_cancelled(world: World) -> None:
     """save/protocol.md R10: its file was unlinked, and is not told that it was refused."""
     file = world.state.new_local_file(Kind.FILE, "file")
     world.state.write(edit(file, generation=5))
@@ -309,7 +309,7 @@ def test_nothing_is_deleted_where_a_refused_save_was_placed(world: World, verb: 
     assert change.stage is Stage.DONE
 
 
-def test_an_undo_that_can_not_go_on_is_gone_on_with_later(world: World) -> None:
+def test_an_undo_that_cannot_finish_is_resumed_later(world: World) -> None:
     """save/protocol.md, The steps, undo: until it succeeds."""
     world.client.before["update"] = [away]
     change = undone(world, change_of(world, set_aside(world, "1", OLD), staged_id=""))

@@ -70,7 +70,7 @@ TABLE: dict[str, tuple[dict[str, Any], list[str] | None]] = {
 
 
 @pytest.mark.parametrize("what", TABLE)
-def test_an_aside_is_deleted_if_base_or_just_saved_and_else_kept(
+def test_an_aside_is_deleted_if_base_or_just_saved_otherwise_kept(
     checked: Checked, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
     """save/protocol.md R1, and vfs/semantics.md 4, Keep both: the item becomes `name.conflict-<UTC time>.ext`. Never guess."""
@@ -86,14 +86,14 @@ def test_an_aside_is_deleted_if_base_or_just_saved_and_else_kept(
         assert (checked.client.done, checked.world.namespace.told) == (requests, ["forget a"])
 
 
-def test_a_directory_that_stood_at_the_target_is_kept(world: World) -> None:
+def test_a_directory_found_at_the_target_is_kept(world: World) -> None:
     """vfs/semantics.md 4, Keep both: a delete is recursive, so a save never deletes a directory."""
     checked = Checked(world, content=None)
     assert checked.settle(Base("a", "moved"))
     assert checked.kept
 
 
-def test_an_item_that_a_late_request_may_have_brought_here_is_kept(checked: Checked) -> None:
+def test_an_item_that_a_late_request_may_have_moved_here_is_kept(checked: Checked) -> None:
     """save/protocol.md R1: this mount has renamed it while an unanswered request on it might still be carried out."""
     checked.world.context.mark_unanswered("a")
     checked.world.context.note_rename("a", "dir/renamed")
@@ -135,7 +135,9 @@ def test_an_aside_taken_away_while_its_bytes_are_read_is_left_alone(checked: Che
 
 
 @pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
-def test_nothing_is_asked_while_a_request_may_be_alive(checked: Checked, of: tuple[Verb, Stage]) -> None:
+def test_no_look_is_made_while_a_request_may_still_take_effect(
+    checked: Checked, of: tuple[Verb, Stage]
+) -> None:
     """save/protocol.md R7: first wait until `--request-lifetime` has passed, then look, then delete."""
     checked.client.before = {e: [lambda: pytest.fail("asked")] for e in ("get", "find", "update", "delete")}
     assert not checked.settle(of=of, unsure_until=time.monotonic() + 60)
@@ -144,7 +146,7 @@ def test_nothing_is_asked_while_a_request_may_be_alive(checked: Checked, of: tup
     assert checked.world.changes()
 
 
-def test_a_delete_whose_answer_is_lost_is_looked_at_later(checked: Checked) -> None:
+def test_a_delete_without_an_answer_is_checked_later(checked: Checked) -> None:
     """save/protocol.md R7."""
     checked.client.lose, checked.client.carried_out = 1, False
     assert not checked.settle()
@@ -156,7 +158,7 @@ def test_a_delete_whose_answer_is_lost_is_looked_at_later(checked: Checked) -> N
 # -- keep both
 
 
-def test_a_name_that_is_taken_makes_way_for_the_next(checked: Checked) -> None:
+def test_the_next_free_name_is_used_where_a_name_is_taken(checked: Checked) -> None:
     checked.client.before["update"] = [partial(away, PathExistsError("exists"))] * 52
     assert not checked.settle(replace(BASE, sha256=sha(OTHER))), "it tries 50, and stays to be looked at"
     checked.client.done.clear()
@@ -165,7 +167,7 @@ def test_a_name_that_is_taken_makes_way_for_the_next(checked: Checked) -> None:
     assert checked.kept
 
 
-def test_an_item_whose_directory_was_renamed_gets_its_name_in_that(world: World) -> None:
+def test_a_conflict_copy_is_named_in_the_renamed_directory(world: World) -> None:
     """save/protocol.md R12: a removed directory that has something in it, beside its name in a directory that was renamed."""
     checked = Checked(world, content=None)
     world.client.put("a", there := f"renamed/{names.basename(hidden(TARGET))}", None, updated_at="moved")
@@ -176,7 +178,7 @@ def test_an_item_whose_directory_was_renamed_gets_its_name_in_that(world: World)
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_a_conflict_rename_without_an_answer_is_looked_at(checked: Checked, carried_out: bool) -> None:
+def test_a_conflict_rename_without_an_answer_is_checked(checked: Checked, carried_out: bool) -> None:
     checked.client.lose, checked.client.carried_out = 1, carried_out
     assert checked.settle(replace(BASE, sha256=sha(OTHER))) is carried_out
     assert checked.kept is carried_out
@@ -186,7 +188,7 @@ def test_a_conflict_rename_without_an_answer_is_looked_at(checked: Checked, carr
 # -- what is not checked
 
 
-def test_hidden_items_that_a_record_takes_away_are_no_content_of_a_directory(world: World) -> None:
+def test_hidden_items_that_a_record_will_remove_are_no_content(world: World) -> None:
     """save/protocol.md R12: hidden items of this mount that an open record is about to delete or name are no content."""
     checked = Checked(world, content=None)
     inside = f"{hidden(TARGET)}/{hidden('x', tid='f' * 16)}"
@@ -201,7 +203,7 @@ def test_hidden_items_that_a_record_takes_away_are_no_content_of_a_directory(wor
 
 
 @pytest.mark.parametrize(("lost", "forgotten"), [(True, False), (False, True)])
-def test_a_directory_is_listed_after_it_was_seen_to_be_out_of_reach(
+def test_a_directory_is_listed_after_it_was_seen_at_its_hidden_name(
     world: World, monkeypatch: pytest.MonkeyPatch, lost: bool, forgotten: bool
 ) -> None:
     """save/protocol.md R12: one listing, begun after the moves; it counts as long as what it showed is known."""
@@ -227,7 +229,7 @@ def test_a_directory_is_listed_after_it_was_seen_to_be_out_of_reach(
         (names.Role.ASIDE, OTHERS, "", True),
     ],
 )  # fmt: skip
-def test_a_hidden_item_is_content_unless_it_is_ours_and_on_its_way_out_or_gone(
+def test_a_hidden_item_is_content_unless_this_mount_is_removing_it(
     world: World, monkeypatch: pytest.MonkeyPatch, role: names.Role, mount: str, why: str, content: bool
 ) -> None:
     """save/protocol.md R12: hidden items of others count as content, ours do not; R4."""
@@ -264,7 +266,7 @@ def test_an_item_deleted_during_the_look_is_no_content(world: World, monkeypatch
 # -- bytes that are needed here
 
 
-def test_an_open_handle_gets_its_bytes_before_their_item_is_deleted(checked: Checked) -> None:
+def test_an_open_handle_fetches_its_bytes_before_the_item_is_deleted(checked: Checked) -> None:
     content = checked.world.opened(checked.client.items["a"], UnavailableError("not now"))
     other = checked.world.opened(checked.client.put("b", "b"))
     with pytest.raises(UnavailableError):

@@ -26,7 +26,7 @@ from .world import World, away, hidden, sha
 CONTENT = b"content"
 
 
-def test_an_item_is_waited_for_as_long_as_a_request_may_live(world: World) -> None:
+def test_an_item_is_unsure_for_the_lifetime_of_an_unanswered_request(world: World) -> None:
     context, before = world.context, time.monotonic()
     first = context.mark_unanswered("a")
     assert before + 30.0 <= first <= time.monotonic() + 30.0
@@ -52,7 +52,7 @@ class Readers:
     (0.0, 0.0, 0.0, False), (0.04, 0.0, 0.0, False), (0.1, 0.0, 0.0, True), (0.1, 0.0, 0.5, False), (0.5, 0.0, 0.5, False),
     (0.6, 0.0, 0.5, True), (0.6, 1.0, 0.0, False), (1.1, 1.0, 0.0, True), (math.inf, 1.0, 9.0, True),
 ])  # fmt: skip
-def test_a_look_is_repeated_once_it_is_older_than_it_lasts_and_than_a_usual_round_trip(
+def test_a_look_is_repeated_once_it_is_older_than_its_limit(
     world: World, monkeypatch: pytest.MonkeyPatch, age: float, lasts: float, latency: float, asked: bool
 ) -> None:
     """save/protocol.md R8: checked when the request has its connection."""
@@ -67,9 +67,7 @@ def test_a_look_is_repeated_once_it_is_older_than_it_lasts_and_than_a_usual_roun
     assert bool(gets) is asked
 
 
-def test_a_look_that_was_repeated_is_as_young_as_its_answer(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repeated_look_is_dated_by_its_reply(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """save/protocol.md R8: else one that took longer than usual would be repeated a second time, on connections that are held."""
     look, now = Observation(world.client.put("a", "file"), -math.inf), [1000.0]
     monkeypatch.setattr("jobfs.save.context.time.monotonic", lambda: now[0])
@@ -82,9 +80,7 @@ def test_a_look_that_was_repeated_is_as_young_as_its_answer(
 
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("job", ["nothing", "writes", "renames", "deletes"])
-def test_what_an_old_look_shows_by_now_decides_whether_the_request_is_sent(
-    world: World, job: str, exact: bool
-) -> None:
+def test_a_repeated_look_decides_whether_the_request_is_sent(world: World, job: str, exact: bool) -> None:
     """save/protocol.md R8."""
     look = Observation(world.client.put("a", "file", CONTENT), -math.inf, is_exact=exact)
     if job == "writes":
@@ -103,7 +99,7 @@ def test_what_an_old_look_shows_by_now_decides_whether_the_request_is_sent(
 
 
 @pytest.mark.parametrize("read", [True, False])
-def test_an_item_that_a_program_reads_is_looked_at_before_it_is_changed(world: World, read: bool) -> None:
+def test_an_item_being_read_is_checked_before_it_is_changed(world: World, read: bool) -> None:
     """save/protocol.md R8, vfs/semantics.md 3.13: else the answer's `updatedAt` would hide a write of the job."""
     item, readers = world.client.put("a", "file", CONTENT), Readers()
     written = world.client.touched("a")
@@ -126,7 +122,7 @@ def test_the_reply_to_a_move_shows_which_version_was_moved(world: World, moves: 
     assert after.version == written.version
 
 
-def test_what_a_program_names_is_good_for_as_long_as_a_lookup_shows_it_and_a_second(world: World) -> None:
+def test_a_look_of_a_program_lasts_for_the_ttl_plus_a_second(world: World) -> None:
     """save/protocol.md R8."""
     item = world.client.put("a", "file", CONTENT)
     for shown, lasts, expected in ((4.0, None, 4.0), (0.0, None, 1.0), (4.0, 0.0, 1.0)):
@@ -146,7 +142,7 @@ def test_an_item_is_unsure_after_any_request_whose_answer_was_lost(world: World,
     assert context.unsure_until("a") > time.monotonic() + world.context.lifetime / 2
 
 
-def test_an_item_renamed_beside_an_unanswered_request_is_at_its_newest_name(world: World) -> None:
+def test_an_item_renamed_after_an_unanswered_request_has_its_new_name(world: World) -> None:
     """save/protocol.md, What the API does not allow: a name may flip; no content is lost."""
     context = world.context
     context.note_rename("a", "file")
@@ -162,7 +158,7 @@ def test_an_item_renamed_beside_an_unanswered_request_is_at_its_newest_name(worl
     assert not context.may_be_late_move("b", "file"), "no request on it went unanswered"
 
 
-def test_an_item_whose_directory_moved_beside_an_unanswered_request_is_there(world: World) -> None:
+def test_an_item_is_in_the_directory_moved_after_an_unanswered_request(world: World) -> None:
     """save/protocol.md R1: what this mount has renamed meanwhile is never deleted as a base."""
     context = world.context
     for item_id, path in (("a", "dir/file"), ("b", "other/file")):
@@ -183,7 +179,7 @@ def test_an_item_whose_directory_moved_beside_an_unanswered_request_is_there(wor
     assert not context.may_be_late_move("d", "done/file"), "it is set aside, and has no name"
 
 
-def test_an_item_set_aside_in_a_directory_that_moved_belongs_to_the_new_path(world: World) -> None:
+def test_an_aside_in_a_moved_directory_belongs_to_the_new_path(world: World) -> None:
     """save/protocol.md R1: no copy is left of a base that a save set aside before its directory was renamed."""
     context = world.context
     context.mark_unanswered("a")
@@ -194,7 +190,7 @@ def test_an_item_set_aside_in_a_directory_that_moved_belongs_to_the_new_path(wor
     assert context.may_be_late_move("a", "dir/file"), "only a late request brings it back there"
 
 
-def test_a_directory_in_which_something_was_made_was_changed_now(world: World) -> None:
+def test_creating_an_item_changes_its_directorys_time(world: World) -> None:
     """vfs/semantics.md 2.18: a directory that the server has not got yet, and one that it has; a file has no names in it."""
     new, before = world.state.new_local_file(Kind.DIRECTORY, "new"), time.time_ns()
     world.state.add_file(new)
@@ -223,7 +219,9 @@ def item(world: World, seconds: float = 60.0) -> Item:
 
 
 @pytest.mark.parametrize(("seconds", "young"), [(0.5, True), (60.0, False)])
-def test_a_version_is_young_by_the_servers_clock(world: World, seconds: float, young: bool) -> None:
+def test_whether_a_version_is_racy_depends_on_the_servers_clock(
+    world: World, seconds: float, young: bool
+) -> None:
     """save/protocol.md R1: unless base is younger than 2 s when it was opened (clock resolution)."""
     assert world.context.base_of(item(world, seconds)).racy is young
     world.client.server_time_offset = 30.0
@@ -237,7 +235,7 @@ def test_a_free_name_and_an_implicit_directory_have_no_base(world: World) -> Non
     assert world.context.base_of(implicit_directory("dir")) == Base()
 
 
-def test_a_full_disk_is_freed_of_cached_contents_then_of_kept_copies(world: World, tmp_path: Path) -> None:
+def test_a_full_disk_drops_cached_contents_and_then_kept_copies(world: World, tmp_path: Path) -> None:
     """vfs/semantics.md 4.56: the content cache goes first; of what is kept, the oldest, 1 MiB at least."""
     source, saves = tmp_path / "source", world.state.saves
     source.write_bytes(bytes(600 << 10))
@@ -249,7 +247,7 @@ def test_a_full_disk_is_freed_of_cached_contents_then_of_kept_copies(world: Worl
     assert (world.content.freed, saves.paths(), attempts) == ([100, 200, 400], ["c"], [])
 
 
-def test_the_hash_of_bytes_that_are_here_or_were_sent_is_known(world: World) -> None:
+def test_the_hash_of_local_or_sent_bytes_is_known(world: World) -> None:
     """save/protocol.md R1: its bytes equal base's; R2: base is H with the hash of what was sent."""
     version = item(world)
     assert world.context.base_of(version).sha256 == ""
@@ -286,7 +284,7 @@ LEARNED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", LEARNED)
-def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(world: World, what: str) -> None:
+def test_unread_bytes_are_fetched_before_they_are_set_aside(world: World, what: str) -> None:
     """save/protocol.md R1: A is downloaded while H is staged, up to the size of the content cache; never a guess."""
     values, digest = LEARNED[what]
     whole = values.get("whole", False)
@@ -303,7 +301,7 @@ def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(world:
     assert change.base.sha256 == digest
 
 
-def test_an_item_is_known_by_its_bytes_only_if_it_was_left_alone_while_they_were_read(world: World) -> None:
+def test_an_item_is_recognised_by_bytes_only_if_unchanged_during_the_read(world: World) -> None:
     """save/protocol.md R1: download, then get, and `updatedAt` still is the same."""
     version, client = item(world), cast(Client, world.client)
     assert fetch_sha256(client, "a", None) == sha(CONTENT)

@@ -41,7 +41,7 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, items: ItemRequ
     ("endpoint", "told"),
     [("update", "nobody there"), ("delete", "file could not be deleted: try again later")],
 )
-def test_a_request_that_is_put_off_is_sent_again_while_there_is_time(
+def test_a_postponed_request_is_sent_again_before_its_deadline(
     world: World, items: ItemRequests, monkeypatch: pytest.MonkeyPatch, endpoint: str, told: str
 ) -> None:
     """vfs/semantics.md 5: 429 and 503 are tried again; the error is the call's when its time is up."""
@@ -65,9 +65,7 @@ def test_a_request_that_is_put_off_is_sent_again_while_there_is_time(
     assert [path for item_id, path in world.client.paths.items() if item_id != "a"] == ["dir"] * updates
 
 
-def test_a_rename_names_the_target_whose_directory_keeps_being_removed(
-    world: World, items: ItemRequests
-) -> None:
+def test_a_rename_reports_a_target_whose_directory_keeps_vanishing(world: World, items: ItemRequests) -> None:
     """vfs/semantics.md 5: the error says what is in the way."""
     item = world.client.put("a", "file")
     world.client.put("d", "dir", None)
@@ -77,9 +75,7 @@ def test_a_rename_names_the_target_whose_directory_keeps_being_removed(
     assert world.client.paths["a"] == "file"
 
 
-def test_a_name_that_the_server_keeps_in_another_form_is_given_back(
-    world: World, items: ItemRequests
-) -> None:
+def test_a_name_that_the_server_normalises_is_moved_back(world: World, items: ItemRequests) -> None:
     """save/protocol.md R6: this server changes names."""
     item = world.client.put("a", "file")
 
@@ -93,9 +89,7 @@ def test_a_name_that_the_server_keeps_in_another_form_is_given_back(
     assert world.client.paths == {"a": "file"}
 
 
-def test_remembered_times_go_over_to_the_version_that_an_own_move_made(
-    world: World, items: ItemRequests
-) -> None:
+def test_remembered_times_carry_over_to_the_version_of_an_own_move(world: World, items: ItemRequests) -> None:
     item = world.client.put("a", "file")
     world.state.write(edit(world.state.get_or_add_file(item), version=item.updated_at, mtime_ns=5))
     world.client.moves_touch = True
@@ -111,9 +105,7 @@ def test_remembered_times_go_over_to_the_version_that_an_own_move_made(
         )
 
 
-def test_permission_and_lifecycle_are_changed_whether_or_not_it_answers(
-    world: World, items: ItemRequests
-) -> None:
+def test_permission_and_lifecycle_change_despite_a_lost_answer(world: World, items: ItemRequests) -> None:
     """vfs/semantics.md 2.4; 5: look at the server first."""
     item = world.client.put("a", "file")
     for lose, carried_out in ((0, True), (1, True), (1, False)):
@@ -129,7 +121,7 @@ def test_permission_and_lifecycle_are_changed_whether_or_not_it_answers(
 
 @pytest.mark.parametrize("lost", [False, True])
 @pytest.mark.parametrize("job_made", [b"a file", None], ids=["file", "directory"])
-def test_what_took_a_deleted_items_name_is_looked_at(
+def test_the_item_that_took_a_deleted_items_name_is_checked(
     world: World, items: ItemRequests, lost: bool, job_made: bytes | None
 ) -> None:
     """vfs/semantics.md 4, unlink: 404 means look again: a file there is unlinked, a directory stays; a lost answer may have been
@@ -146,7 +138,7 @@ def test_what_took_a_deleted_items_name_is_looked_at(
     assert world.namespace.told[-1] == ("touch file" if stays else "forget b")
 
 
-def test_open_handles_get_their_bytes_first(world: World, items: ItemRequests) -> None:
+def test_open_handles_fetch_their_bytes_before_a_delete(world: World, items: ItemRequests) -> None:
     """vfs/semantics.md 4: a version is not deleted on the server while an open handle still needs its bytes."""
     item = world.client.put("a", "file")
     content = world.opened(item, UnavailableError("not now"))
@@ -165,9 +157,7 @@ def unlinked(world: World, base: Base) -> Change:
     return world.state.plan_change(Verb.REMOVE, "file", stage=Stage.STAGED, base=base, shows={"file": None})
 
 
-def test_the_bytes_of_a_file_are_on_the_disk_before_its_item_is_deleted(
-    world: World, items: ItemRequests
-) -> None:
+def test_the_bytes_of_a_file_are_synced_before_its_item_is_deleted(world: World, items: ItemRequests) -> None:
     """save/protocol.md, Vocabulary, (S): a file that has a scratch name now is on the server or on the disk."""
     item, unsynced = world.client.put("a", "file", b"content"), list[bool]()
     world.closed("file~", b"content")
@@ -178,7 +168,7 @@ def test_the_bytes_of_a_file_are_on_the_disk_before_its_item_is_deleted(
 
 
 @pytest.mark.parametrize("act", ["write", "rename", "replace", "refuse"])
-def test_a_change_of_the_job_since_the_unlink_stays(world: World, items: ItemRequests, act: str) -> None:
+def test_a_change_of_the_job_after_the_unlink_is_kept(world: World, items: ItemRequests, act: str) -> None:
     """vfs/semantics.md 4, Unlink: the item is looked at: what the job has written since stays, and so does what may not go."""
     item = world.client.put("a", "file", b"content")
     base = Base.from_item(item)
@@ -195,7 +185,7 @@ def test_a_change_of_the_job_since_the_unlink_stays(world: World, items: ItemReq
     assert (world.client.paths, change.stage) == (there, Stage.DONE)
 
 
-def test_what_the_job_writes_between_look_and_delete_stays(
+def test_the_jobs_write_between_look_and_delete_is_kept(
     world: World, items: ItemRequests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R8: a delete that was decided by version is for that version only."""
@@ -207,7 +197,7 @@ def test_what_the_job_writes_between_look_and_delete_stays(
     assert (world.client.contents, world.client.done) == ({"a": b"the job's"}, [])
 
 
-def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(
+def test_an_own_version_without_an_answer_is_recognised_by_its_bytes(
     world: World, items: ItemRequests
 ) -> None:
     """save/protocol.md R2."""
@@ -221,7 +211,7 @@ def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(
 
 
 @pytest.mark.parametrize("inside", ["dir/file", f"dir/{hidden('x', mount='f' * 12)}"])
-def test_a_directory_with_something_in_it_stays(world: World, items: ItemRequests, inside: str) -> None:
+def test_a_directory_that_is_not_empty_is_kept(world: World, items: ItemRequests, inside: str) -> None:
     """vfs/semantics.md 4, rmdir: else ENOTEMPTY; save/protocol.md R12: hidden items count as content."""
     item = world.client.put("d", "dir", None)
     world.client.put("x", inside)
@@ -250,9 +240,7 @@ def test_a_removed_directory_is_recorded_before_it_is_moved(
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_a_move_whose_answer_is_lost_is_looked_at(
-    world: World, items: ItemRequests, carried_out: bool
-) -> None:
+def test_a_move_without_an_answer_is_checked(world: World, items: ItemRequests, carried_out: bool) -> None:
     """save/protocol.md R7: and an item that is still unsure is not deleted before its time."""
     world.client.lose, world.client.carried_out = 1, carried_out
     items.remove_directory(world.client.put("d", "dir", None))
@@ -262,9 +250,7 @@ def test_a_move_whose_answer_is_lost_is_looked_at(
     assert change.asides[0].unsure_until > 0
 
 
-def test_a_directory_that_may_have_been_moved_is_looked_at_by_cleanup(
-    world: World, items: ItemRequests
-) -> None:
+def test_cleanup_checks_a_directory_that_may_have_been_moved(world: World, items: ItemRequests) -> None:
     item = world.client.put("d", "dir", None)
     world.client.before["update"] = [lambda: away(BadRequestError("no"))]
     with pytest.raises(BadRequestError):

@@ -25,7 +25,7 @@ from .world import World, away, begun, hidden
 OLD = b"old"
 
 
-def test_a_stagger_halves_until_the_first_refusal() -> None:
+def test_the_stagger_halves_until_the_first_refusal() -> None:
     """save/protocol.md R13: from a quarter of the usual round trip; then a refusal doubles it, and a success takes 3 % off."""
     stagger = Stagger()
     seen = [stagger.seconds(0.2)]
@@ -38,7 +38,7 @@ def test_a_stagger_halves_until_the_first_refusal() -> None:
     assert seen == pytest.approx([0.05, 0.025, 0.0125, 0.025, 0.02425, 0.0485])
 
 
-def test_what_refuses_several_promotes_at_once_counts_once() -> None:
+def test_simultaneous_refusals_of_promotes_count_once() -> None:
     """save/protocol.md R13: else sixteen programs that save would be back at a round trip after one moment of a busy server."""
     stagger = Stagger()
     for _ in range(16):
@@ -48,7 +48,7 @@ def test_what_refuses_several_promotes_at_once_counts_once() -> None:
     assert stagger.seconds(0.2) == pytest.approx(0.02), "it was sent with an earlier stagger"
 
 
-def test_a_stagger_stays_between_two_milliseconds_and_a_round_trip() -> None:
+def test_the_stagger_is_between_two_milliseconds_and_a_round_trip() -> None:
     """save/protocol.md R13."""
     stagger = Stagger()
     for _ in range(20):
@@ -84,7 +84,7 @@ def test_requests_overlap_where_nothing_is_unsure(world: World, overlap: Overlap
     "why",
     ["quick", "unknown", "replaces", "directory", "second", "unsure save", "unsure item", "unsure staged"],
 )
-def test_requests_do_not_overlap_where_that_might_lose_or_gain_nothing(
+def test_requests_do_not_overlap_if_risky_or_without_gain(
     world: World, overlap: OverlapSender, why: str
 ) -> None:
     """save/protocol.md R13: when."""
@@ -126,9 +126,7 @@ def test_the_second_request_is_not_sent_once_the_first_was_answered(
     assert (sent.result().id, following) == ("i", None)
 
 
-def test_the_stagger_begins_when_the_first_request_was_handed_to_its_socket(
-    world: World, overlap: OverlapSender
-) -> None:
+def test_the_stagger_starts_when_the_first_request_is_sent(world: World, overlap: OverlapSender) -> None:
     """save/protocol.md R13: a thread may wait for long before it gets there."""
     order = []
 
@@ -149,7 +147,7 @@ def test_the_stagger_begins_when_the_first_request_was_handed_to_its_socket(
 
 
 @pytest.mark.parametrize("error", [NotFoundError("gone"), FsError(5)])
-def test_both_requests_are_joined_whatever_becomes_of_one(
+def test_both_requests_are_awaited_if_either_fails(
     world: World, overlap: OverlapSender, error: Exception
 ) -> None:
     """save/protocol.md R13: on every way out."""
@@ -172,7 +170,7 @@ def test_both_requests_are_joined_whatever_becomes_of_one(
     assert (sent.exception(), following.result().id) == (error, "i")
 
 
-def test_a_request_that_was_never_sent_takes_its_second_along(world: World, overlap: OverlapSender) -> None:
+def test_the_second_request_is_not_sent_if_the_first_never_was(world: World, overlap: OverlapSender) -> None:
     """save/protocol.md R13: joined on every way out."""
 
     def first(look: Observation, turn: HeldConnection | None) -> Item:
@@ -192,7 +190,7 @@ def test_an_old_look_is_repeated_before_the_two_requests(world: World, overlap: 
     assert (type(sent.exception()), following) == (ItemChangedError, None)
 
 
-def test_without_two_connections_only_the_first_is_sent(
+def test_without_two_connections_only_the_first_request_is_sent(
     world: World, overlap: OverlapSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md R13: promote must not queue for a connection while T is absent."""
@@ -219,7 +217,7 @@ def overlapping(world: World) -> World:
     return world
 
 
-def test_a_save_that_was_promoted_is_placed_whatever_became_of_its_set_aside(world: World) -> None:
+def test_a_promoted_save_is_placed_even_if_its_set_aside_failed(world: World) -> None:
     """save/protocol.md R13: an aside whose set-aside was refused is dropped: here the job has deleted the item."""
     item, client = world.client.put("o", "dir/file.txt", OLD), overlapping(world).client
     promoted = threading.Event()
@@ -236,7 +234,7 @@ def test_a_save_that_was_promoted_is_placed_whatever_became_of_its_set_aside(wor
     assert not world.state.changes, "nothing is left to be cleaned up"
 
 
-def test_an_aside_without_an_answer_stays_where_its_save_was_promoted(world: World) -> None:
+def test_an_unanswered_aside_is_kept_after_its_save_was_promoted(world: World) -> None:
     """save/protocol.md R13: cleanup waits as R7 says."""
     item, client = world.client.put("o", "dir/file.txt", OLD), overlapping(world).client
     promoting = threading.Event()
@@ -257,7 +255,7 @@ def test_an_aside_without_an_answer_stays_where_its_save_was_promoted(world: Wor
     assert change.asides[0].unsure_until > 0.0
 
 
-def test_a_refused_promote_is_no_refusal_of_the_save(world: World) -> None:
+def test_a_refused_promote_does_not_refuse_the_save(world: World) -> None:
     """save/protocol.md R13: whatever the reason."""
     item, client = world.client.put("o", "dir/file.txt", OLD), overlapping(world).client
     refused = threading.Event()

@@ -155,7 +155,9 @@ def test_a_due_change_runs_once_and_is_cleaned_up(runner: Runner) -> None:
     assert runner.ran == [now.seq, later.seq], "what has ended does not run again"
 
 
-def test_one_target_runs_in_order_others_in_parallel(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_of_one_target_run_in_order_and_others_in_parallel(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_POLL_INTERVAL", NEVER)  # the others are not kept waiting
     runner.gate.clear()
     first, second, other = runner.put(), runner.put(), runner.put("other")
@@ -168,7 +170,9 @@ def test_one_target_runs_in_order_others_in_parallel(runner: Runner, monkeypatch
     assert runner.ran.index(first.seq) < runner.ran.index(second.seq)
 
 
-def test_the_first_of_many_begin_before_they_are_due(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_of_many_changes_start_before_they_are_due(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vfs/semantics.md 4: a user who copies a thousand files waits for the files, and not for a delay besides."""
     monkeypatch.setattr(module, "_CROWD", 3)
     runner.gate.clear()
@@ -184,7 +188,7 @@ def test_the_first_of_many_begin_before_they_are_due(runner: Runner, monkeypatch
 
 
 @pytest.mark.parametrize("then", ["it ends", "the other gets another name"])
-def test_an_unlinked_file_goes_before_the_file_that_takes_its_name(runner: Runner, then: str) -> None:
+def test_an_unlink_runs_before_the_file_that_takes_its_name(runner: Runner, then: str) -> None:
     runner.clean.clear()
     unlinked, newer = cancelled(runner.state, due=time.monotonic() + NEVER), runner.put()
     runner.queue.add_change(newer, 0.0)
@@ -199,7 +203,7 @@ def test_an_unlinked_file_goes_before_the_file_that_takes_its_name(runner: Runne
 
 
 @pytest.mark.parametrize("ended", ["by the queue", "by another", "renamed"])
-def test_a_change_that_waits_for_a_move_away_from_its_name_runs_after_it(runner: Runner, ended: str) -> None:
+def test_a_change_runs_after_the_move_that_frees_its_name(runner: Runner, ended: str) -> None:
     """The move has another target: a change that waited at its source was forgotten."""
     away = runner.state.plan_change(Verb.MOVE, "elsewhere", source="file", stage=Stage.STAGED, started=True)
     newer = runner.put()
@@ -230,7 +234,7 @@ def test_no_more_changes_run_at_once_than_there_are_connections(runner: Runner) 
 
 
 @pytest.mark.parametrize("writing", [True, False])
-def test_newer_bytes_are_the_next_change_when_the_running_change_ends(runner: Runner, writing: bool) -> None:
+def test_newer_bytes_become_the_next_change_after_the_running_one(runner: Runner, writing: bool) -> None:
     """design.md, What a path shows: at most one Change a File: newer bytes wait in the File."""
     runner.gate.clear()
     file = runner.state.new_local_file(Kind.FILE, "file")
@@ -255,7 +259,7 @@ def test_newer_bytes_are_the_next_change_when_the_running_change_ends(runner: Ru
 # -- what fails
 
 
-def test_a_change_that_fails_for_now_is_tried_again(runner: Runner) -> None:
+def test_a_change_with_a_temporary_failure_is_retried(runner: Runner) -> None:
     work = runner.put()
     runner.failures[work.seq] = [UnavailableError("not now"), FsError(errno.EIO, "bad"), RuntimeError("odd")]
     runner.queue.add_change(work, 0.0)
@@ -264,7 +268,7 @@ def test_a_change_that_fails_for_now_is_tried_again(runner: Runner) -> None:
     eventually(lambda: (work.error, work.attempts) == (None, 0))
 
 
-def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
+def test_an_unreachable_server_is_retried_and_gets_all_changes_later(
     runner: Runner, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
@@ -285,7 +289,7 @@ def test_a_server_that_is_away_is_asked_now_and_then_and_gets_all_changes_later(
     eventually(lambda: all(work.is_settled for work in works))
 
 
-def test_no_change_is_begun_before_the_server_wants_to_be_asked(runner: Runner, world: World) -> None:
+def test_no_change_starts_before_the_end_of_retry_after(runner: Runner, world: World) -> None:
     """vfs/semantics.md 5: 429 and 503 with Retry-After: as long as the server says, whosever request it was."""
     first, second, committed = runner.put("1"), runner.put("2"), runner.put("3")
     busy = UnavailableError("too many requests")
@@ -318,14 +322,14 @@ def test_commit_returns_when_the_server_has_the_bytes(runner: Runner) -> None:
     assert runner.ran == [work.seq, other.seq], "nobody ran it twice"
 
 
-def test_a_commit_runs_the_change_before_its_own_first(runner: Runner) -> None:
+def test_a_commit_runs_the_preceding_change_first(runner: Runner) -> None:
     """vfs/semantics.md 4.7: fsync returns when the server has these bytes, and not those of the Change before."""
     first, own = runner.put(), runner.put()
     runner.queue.run_until_finished(own)
     assert (runner.ran, own.is_settled) == ([first.seq, own.seq], True)
 
 
-def test_commit_tries_again_and_raises_the_error_that_kept_it(runner: Runner) -> None:
+def test_commit_retries_and_raises_the_last_error(runner: Runner) -> None:
     """vfs/semantics.md 4.7: fsync returns with the error."""
     refused, once, away = runner.put("1"), runner.put("2"), runner.put("3")
     runner.failures = {
@@ -350,7 +354,7 @@ def test_commit_tries_again_and_raises_the_error_that_kept_it(runner: Runner) ->
         runner.queue.run_until_finished(runner.put("4"))
 
 
-def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(runner: Runner) -> None:
+def test_a_commit_passes_its_priority_and_deadline_to_the_running_change(runner: Runner) -> None:
     """vfs/semantics.md 3: what a program waits for goes before the background; a call ends after `timeout` without progress."""
     work = going(runner, runner.put())
     run = work.deadline
@@ -375,7 +379,7 @@ def test_a_commit_gives_its_rank_to_the_running_change_and_shares_its_progress(r
     assert (runner.bound, run.is_foreground) == (run, False)
 
 
-def test_a_change_at_a_reserved_name_begins_only_for_the_holder_of_the_name(runner: Runner) -> None:
+def test_a_change_at_a_reserved_name_starts_only_for_the_holder(runner: Runner) -> None:
     inside, outside = going(runner, runner.put("dir/sub/file")), runner.put("dirt")
     with runner.state.reservations.hold("dir"):
         with deadline.limit_time(0.02), pytest.raises(UnavailableError):
@@ -392,7 +396,7 @@ def test_a_change_at_a_reserved_name_begins_only_for_the_holder_of_the_name(runn
     eventually(lambda: late.is_settled)
 
 
-def test_a_drain_sends_the_files_below_a_path_and_says_if_one_is_left(runner: Runner) -> None:
+def test_a_drain_sends_the_files_below_a_path_and_reports_a_rest(runner: Runner) -> None:
     inside, outside = runner.put("dir/file"), runner.put("other")
     runner.add(inside, outside, delay=NEVER)
     assert runner.queue.drain(20.0, "dir")
@@ -404,7 +408,7 @@ def test_a_drain_sends_the_files_below_a_path_and_says_if_one_is_left(runner: Ru
     assert runner.queue.drain(20.0, "")
 
 
-def test_a_name_is_at_rest_when_its_begun_change_is_placed(runner: Runner) -> None:
+def test_a_name_is_idle_when_its_started_change_is_placed(runner: Runner) -> None:
     """vfs/semantics.md 4, rename of a directory; a change that was not begun goes along, and costs no request."""
     begun, unbegun = runner.put("dir/a", started=True), runner.put("dir/b")
     unlinked = runner.state.plan_change(Verb.REMOVE, "dir/d", stage=Stage.STAGED)
@@ -414,7 +418,7 @@ def test_a_name_is_at_rest_when_its_begun_change_is_placed(runner: Runner) -> No
     assert (set(runner.ran), begun.is_settled, unlinked.is_settled) == ({begun.seq, unlinked.seq}, True, True)
 
 
-def test_a_name_is_at_rest_when_its_cancelled_change_is_taken_back(runner: Runner) -> None:
+def test_a_name_is_idle_when_its_cancelled_change_is_undone(runner: Runner) -> None:
     """save/protocol.md R10: while a save is taken back, its item may still be on the server under the target's name."""
     runner.clean.clear()
     work = cancelled(runner.state, "dir/a", tid="begun")
@@ -430,7 +434,7 @@ def test_a_name_is_at_rest_when_its_cancelled_change_is_taken_back(runner: Runne
 
 
 @pytest.mark.parametrize("unsure", [0.0, NEVER])
-def test_no_change_is_begun_while_too_many_items_are_hidden(
+def test_no_change_starts_while_too_many_items_are_hidden(
     runner: Runner, monkeypatch: pytest.MonkeyPatch, unsure: float
 ) -> None:
     """vfs/semantics.md 6, Bounds; save/protocol.md R7: an aside that has to wait stands in the workspace as any other; 4: an
@@ -457,7 +461,9 @@ def test_no_change_is_begun_while_too_many_items_are_hidden(
     eventually(lambda: third.is_settled)
 
 
-def test_an_item_that_is_not_deleted_stops_no_save(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_item_that_cannot_be_deleted_blocks_no_save(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vfs/semantics.md 4: a key that may not delete leaves hidden items; the saves go on."""
     monkeypatch.setattr(module, "MOST_HIDING", 1)
     kept = runner.put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)
@@ -471,7 +477,7 @@ def test_an_item_that_is_not_deleted_stops_no_save(runner: Runner, monkeypatch: 
     assert (kept.asides, kept.stage) == ([Aside("x", "h", moved=True)], Stage.PLACED)
 
 
-def test_an_unmount_does_not_wait_for_asides_that_must_wait(runner: Runner) -> None:
+def test_an_unmount_does_not_wait_for_delayed_asides(runner: Runner) -> None:
     """save/protocol.md R7: an unmount leaves such asides to the next mount's journal, and counts as clean."""
     unsure = Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)
     waits, created = runner.put("1", asides=[unsure]), runner.put("2")
@@ -498,7 +504,7 @@ def test_the_queue_survives_any_error(runner: Runner, monkeypatch: pytest.Monkey
     assert failures == []
 
 
-def test_stop_waits_for_running_changes_and_begins_no_more(runner: Runner) -> None:
+def test_stop_waits_for_running_changes_and_starts_none(runner: Runner) -> None:
     running, waits = going(runner, runner.put("1")), runner.put("2")
     thread = waiting(runner.queue.stop)
     eventually(runner.queue._thread.stopping.is_set)

@@ -62,7 +62,9 @@ def finish(world: World) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_bytes_that_power_may_have_taken_are_not_shown(world: World, remount: Remount, begun: bool) -> None:
+def test_bytes_that_a_power_loss_may_have_damaged_are_not_shown(
+    world: World, remount: Remount, begun: bool
+) -> None:
     """vfs/semantics.md 4.4: they come back beside the name, and a read of it shows the server's version: if begun, their save."""
     item = world.client.put("o", "file", OLD)
     file = world.closed("file", NEW, item)
@@ -87,7 +89,9 @@ def test_bytes_that_power_may_have_taken_are_not_shown(world: World, remount: Re
 
 
 @pytest.mark.parametrize("path", ["new", "old"])
-def test_a_rename_of_a_directory_counts_if_it_was_done(world: World, remount: Remount, path: str) -> None:
+def test_recovery_applies_a_directory_rename_if_it_was_done(
+    world: World, remount: Remount, path: str
+) -> None:
     """save/protocol.md, Recovery: what is below it goes along."""
     world.client.put("d", path, None)
     world.closed("old/file", NEW)
@@ -105,7 +109,7 @@ def test_a_rename_of_a_directory_counts_if_it_was_done(world: World, remount: Re
     assert [found.verb for found in again.state.changes.values()] == [Verb.PUT]
 
 
-def test_a_rename_of_a_directory_that_was_done_leaves_one_file_a_name(world: World, remount: Remount) -> None:
+def test_a_completed_directory_rename_leaves_one_file_per_name(world: World, remount: Remount) -> None:
     """vfs/semantics.md 4.50: after a kill, too, the renamed directory's file has a name that a hidden scratch file had."""
     world.client.put("d", "new", None)
     scratch(world, "old/a.txt~", NEW)
@@ -179,7 +183,7 @@ def begin(world: World, what: str) -> Change:
 
 
 @pytest.mark.parametrize("what", BEGUN)
-def test_what_was_begun_is_brought_to_its_end(world: World, remount: Remount, what: str) -> None:
+def test_recovery_finishes_each_started_change(world: World, remount: Remount, what: str) -> None:
     """save/protocol.md, Recovery; bytes that were closed since a save was begun are sent after it."""
     world.state.write(edit(begin(world, what)))
     again = remount()
@@ -206,7 +210,7 @@ def test_what_was_begun_is_brought_to_its_end(world: World, remount: Remount, wh
 
 
 @pytest.mark.parametrize("case", ["behind", "behind, and begun again", "on a full disk"])
-def test_what_was_written_behind_closed_bytes_comes_back_beside_them(
+def test_bytes_appended_to_closed_bytes_return_beside_them(
     world: World, remount: Remount, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     """vfs/semantics.md 4.3; save/protocol.md, Recovery: the name has what was closed, and what comes back has both."""

@@ -31,7 +31,7 @@ def rename(world: World) -> Renamer:
     return world.write_back.renamer
 
 
-def test_everything_below_a_directory_goes_along(world: World, rename: Renamer) -> None:
+def test_a_directory_rename_moves_everything_below_it(world: World, rename: Renamer) -> None:
     """All that this machine knows more of: an unsent file, one being taken back, a scratch file."""
     unsent, scratch = world.closed("old/sub/file", b"new"), world.closed("old/a~", b"x")
     world.state.write(edit(scratch, never_sent=True))
@@ -59,7 +59,7 @@ def test_everything_below_a_directory_goes_along(world: World, rename: Renamer) 
     assert [c.target for c in world.state.journal.load_records(Change)] == ["new/gone"]
 
 
-def test_what_was_kept_of_a_deleted_directory_makes_way(world: World, rename: Renamer) -> None:
+def test_local_files_of_a_deleted_directory_become_conflict_copies(world: World, rename: Renamer) -> None:
     """vfs/semantics.md 4.50: scratch files, links and unsent files with their Change, in the journal too; others stay."""
     for path in ("old/a.txt~", "old/b.txt", "old/link"):
         scratch(world, path)
@@ -83,7 +83,7 @@ def test_what_was_kept_of_a_deleted_directory_makes_way(world: World, rename: Re
     assert [world.state.index.file_at(path) for path in kept] == gone
 
 
-def test_a_server_that_leaves_the_inside_behind_renames_no_directory(world: World, rename: Renamer) -> None:
+def test_a_server_that_moves_no_content_gets_no_directory_rename(world: World, rename: Renamer) -> None:
     """vfs/semantics.md 4.34: mv copies then; the first directory that is not empty shows it."""
     item, inside = world.client.put("d", "old", None), world.client.put("x", "old/x")
     world.client.before["get"] = [away]
@@ -97,7 +97,7 @@ def test_a_server_that_leaves_the_inside_behind_renames_no_directory(world: Worl
     assert world.state.changes == {}
 
 
-def test_a_victim_is_the_version_that_was_shown_last(world: World) -> None:
+def test_the_displaced_version_is_the_one_that_was_shown_last(world: World) -> None:
     """save/protocol.md, Vocabulary, base: for a rename over T: the version this mount last showed."""
     victim = world.write_back.renamer.find_displaced
     item = world.client.put("o", "file", OLD)
@@ -116,7 +116,7 @@ def test_a_victim_is_the_version_that_was_shown_last(world: World) -> None:
 @pytest.mark.parametrize(
     ("values", "waits"), [({}, True), ({"started": True}, False), ({"verb": Verb.MOVE}, False)]
 )
-def test_bytes_that_wait_to_be_sent_give_their_time_to_what_displaces_them(
+def test_unsent_bytes_pass_their_due_time_to_what_displaces_them(
     world: World, values: dict[str, Any], waits: bool
 ) -> None:
     """vfs/semantics.md 4.5: the upload begins after the first close, whatever is written or renamed over it since."""
@@ -128,7 +128,7 @@ def test_bytes_that_wait_to_be_sent_give_their_time_to_what_displaces_them(
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_the_removal_of_an_unlinked_item_is_taken_over_unless_it_was_begun(world: World, begun: bool) -> None:
+def test_a_removal_that_was_not_started_is_taken_over(world: World, begun: bool) -> None:
     """vfs/semantics.md 4, Rename: renamed over meanwhile: that Change takes it over."""
     item = world.client.put("o", "file", OLD)
     world.write_back.delete_once_fetched(item)
@@ -140,7 +140,7 @@ def test_the_removal_of_an_unlinked_item_is_taken_over_unless_it_was_begun(world
 
 
 @pytest.mark.parametrize("stays", [False, True])
-def test_a_file_that_takes_a_name_is_in_the_journal_with_what_it_replaces(
+def test_a_rename_and_what_it_displaces_are_one_journal_write(
     world: World, monkeypatch: pytest.MonkeyPatch, stays: bool
 ) -> None:
     """vfs/semantics.md 4, rename: in one step, or not at all."""
@@ -162,7 +162,7 @@ def test_a_file_that_takes_a_name_is_in_the_journal_with_what_it_replaces(
     assert (file.change.target, change in (None, file.change)) == ("file", True)
 
 
-def test_a_rename_does_not_close_what_a_program_still_writes(world: World) -> None:
+def test_a_rename_does_not_close_an_open_generation(world: World) -> None:
     """vfs/semantics.md 4.3: after a kill, bytes that were never closed come back beside the name, never under it."""
     file = world.state.new_local_file(Kind.FILE, "draft")
     world.state.add_file(file)
@@ -174,7 +174,7 @@ def test_a_rename_does_not_close_what_a_program_still_writes(world: World) -> No
     assert file.change is None, "nothing is sent yet"
 
 
-def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_rename_over_a_file_keeps_both(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     source, over = world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
     victim, other = world.write_back.renamer.find_displaced("file", over), world.closed("other", NEW)
     with monkeypatch.context() as patch:
@@ -217,7 +217,7 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("fails", ["journal", "afterwards", ""])
-def test_the_copy_of_an_item_is_there_as_long_as_the_journal_has_it(
+def test_a_local_copy_exists_as_long_as_the_journal_names_it(
     world: World, rename: Renamer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: str
 ) -> None:
     """vfs/semantics.md 4, Renames to a scratch name: a rename that fails leaves no copy, and one that is recorded keeps it."""

@@ -73,7 +73,7 @@ def test_the_transaction_id_is_in_the_journal_before_the_create(world: World) ->
     assert world.state.journal.has_tombstone(parts.transaction)
 
 
-def test_bytes_that_are_being_sent_can_not_be_written_to(world: World) -> None:
+def test_bytes_that_are_being_sent_cannot_be_overwritten(world: World) -> None:
     """save/protocol.md, Vocabulary, (w): what a program writes from now on goes into a generation of its own."""
     file, sealed = world.closed("file", NEW), list[bool]()
     local = file.local
@@ -84,7 +84,7 @@ def test_bytes_that_are_being_sent_can_not_be_written_to(world: World) -> None:
     assert sealed == [True]
 
 
-def test_lifecycle_and_permission_stay(world: World) -> None:
+def test_a_save_keeps_lifecycle_and_permission(world: World) -> None:
     item = old(world, lifecycle=Lifecycle.APPLICATION, permission=Permission.READ_ONLY)
     file = world.save("dir/file.txt", NEW, item)
     assert file.item is not None
@@ -98,7 +98,7 @@ def test_lifecycle_and_permission_stay(world: World) -> None:
 
 
 @pytest.mark.parametrize("content", [OLD, None])
-def test_an_aside_is_on_the_disk_before_it_is_moved(world: World, content: bytes | None) -> None:
+def test_an_aside_is_synced_to_the_journal_before_it_is_moved(world: World, content: bytes | None) -> None:
     """save/protocol.md, The steps, `staged` (S): its id and its hidden name, and the bytes that take its place; R7."""
     item, until = world.client.put("o", "dir/file.txt", content), world.context.mark_unanswered("o")
     seen: list[tuple[bool, list[Change]]] = []
@@ -119,7 +119,9 @@ def test_an_aside_is_on_the_disk_before_it_is_moved(world: World, content: bytes
 
 
 @pytest.mark.parametrize("job", ["has a fresh look", "does nothing", "moves it", "makes another"])
-def test_an_old_find_is_redone_before_a_move(world: World, monkeypatch: pytest.MonkeyPatch, job: str) -> None:
+def test_an_old_look_is_repeated_before_a_move(
+    world: World, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
     """save/protocol.md R8: older than a usual round trip, T is looked at again; an item that was renamed is not ours to move."""
     monkeypatch.setattr("jobfs.save.context._FRESH", 0.0)
     world.context.server.learn(
@@ -144,7 +146,7 @@ def test_an_old_find_is_redone_before_a_move(world: World, monkeypatch: pytest.M
     assert steps(world) == ["create staged", *["move aside"] * (job != "moves it"), "move dir/file.txt"]
 
 
-def test_a_server_that_refuses_to_move_the_old_item_has_refused_the_save(world: World) -> None:
+def test_a_refused_set_aside_is_a_refused_save(world: World) -> None:
     """vfs/semantics.md 4: refused for good (400): `failed`, with the server's reason; nothing is tried again."""
     item = old(world)
     world.client.before["update"] = [partial(away, BadRequestError("Item is read only"))]
@@ -174,7 +176,7 @@ def test_a_refused_request_leaves_nothing_to_wait_for(world: World) -> None:
 
 
 @pytest.mark.parametrize("answer", ["comes", "is lost", "comes early"])
-def test_the_hash_of_what_is_sent_is_noted_as_it_goes_out(
+def test_the_hash_of_an_upload_is_computed_while_it_is_sent(
     world: World, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     """save/protocol.md R2: the local bytes are read again only where not all of them were seen to go out before the answer."""
@@ -195,7 +197,7 @@ def test_the_hash_of_what_is_sent_is_noted_as_it_goes_out(
 
 
 @pytest.mark.parametrize("wrong", [False, True])
-def test_a_set_aside_without_an_answer_is_looked_at_and_no_other_doubted(world: World, wrong: bool) -> None:
+def test_only_the_item_of_an_unanswered_set_aside_is_checked(world: World, wrong: bool) -> None:
     """save/protocol.md R2: the promote's own answer counts if no promote was sent before; R7: the other is waited for."""
     world.client.lost = WrongAnswerError if wrong else world.client.lost
     world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]
@@ -226,7 +228,9 @@ def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World, carried_out
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, carried_out: bool) -> None:
+def test_an_unanswered_create_is_looked_up_then_made_under_a_new_name(
+    world: World, carried_out: bool
+) -> None:
     world.client.lose, world.client.carried_out = 1, carried_out
     world.save("file", NEW)
     created = [step for step in world.client.done if step.startswith("create")]
@@ -235,7 +239,7 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
     assert carried_out or world.context.relist_after > time.monotonic(), "what comes late is looked for"
 
 
-def test_a_staged_item_that_vanished_is_made_again(world: World) -> None:
+def test_a_staged_item_that_vanished_is_created_again(world: World) -> None:
     """save/protocol.md, The steps, promote: 404: stage again from the local bytes."""
     rows: list[Change] = []
     made = lambda: world.client.items.clear()  # noqa: E731
@@ -247,7 +251,7 @@ def test_a_staged_item_that_vanished_is_made_again(world: World) -> None:
     assert contents(world) == {"file": NEW}
 
 
-def test_a_save_that_gets_nowhere_is_left_for_a_while(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_without_progress_is_postponed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobfs.save.replace._ROUNDS", 1)
     change = world.write_back.queue.schedule(world.closed("file", NEW))
     assert change is not None
@@ -260,7 +264,7 @@ def test_a_save_that_gets_nowhere_is_left_for_a_while(world: World, monkeypatch:
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_directory_that_is_missing_under_a_save_is_made(world: World, there: bool) -> None:
+def test_a_save_creates_its_missing_directory(world: World, there: bool) -> None:
     """vfs/semantics.md 4.22: the save brings it back; not if it is there again."""
     item = old(world)
     if there:
@@ -295,7 +299,7 @@ def test_a_set_aside_shows_whether_moves_keep_the_time(world: World, touch: bool
 
 @pytest.mark.parametrize("job", [b"", b"jobs", b"longer than ours"], ids=["nothing", "its own", "longer"])
 @pytest.mark.parametrize("lose", [0, 1])
-def test_a_new_file_goes_straight_to_its_target_if_that_is_free(world: World, job: bytes, lose: int) -> None:
+def test_a_new_file_is_created_at_its_target_if_that_is_free(world: World, job: bytes, lose: int) -> None:
     """save/protocol.md R9: anything else at T: the hidden way, with no base; a lost answer is looked at."""
     world.context.server.learn(rejects={Kind.FILE: True})
     if job:
@@ -318,7 +322,7 @@ def test_a_new_file_goes_straight_to_its_target_if_that_is_free(world: World, jo
 # -- directories and moves
 
 
-def test_a_directory_is_made_hidden_and_moved_and_never_replaces_anything(world: World) -> None:
+def test_a_directory_is_created_hidden_and_its_move_replaces_nothing(world: World) -> None:
     """save/protocol.md R9; vfs/semantics.md 4, mkdir: its errors are the caller's."""
     item = world.write_back.make_directory("dir")
     assert item is not None
@@ -328,7 +332,7 @@ def test_a_directory_is_made_hidden_and_moved_and_never_replaces_anything(world:
     assert world.client.paths == {item.id: "dir"}
 
 
-def test_what_goes_back_gets_the_directories_that_are_missing_above_it(world: World) -> None:
+def test_a_restored_item_gets_its_missing_parent_directories(world: World) -> None:
     """save/protocol.md R12: directories above it that were removed too are made again."""
     place = hidden("sub", names.Role.REMOVED)
     aside = Aside("d", place, Kind.DIRECTORY, moved=True)
@@ -345,7 +349,7 @@ def test_what_goes_back_gets_the_directories_that_are_missing_above_it(world: Wo
     assert change.stage is Stage.DONE
 
 
-def test_a_directory_that_was_made_in_an_outage_is_the_jobs_that_stands_there(world: World) -> None:
+def test_a_directory_made_in_an_outage_becomes_the_jobs_of_that_name(world: World) -> None:
     """vfs/semantics.md 6.3: acknowledged before the job made it."""
     file = world.state.new_local_file(Kind.DIRECTORY, "dir")
     world.state.write(edit(file, mode=0o700))

@@ -26,7 +26,7 @@ def refused(world: World, path: str = "file") -> File:
     return file
 
 
-def test_a_refused_file_is_tried_again(world: World) -> None:
+def test_a_refused_file_is_retried(world: World) -> None:
     files = [refused(world, "dir/a"), refused(world, "b")]
     world.closed("dir/waiting", NEW)
     assert retry(world.write_back, "dir") == ["dir/a"]
@@ -45,7 +45,7 @@ def test_a_refused_file_is_tried_again(world: World) -> None:
 
 
 @pytest.mark.parametrize("path", ["file", ""])
-def test_a_discarded_file_is_kept_and_the_servers_version_shown_again(world: World, path: str) -> None:
+def test_a_discarded_file_is_kept_and_the_servers_version_shown(world: World, path: str) -> None:
     """vfs/semantics.md 4: `jobfs discard`; nothing is forgotten."""
     file = refused(world)
     if path:
@@ -69,7 +69,9 @@ def test_a_discarded_file_is_kept_and_the_servers_version_shown_again(world: Wor
     assert caught.value.errno == errno.ENOENT
 
 
-def test_what_is_in_a_directory_is_discarded_before_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_content_of_a_directory_is_discarded_before_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory, file = world.state.new_local_file(Kind.DIRECTORY, "dir"), world.closed("dir/file", NEW)
     world.state.write(edit(directory, mode=0o700))
     assert [path for path, _ in discard(world.write_back, "dir")] == ["dir/file", "dir"]
@@ -86,7 +88,7 @@ def test_what_is_in_a_directory_is_discarded_before_it(world: World, monkeypatch
     assert caught.value.errno == errno.ENOENT
 
 
-def test_a_save_that_was_begun_is_taken_back_by_a_discard(world: World) -> None:
+def test_a_discard_undoes_a_started_save(world: World) -> None:
     file, change = begun(world)
     assert errno_from(discard, world.write_back, "file") == errno.EBUSY
     assert file.needs_upload, "it has set something aside"

@@ -60,7 +60,7 @@ def test_a_move_to_the_target_sets_only_what_differs(
 
 
 @pytest.mark.parametrize("wish", [None, Permission.READ_ONLY])
-def test_the_users_permission_comes_only_at_the_target(world: World, wish: Permission | None) -> None:
+def test_the_users_permission_is_set_only_at_the_target(world: World, wish: Permission | None) -> None:
     """A server may refuse to move what is readOnly."""
     change, upload = put(world), world.write_back.uploader
     assert change.file is not None
@@ -69,7 +69,7 @@ def test_the_users_permission_comes_only_at_the_target(world: World, wish: Permi
     assert upload.create_item(change, change.target).permission is (wish or Permission.READ_WRITE)
 
 
-def test_the_server_is_asked_once(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_server_is_probed_once(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """save/protocol.md R9: after a few that are new, what the server does is asked once and kept."""
     upload, made = world.write_back.uploader, world.client.put("d", "dir", None)
     monkeypatch.setattr(upload, "try_make_directory", lambda path: made)
@@ -88,7 +88,7 @@ def test_the_server_is_asked_once(world: World, monkeypatch: pytest.MonkeyPatch,
     assert KnownServer(tmp_path, "https://other.example.com").facts == ServerFacts()
 
 
-def test_an_item_made_for_a_question_is_in_the_journal_before(world: World) -> None:
+def test_a_probe_item_is_in_the_journal_before_its_create(world: World) -> None:
     """save/protocol.md R9: the transaction of a mount's question is a tombstone."""
     seen: list[bool] = []
 
@@ -106,7 +106,7 @@ def test_an_item_made_for_a_question_is_in_the_journal_before(world: World) -> N
     assert world.context.server.facts.rejects == {}
 
 
-def test_an_item_made_for_a_question_is_not_removed_while_it_is_needed(world: World) -> None:
+def test_a_probe_item_is_not_removed_while_it_is_needed(world: World) -> None:
     """save/protocol.md R9: else the second create would be the first, and the server be taken for one that allows two."""
     explained: list[bool] = []
 
@@ -133,7 +133,7 @@ def test_only_a_new_file_is_created_at_its_target(world: World, why: dict[str, A
 
 
 @pytest.mark.parametrize(("content", "found"), [(b"content", True), (b"conten", False), (None, False)])
-def test_a_create_that_was_not_answered_is_known_by_kind_and_size(
+def test_an_unanswered_create_is_recognised_by_kind_and_size(
     world: World, content: bytes | None, found: bool
 ) -> None:
     """save/protocol.md, The steps, `staging`: after a lost answer, the item at the hidden name, if it has the right size."""
@@ -143,7 +143,7 @@ def test_a_create_that_was_not_answered_is_known_by_kind_and_size(
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_a_directory_without_an_answer_is_looked_for(world: World, carried_out: bool) -> None:
+def test_an_unanswered_create_of_a_directory_is_looked_up(world: World, carried_out: bool) -> None:
     """save/protocol.md R9: if it is not there, it is made the hidden way."""
     world.context.server.learn(rejects={Kind.DIRECTORY: True})
     world.client.lose, world.client.carried_out = 1, carried_out
@@ -151,7 +151,7 @@ def test_a_directory_without_an_answer_is_looked_for(world: World, carried_out: 
     assert made == (next(iter(world.client.items.values())) if carried_out else None)
 
 
-def test_the_server_is_asked_once_whether_it_refuses_moves(world: World) -> None:
+def test_the_server_is_probed_once_for_refused_moves(world: World) -> None:
     """save/protocol.md R13: before the first overlap, after a few saves in place; the items of the question are taken away."""
     upload = world.write_back.uploader
     for _ in range(3):
@@ -168,7 +168,7 @@ def test_the_server_is_asked_once_whether_it_refuses_moves(world: World) -> None
     assert all(".jobfs-" in step for step in world.client.done if not step.startswith("delete"))
 
 
-def test_a_server_that_did_not_say_what_it_does_with_moves_is_asked_later(world: World) -> None:
+def test_an_inconclusive_probe_of_moves_is_repeated_later(world: World) -> None:
     """save/protocol.md R13: only a refusal that was seen counts."""
     world.client.carried_out = False
     world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]

@@ -26,7 +26,9 @@ from .world import TID, World, away, begun, full, opened
 OLD, NEW = b"old", b"new"
 
 
-def test_a_close_writes_soon_what_it_could_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_close_that_could_not_be_recorded_is_recorded_soon(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vfs/semantics.md 4.4: a loss of power is covered within a second; a listing leaves young transactions known (R4)."""
     file, seen, listings = world.closed("file", OLD), list[str](), list[int]()
     with monkeypatch.context() as patch:
@@ -53,9 +55,7 @@ def test_a_close_writes_soon_what_it_could_not(world: World, monkeypatch: pytest
     assert seen == []
 
 
-def test_what_is_closed_is_synced_while_contents_of_the_cache_are_removed(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closed_files_are_synced_during_an_eviction(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.4: a loss of power is covered within a second, also after a save that has filled the cache."""
     removing, removed = threading.Event(), threading.Event()
 
@@ -106,7 +106,7 @@ def test_sync_and_tidy_survive_any_error(world: World, monkeypatch: pytest.Monke
     world.write_back.stop()
 
 
-def test_an_unmount_ends_what_runs_beside_a_save(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unmount_ends_the_background_work_of_saves(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
     submit = world.context.io_pool.submit
     looks = [submit(lambda: [ended.wait(20), threading.Event().wait(0.3)]) for _ in range(3)]
@@ -120,7 +120,7 @@ def test_an_unmount_ends_what_runs_beside_a_save(world: World, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("writing", [True, False])
-def test_the_save_of_a_file_that_a_program_still_writes_to_waits(world: World, writing: bool) -> None:
+def test_the_save_of_a_file_that_is_still_written_waits(world: World, writing: bool) -> None:
     """vfs/semantics.md 4: the upload starts after --write-back-delay; coalesces rewrites."""
     world.write_back.queue.delay = 1.0
     file = opened(world.closed("file", NEW), writable=writing)
@@ -148,7 +148,7 @@ def test_an_fsync_runs_its_save_at_once(world: World, monkeypatch: pytest.Monkey
     assert (queued, file.needs_upload) == ([], False)
 
 
-def test_the_cache_is_brought_under_its_limit_after_a_save(
+def test_the_cache_is_trimmed_to_its_limit_after_a_save(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 3.11: an fsync does not wait for the removal of other contents."""
@@ -161,7 +161,7 @@ def test_the_cache_is_brought_under_its_limit_after_a_save(
 
 
 @pytest.mark.parametrize("direct", [False, True])
-def test_an_fsync_waits_for_what_was_closed_before_it(world: World, direct: bool) -> None:
+def test_an_fsync_waits_for_earlier_closes_of_the_file(world: World, direct: bool) -> None:
     """vfs/semantics.md 4: bytes that were closed since are for another call."""
     world.context.server.learn(rejects={Kind.FILE: direct})
     file = world.closed("file", OLD)
@@ -180,7 +180,7 @@ def test_an_fsync_waits_for_what_was_closed_before_it(world: World, direct: bool
     )
 
 
-def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing(world: World) -> None:
+def test_a_save_unlinked_before_its_first_record_sends_nothing(world: World) -> None:
     """save/protocol.md R10: until the item is deleted, the journal has the file as it was closed."""
     file = world.closed("file", NEW, world.client.put("o", "file", OLD))
     change = world.write_back.queue.schedule(file)
@@ -195,7 +195,7 @@ def test_a_save_that_is_unlinked_before_its_first_record_sends_nothing(world: Wo
     assert [row.path for row in world.state.journal.load_records(File)] == ["file"]
 
 
-def test_a_file_that_is_unlinked_while_it_is_saved_is_gone_here_at_once(world: World) -> None:
+def test_a_file_unlinked_during_its_save_is_gone_at_once(world: World) -> None:
     """save/protocol.md R10: recorded before it returns; its name is hidden until the save is taken back."""
     file, _ = begun(world)
     assert not world.write_back.cancel_save(file)
@@ -204,7 +204,7 @@ def test_a_file_that_is_unlinked_while_it_is_saved_is_gone_here_at_once(world: W
 
 
 @pytest.mark.parametrize(("out", "late"), [(True, False), (False, False), (False, True)])
-def test_a_save_that_was_begun_is_waited_for_or_begun_anew(world: World, out: bool, late: bool) -> None:
+def test_quiescing_a_started_save_waits_for_it_or_restarts_it(world: World, out: bool, late: bool) -> None:
     """vfs/semantics.md 4: what it was to replace stays. `out`: the server is unreachable; `late`: there is no time to wait."""
     item = world.client.put("o", "file", OLD)
     file = world.closed("file", NEW, item)

@@ -23,7 +23,7 @@ REFUSED = PathExistsError("there already")
 OPEN = {"state": "dirty", "reason": "open and changed", "age": None}
 
 
-def test_unsent_files_of_an_ended_or_killed_mount_are_told_by_name(tmp_path: Path) -> None:
+def test_unsent_files_of_an_ended_or_killed_mount_are_listed_by_name(tmp_path: Path) -> None:
     assert read_backlog(tmp_path) == Backlog([], [], [])
     journal = Journal(tmp_path / "journal.db")
     assert read_backlog(tmp_path) == Backlog([], [], [])
@@ -84,7 +84,9 @@ def test_only_a_file_that_was_never_closed_is_open_and_changed() -> None:
         ),
     ],
 )
-def test_each_file_is_told(change: dict[str, Any], file: dict[str, Any], told: dict[str, Any]) -> None:
+def test_each_unsent_file_is_listed(
+    change: dict[str, Any], file: dict[str, Any], told: dict[str, Any]
+) -> None:
     """vfs/semantics.md 6: what was written and not closed has nothing on its way, whatever an earlier save of it does."""
     one = Change(
         2, Verb.PUT, "new", ino=1, generation=1, **{"sent": 12, "planned_at": time.time() - 100, **change}

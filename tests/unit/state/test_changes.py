@@ -14,7 +14,7 @@ from jobfs.state import State
 from jobfs.state.records import Stage, Verb
 
 
-def test_changes_of_one_target_come_to_rest_in_order_and_cancelled_changes_first(state: State) -> None:
+def test_changes_of_one_target_finish_in_order_and_cancelled_ones_first(state: State) -> None:
     first, second, third = (state.plan_change(Verb.PUT, "a") for _ in range(3))
     other = state.plan_change(Verb.PUT, "b")
     assert [state.changes.predecessor_of(change) for change in (first, second, third, other)] == [
@@ -33,7 +33,7 @@ def test_changes_of_one_target_come_to_rest_in_order_and_cancelled_changes_first
     assert state.changes.predecessor_of(other) is second, "the older one goes first, wherever it was made"
 
 
-def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> None:
+def test_a_name_can_be_taken_from_a_change_that_was_not_started(state: State) -> None:
     """vfs/semantics.md 4.34: a new file of the old name makes a removal void, and takes the item as its base."""
     change = state.plan_change(Verb.REMOVE, "a", shows={"a": None}, stage=Stage.STAGED)
     assert (state.changes.find_unstarted("a"), state.changes.in_flight_at(Verb.REMOVE, "a")) == (change, [])
@@ -51,7 +51,7 @@ def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> N
     ("name", "waits", "free"),
     [("dir", True, False), ("dir/a", True, False), ("", True, True), ("dirt", False, True), ("b", False, True)],
 )  # fmt: skip
-def test_names_that_touch_are_changed_in_turn(state: State, name: str, waits: bool, free: bool) -> None:
+def test_changes_of_related_names_run_in_turn(state: State, name: str, waits: bool, free: bool) -> None:
     """design.md, Things to know: operations reserve names and all below; vfs/semantics.md 4: a rename sees nothing half saved."""
 
     def waited(seconds: float) -> bool:
@@ -79,7 +79,7 @@ def test_names_that_touch_are_changed_in_turn(state: State, name: str, waits: bo
         (Verb.PUT, Stage.CANCELLED, {"started": True}, False), (Verb.PUT, Stage.CANCELLED, {"tid": "t"}, True),
     ],
 )  # fmt: skip
-def test_a_change_holds_its_names_from_its_first_request_until_it_is_taken_back(
+def test_a_change_holds_its_names_from_its_first_request_to_its_end(
     state: State, verb: Verb, stage: Stage, values: dict[str, Any], holds: bool
 ) -> None:
     """save/protocol.md, The steps: a directory is renamed or removed once nothing below it is at work."""

@@ -66,7 +66,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "LARGEST", 60)
 
 
-def test_the_last_save_of_a_path_is_kept_as_a_link_that_only_its_user_reads(saves: Saves) -> None:
+def test_the_last_save_of_a_path_is_kept_as_a_private_hard_link(saves: Saves) -> None:
     """vfs/semantics.md 4.52: hard links where possible, mode 0600 in a directory of mode 0700."""
     saves.save("a", b"old")
     source = saves.source(b"new")
@@ -79,7 +79,9 @@ def test_the_last_save_of_a_path_is_kept_as_a_link_that_only_its_user_reads(save
     assert modes == [0o700, 0o600]
 
 
-def test_it_is_a_copy_where_no_link_can_be_made(saves: Saves, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_is_kept_as_a_copy_where_links_are_impossible(
+    saves: Saves, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vfs/semantics.md 4.52: hard links where possible."""
     monkeypatch.setattr(os, "link", refusing(errno.EPERM))
     saves.save("a", b"bytes")
@@ -88,7 +90,7 @@ def test_it_is_a_copy_where_no_link_can_be_made(saves: Saves, monkeypatch: pytes
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_no_more_files_than_the_bound_and_the_oldest_go_first(saves: Saves) -> None:
+def test_kept_files_are_bounded_in_number_and_the_oldest_go_first(saves: Saves) -> None:
     """vfs/semantics.md 4.52: at most 1,000; what is saved again is the youngest, what is renamed keeps its age."""
     saves.again(most=4)
     for name in ("a", "b", "c", "d"):
@@ -107,7 +109,7 @@ def test_no_more_files_than_the_bound_and_the_oldest_go_first(saves: Saves) -> N
 
 
 @pytest.mark.usefixtures("small")
-def test_no_more_bytes_than_the_bound_at_any_moment_and_no_large_file(saves: Saves) -> None:
+def test_kept_files_never_exceed_the_bound_on_bytes(saves: Saves) -> None:
     """vfs/semantics.md 4.52: counted before each save is kept; a file that is not kept takes away what was kept of its path."""
     saves.save("a", b"a" * 50)
     saves.save("b", b"b" * 40)
@@ -124,7 +126,9 @@ def test_no_more_bytes_than_the_bound_at_any_moment_and_no_large_file(saves: Sav
     assert saves.bytes == 90
 
 
-def test_what_is_too_old_goes_and_is_not_found(saves: Saves, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_save_that_is_too_old_is_removed_and_not_found(
+    saves: Saves, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vfs/semantics.md 4.52: for 30 days."""
     now = time.time()
     saves.again(lasts=100.0)
@@ -167,7 +171,7 @@ def test_a_kill_while_a_copy_is_made_leaves_the_one_before(saves: Saves) -> None
     assert saves.kept("a") == [b"newest"]
 
 
-def test_a_copy_that_is_not_kept_is_discarded(saves: Saves) -> None:
+def test_discarding_a_prepared_copy_removes_only_that_copy(saves: Saves) -> None:
     taken = saves.store.prepare("a", saves.source(b"new"), 3)
     saves.store.discard(taken)
     assert (saves.files, saves.store.paths()) == (0, [])
@@ -178,7 +182,7 @@ def test_a_copy_that_is_not_kept_is_discarded(saves: Saves) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_the_bound_holds_after_a_copy_was_removed_at_the_moment_it_was_kept(saves: Saves) -> None:
+def test_the_bound_holds_if_a_copy_is_removed_while_it_is_kept(saves: Saves) -> None:
     """vfs/semantics.md 4.52: counted at every moment; a program removes the file before its save has returned."""
     for _ in range(5):
         taken = saves.store.prepare("a", saves.source(b"a" * 60), 60)
@@ -191,7 +195,7 @@ def test_the_bound_holds_after_a_copy_was_removed_at_the_moment_it_was_kept(save
     assert saves.store.paths() == ["c", "d"]
 
 
-def test_an_index_that_is_torn_or_not_ours_costs_only_what_it_names(saves: Saves) -> None:
+def test_a_torn_or_foreign_index_loses_only_its_own_entries(saves: Saves) -> None:
     """A full disk may cut off a line; a file may be lost or changed."""
     for name in ("a", "b", "c"):
         saves.save(name, name.encode())
@@ -205,7 +209,7 @@ def test_an_index_that_is_torn_or_not_ours_costs_only_what_it_names(saves: Saves
     assert saves.kept("a", "c") == [b"a", None]
 
 
-def test_bytes_of_another_hash_are_not_given_out(saves: Saves) -> None:
+def test_bytes_with_a_wrong_hash_are_not_returned(saves: Saves) -> None:
     """After a loss of power a file of the right length may hold zeros."""
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     saves.store.commit("a", saves.store.prepare("a", saves.source(b"abc"), 3, digest))
@@ -215,7 +219,7 @@ def test_bytes_of_another_hash_are_not_given_out(saves: Saves) -> None:
     assert saves.kept("a") == [None]
 
 
-def test_what_the_disk_refuses_is_left_out(saves: Saves, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_the_disk_refuses_is_not_kept(saves: Saves, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.56: nothing raises; an older save is not taken for the last one."""
     saves.save("a", b"old")
     with monkeypatch.context() as patch:
@@ -234,7 +238,7 @@ def test_what_the_disk_refuses_is_left_out(saves: Saves, monkeypatch: pytest.Mon
     assert sorted(saves.again().paths()) == ["b", "d"]
 
 
-def test_the_oldest_give_way_to_what_is_unsent(saves: Saves) -> None:
+def test_the_oldest_kept_saves_give_way_to_unsent_bytes(saves: Saves) -> None:
     """vfs/semantics.md 4.56: as much as is needed, until nothing is left."""
     for name in ("a", "b", "c"):
         saves.save(name, bytes(10))
@@ -257,7 +261,7 @@ def test_an_index_does_not_grow_with_the_number_of_saves(
     assert saves.again().paths() == ["a"]
 
 
-def test_a_rewrite_that_was_cut_off_leaves_nothing_in_the_next(
+def test_an_interrupted_rewrite_leaves_nothing_in_the_next(
     saves: Saves, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.53: the full disk that has cut it off leaves its lines, which are older."""

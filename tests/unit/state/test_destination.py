@@ -93,7 +93,7 @@ def test_nothing_is_overwritten_and_no_link_is_followed(
     assert on_disk(top) == {"dir": None, "file": b"the user's"}
 
 
-def test_a_source_that_is_not_whole_leaves_no_copy(
+def test_an_incomplete_source_leaves_no_copy(
     to: Destination, top: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert errno_from(to.copy, "a", source, 8, UNSET, UNSET) == errno.EIO
@@ -103,7 +103,7 @@ def test_a_source_that_is_not_whole_leaves_no_copy(
     assert on_disk(top) == {}
 
 
-def test_holes_stay_holes(to: Destination, top: Path, source: Path) -> None:
+def test_a_copy_keeps_holes(to: Destination, top: Path, source: Path) -> None:
     """A file of 4 GiB that holds three bytes is copied at once, and takes no room."""
     large = 4 << 30
     with source.open("r+b") as file:

@@ -50,7 +50,7 @@ def ended(one: StateDirectory, journal: bool = True, *, clean: bool = False) -> 
     return one
 
 
-def test_a_new_place_is_the_users_own_and_tells_what_it_is_for(take: Take, state: Path) -> None:
+def test_a_new_state_directory_is_private_and_names_its_job(take: Take, state: Path) -> None:
     one = take()
     assert one.path == state / JOB / one.mount_id
     for path in (state / JOB, one.path, one.path / "bytes"):
@@ -67,7 +67,9 @@ def test_a_new_place_is_the_users_own_and_tells_what_it_is_for(take: Take, state
         ([True, False], "/mnt/2", 0), ([True, False], "/mnt/1", 1),
     ],
 )  # fmt: skip
-def test_a_mount_takes_its_own_place_or_the_last(take: Take, left: list[bool], at: str, taken: int) -> None:
+def test_a_mount_takes_its_own_state_directory_or_the_last(
+    take: Take, left: list[bool], at: str, taken: int
+) -> None:
     """`left`: whether the mounts at /mnt/0, /mnt/1 had a journal."""
     places_left = [take(f"/mnt/{number}") for number in range(len(left))]
     for place, journal in zip(places_left, left, strict=True):
@@ -77,7 +79,9 @@ def test_a_mount_takes_its_own_place_or_the_last(take: Take, left: list[bool], a
 
 
 @pytest.mark.parametrize("damage", [lambda _: "{", lambda text: re.sub("[0-9a-f]{12}", "f" * 12, text)])
-def test_a_place_without_its_record_is_taken_or_finished(take: Take, damage: Callable[[str], str]) -> None:
+def test_a_state_directory_without_its_record_is_taken_or_completed(
+    take: Take, damage: Callable[[str], str]
+) -> None:
     """It has none, or that of another place."""
     lost = ended(take())
     (lost.path / "mount.json").write_text(damage((lost.path / "mount.json").read_text()))
@@ -94,7 +98,7 @@ def test_a_place_without_its_record_is_taken_or_finished(take: Take, damage: Cal
     assert (take("/mnt/own").mount_id, take().mount_id) == (own.mount_id, lost.mount_id)
 
 
-def test_other_places_that_have_a_journal_or_run_are_told(take: Take, state: Path) -> None:
+def test_other_state_directories_with_a_journal_or_mount_are_listed(take: Take, state: Path) -> None:
     first, second, third, fourth = take("/mnt/a"), take("/mnt/b"), take("/mnt/c"), take("/mnt/d")
     ended(second)
     ended(third, journal=False)
@@ -109,7 +113,7 @@ def test_other_places_that_have_a_journal_or_run_are_told(take: Take, state: Pat
     )
 
 
-def test_what_a_killed_merge_has_left_goes_with_the_next_mount(take: Take) -> None:
+def test_the_next_mount_removes_the_remains_of_a_killed_merge(take: Take) -> None:
     """vfs/semantics.md 4.60: three versions of a file, of up to 16 MiB each."""
     one = ended(take())
     left, other = one.path / f"{MERGING}x1y2", one.path / f"{MERGING}file"
@@ -123,12 +127,12 @@ def test_what_a_killed_merge_has_left_goes_with_the_next_mount(take: Take) -> No
 
 
 @pytest.mark.parametrize("place", ["/proc/no-such-place", "/dev/null/state"])
-def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
+def test_a_state_directory_that_cannot_be_written_is_reported(place: str) -> None:
     with pytest.raises(UsageError, match=r"can't write to the state directory.*--state-dir"):
         places.acquire_state_directory(Path(place), JOB, "/mnt/a", URL)
 
 
-def test_a_place_that_others_may_write_to_is_named_with_its_option(take: Take, state: Path) -> None:
+def test_a_directory_that_others_can_write_is_reported_with_its_option(take: Take, state: Path) -> None:
     """design.md, Whom you need not trust: the message says what the directory is for, and how to move it."""
     take()
     (state / JOB).chmod(0o777)
@@ -137,7 +141,9 @@ def test_a_place_that_others_may_write_to_is_named_with_its_option(take: Take, s
         take("/mnt/b")
 
 
-def test_only_those_who_look_are_waited_for(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_starting_mount_waits_only_for_readers_of_the_directory(
+    take: Take, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One of twenty mounts starts as fast as the first."""
     # And on a full disk without spare room.
     monkeypatch.setattr("jobfs.state.journal.free_bytes", lambda place: 0)
@@ -151,7 +157,7 @@ def test_only_those_who_look_are_waited_for(take: Take, monkeypatch: pytest.Monk
     assert [0 < wait < 1 for wait in waits] == [True]
 
 
-def test_a_single_mount_of_several_that_start_at_once_has_the_directory(take: Take) -> None:
+def test_only_one_of_several_starting_mounts_gets_the_directory(take: Take) -> None:
     with ThreadPoolExecutor(8) as pool:
         refused = [made.exception() for made in [pool.submit(take, "/mnt/a b") for _ in range(8)]]
     assert sum(not error for error in refused) == 1

@@ -12,7 +12,7 @@ from jobfs.state import File, State, edit
 from jobfs.state.records import Stage, Verb
 
 
-def test_a_file_is_shown_while_this_machine_knows_more_of_it_than_the_server(state: State) -> None:
+def test_a_file_is_shown_while_it_has_more_than_the_servers_state(state: State) -> None:
     """vfs/semantics.md 1; design.md, What a path shows."""
     assert not state.overrides_namespace
     file = written(state, "dir/b")
@@ -69,7 +69,7 @@ def test_open_and_unsent_files_below_a_directory_are_found(state: State) -> None
     assert set(state.index.local_files_below("")) == {*unsent, opened}
 
 
-def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) -> None:
+def test_the_edition_grows_whenever_a_shown_path_changes(state: State) -> None:
     editions = [state.index.edition]
     for step in (
         lambda: written(state, "a"),
@@ -92,7 +92,7 @@ def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) ->
     assert state.index.edition == editions[-1], "nor does a step of a save"
 
 
-def test_who_finds_the_new_edition_finds_what_it_shows(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_of_the_new_edition_sees_its_changes(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers have no lock: an answer of before that is kept under the new edition would stay."""
     seen: list[tuple[int, bool]] = []
 
@@ -110,7 +110,7 @@ def test_who_finds_the_new_edition_finds_what_it_shows(state: State, monkeypatch
     assert (state.index.edition > before, state.index.file_at("dir/a")) == (True, file)
 
 
-def test_an_inode_number_is_made_from_the_item_until_a_file_has_the_number(state: State) -> None:
+def test_an_inode_number_is_derived_from_the_item_unless_a_file_has_it(state: State) -> None:
     """vfs/semantics.md 1: inode numbers are stable: derived from the item id; a save keeps the file's inode number."""
     file = written(state, "dir/a", item=ITEM)
     assert state.index.inode_of(ITEM) == file.ino == inode_number("one")
@@ -123,7 +123,7 @@ def test_an_inode_number_is_made_from_the_item_until_a_file_has_the_number(state
     assert again(state).index.inode_of(saved) == file.ino
 
 
-def test_a_file_that_was_changed_here_is_not_the_file_that_the_job_renames(state: State) -> None:
+def test_a_file_with_local_changes_does_not_follow_the_jobs_rename(state: State) -> None:
     """vfs/semantics.md 1: two files never have one number."""
     file = state.get_or_add_file(ITEM)
     renamed = replace(ITEM, path="new/a")

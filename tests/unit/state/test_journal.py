@@ -63,7 +63,7 @@ def refuses(journal: Journal, table: str, said: str, when: str = "TRUE", stateme
 
 
 @pytest.mark.parametrize("record", FULL, ids=lambda record: type(record).__name__)
-def test_a_record_comes_back_as_it_was(path: Path, record: Any) -> None:
+def test_a_record_is_read_as_it_was_written(path: Path, record: Any) -> None:
     """save/protocol.md, Vocabulary, (w): it survives the death of the process; so another connection sees it at once."""
     with closing(Journal(path)) as journal:
         journal.write((record, {}))
@@ -92,7 +92,7 @@ def test_a_write_is_all_or_nothing(journal: Journal) -> None:
     assert [change.seq for change in journal.load_records(Change)] == [3]
 
 
-def test_numbers_go_on_where_they_were(path: Path) -> None:
+def test_numbers_continue_after_a_restart(path: Path) -> None:
     with closing(Journal(path)) as journal:
         first = [journal.next_number() for _ in range(3)]
         assert first == sorted(set(first))
@@ -101,7 +101,7 @@ def test_numbers_go_on_where_they_were(path: Path) -> None:
         assert again.next_number() > first[2] + 40
 
 
-def test_a_transaction_id_is_a_tombstone_until_it_is_pruned_counted_from_the_start(path: Path) -> None:
+def test_a_transaction_id_is_a_tombstone_until_it_is_pruned(path: Path) -> None:
     """save/protocol.md, The steps, `done`, and R7: whatever the clock of an earlier run has said."""
     with closing(Journal(path)) as journal:
         journal.write(transaction_id="old")
@@ -115,7 +115,7 @@ def test_a_transaction_id_is_a_tombstone_until_it_is_pruned_counted_from_the_sta
         assert (again.has_tombstone("old"), again.has_tombstone("new")) == (False, True)
 
 
-def test_tombstones_that_can_not_be_pruned_stay_and_nothing_fails(journal: Journal) -> None:
+def test_a_failure_to_prune_tombstones_fails_nothing(journal: Journal) -> None:
     """save/protocol.md, Vocabulary, tombstone: one that is kept longer does no harm; the next listing prunes it."""
     journal.write(transaction_id="old")
     refuses(journal, "tombstone", "disk I/O error", statement="DELETE")
@@ -134,7 +134,7 @@ def test_tombstones_that_can_not_be_pruned_stay_and_nothing_fails(journal: Journ
     ("said", "told"), [("database or disk is full", errno.ENOSPC), ("disk I/O error", errno.EIO)]
 )
 @pytest.mark.parametrize("room", [True, False])
-def test_what_has_happened_is_recorded_if_there_is_any_room_and_what_is_new_is_refused(
+def test_a_full_journal_records_past_events_and_refuses_new_work(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, said: str, told: int, room: bool
 ) -> None:
     """vfs/semantics.md 4, A full disk: what the journal can't hold fails with EIO, and can be tried again."""
@@ -168,7 +168,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.needs_root("only root can mount a disk of its own for this")
-def test_a_disk_that_fills_up_refuses_new_writes_and_records_what_has_happened(small_disk: Path) -> None:
+def test_a_full_disk_refuses_new_writes_and_records_past_events(small_disk: Path) -> None:
     """vfs/semantics.md 4.41; 4, A full disk: records of what has happened take from some spare room."""
     with closing(Journal(small_disk / "journal.db")) as journal:
         for piece in (1 << 16, 1):
@@ -189,7 +189,7 @@ def test_a_disk_that_fills_up_refuses_new_writes_and_records_what_has_happened(s
 
 
 @pytest.mark.needs_root("only root can mount a disk of its own for this")
-def test_kept_copies_go_before_a_write_is_refused(small_disk: Path) -> None:
+def test_kept_copies_are_dropped_before_a_write_is_refused(small_disk: Path) -> None:
     """vfs/semantics.md 4.56: and no write that needs none of their room takes them."""
     store = CopyStore(small_disk / "saves")
     with closing(store), closing(Journal(small_disk / "journal.db", (store,))) as journal:
@@ -210,7 +210,7 @@ def test_kept_copies_go_before_a_write_is_refused(small_disk: Path) -> None:
 # -- sync
 
 
-def test_a_failed_sync_is_told_and_tried_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_sync_is_reported_and_retried(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     journal.write(transaction_id="a")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", refusing(errno.EIO))
@@ -257,7 +257,7 @@ def _write_journal_of_the_schema_before(path: Path, records: dict[str, tuple[int
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
 
 
-def test_a_journal_of_the_schema_before_is_taken_over_whole(path: Path) -> None:
+def test_a_journal_of_the_previous_schema_is_migrated_completely(path: Path) -> None:
     """design.md, Things to know: what is unsent is not stranded by new names of fields."""
     _write_journal_of_the_schema_before(path, _BEFORE)
     for _ in range(2):  # what was taken over is read again as it is
@@ -273,7 +273,7 @@ def test_a_journal_of_the_schema_before_is_taken_over_whole(path: Path) -> None:
 
 
 @pytest.mark.parametrize("record", ["{", "7", '{"base": 7}'])
-def test_a_damaged_journal_of_the_schema_before_stays_as_it_is(path: Path, record: str) -> None:
+def test_a_damaged_journal_of_the_previous_schema_is_left_unchanged(path: Path, record: str) -> None:
     _write_journal_of_the_schema_before(path, {**_BEFORE, "change": (7, record)})
     with pytest.raises(UsageError, match=f"the journal {path} can't be used"):
         Journal(path)
@@ -283,7 +283,7 @@ def test_a_damaged_journal_of_the_schema_before_stays_as_it_is(path: Path, recor
 
 
 @pytest.mark.parametrize("record", ['{"stage": "no such stage"}', '{"asides": [7]}', '{"x": 1}', "{", "7"])
-def test_a_record_that_no_jobfs_wrote_is_damage(path: Path, record: str) -> None:
+def test_an_invalid_record_is_reported_as_damage(path: Path, record: str) -> None:
     with closing(Journal(path)) as journal:
         journal.write(put(1))
         journal._db.execute("UPDATE change SET record = ?", (record,))
@@ -292,7 +292,7 @@ def test_a_record_that_no_jobfs_wrote_is_damage(path: Path, record: str) -> None
 
 
 @pytest.mark.parametrize("found", [b"this is no database" * 100, b"", None], ids=["garbage", "empty", "none"])
-def test_a_damaged_or_missing_journal_is_refused_and_the_files_stay(path: Path, found: bytes | None) -> None:
+def test_a_damaged_or_missing_journal_is_refused_and_files_are_kept(path: Path, found: bytes | None) -> None:
     """design.md, Things to know: it is never taken for an empty one."""
     if found is not None:
         path.write_bytes(found)

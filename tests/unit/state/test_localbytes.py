@@ -30,7 +30,7 @@ def sealed(store: LocalBytes, generation: int, content: bytes = b"content") -> P
     return local.path
 
 
-def test_written_bytes_are_read(store: LocalBytes) -> None:
+def test_written_bytes_can_be_read_back(store: LocalBytes) -> None:
     store.generation_path(7, 1).write_bytes(b"left by a mount that was killed")
     local = store.create(7, 1)
     assert (local.write(b"hello", 0), local.write(memoryview(b"!"), 9)) == (5, 1)
@@ -42,7 +42,7 @@ def test_written_bytes_are_read(store: LocalBytes) -> None:
     local.release()
 
 
-def test_a_generation_begins_with_another_and_never_touches_it(store: LocalBytes) -> None:
+def test_a_generation_starts_from_another_and_never_changes_it(store: LocalBytes) -> None:
     """save/protocol.md, Vocabulary: freeing generation n never touches n+1."""
     first = store.create(7, 1)
     first.write(b"first", 0)
@@ -58,7 +58,7 @@ def test_a_generation_begins_with_another_and_never_touches_it(store: LocalBytes
         local.release()
 
 
-def test_closed_bytes_never_change_and_a_sealed_generation_gets_no_more(store: LocalBytes) -> None:
+def test_closed_bytes_and_sealed_generations_never_change(store: LocalBytes) -> None:
     """save/protocol.md, Vocabulary, local bytes."""
     local = store.create(7, 1)
     local.write(b"content", 0)
@@ -79,7 +79,7 @@ def test_closed_bytes_never_change_and_a_sealed_generation_gets_no_more(store: L
 
 
 @pytest.mark.parametrize("fault", ["no source", "no directory", "full"])
-def test_a_copy_that_the_disk_refuses_leaves_nothing(
+def test_a_copy_that_the_disk_rejects_leaves_nothing(
     store: LocalBytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     source = tmp_path / "source"
@@ -94,7 +94,7 @@ def test_a_copy_that_the_disk_refuses_leaves_nothing(
     assert not [*store.directory.glob("*")]
 
 
-def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> None:
+def test_a_descriptor_is_open_only_while_it_is_used(store: LocalBytes) -> None:
     """vfs/semantics.md 6.15: descriptors do not grow with what is unsent."""
     before = len(os.listdir("/proc/self/fd"))
     path = sealed(store, 1)
@@ -117,7 +117,7 @@ def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> 
     assert path.read_bytes() == b"Content"
 
 
-def test_what_was_closed_is_read_from_a_disk_that_takes_no_more(
+def test_closed_bytes_are_readable_on_a_failing_disk(
     store: LocalBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.41: reading goes on."""
@@ -151,7 +151,7 @@ def test_a_sync_covers_all_sealed_generations_and_returns_them(store: LocalBytes
 
 
 @pytest.mark.parametrize("count", [1, 17])
-def test_a_failed_sync_is_made_up_for(store: LocalBytes, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_a_failed_sync_is_repeated(store: LocalBytes, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     for generation in range(count):
         sealed(store, generation)
     with monkeypatch.context() as patch:
@@ -166,7 +166,7 @@ def test_a_failed_sync_is_made_up_for(store: LocalBytes, monkeypatch: pytest.Mon
     assert store.sync() == [(7, 2)], "bytes that were unlinked meanwhile need no sync"
 
 
-def test_unreadable_bytes_are_told_from_missing_bytes(store: LocalBytes) -> None:
+def test_unreadable_bytes_are_distinguished_from_missing_bytes(store: LocalBytes) -> None:
     store.generation_path(7, 2).symlink_to(store.generation_path(7, 2))
     with pytest.raises(
         FsError, match=f"^its file {store.generation_path(7, 2)} can't be read: Too many levels"
@@ -174,7 +174,7 @@ def test_unreadable_bytes_are_told_from_missing_bytes(store: LocalBytes) -> None
         store.open(7, 2)
 
 
-def test_bytes_that_stay_keep_no_others(store: LocalBytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_removal_prevents_no_other(store: LocalBytes, caplog: pytest.LogCaptureFixture) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: the next sync has it on the disk all the same."""
     store.generation_path(7, 1).mkdir()
     gone = sealed(store, 2)
@@ -185,7 +185,7 @@ def test_bytes_that_stay_keep_no_others(store: LocalBytes, caplog: pytest.LogCap
     assert caplog.messages == [f"{store.generation_path(7, 1)} can't be removed: Is a directory"]
 
 
-def test_discarded_bytes_are_kept_in_the_trash_under_a_telling_name(store: LocalBytes) -> None:
+def test_discarded_bytes_are_kept_in_the_trash_under_their_name(store: LocalBytes) -> None:
     path = sealed(store, 5)
     local = store.open(7, 5)
     assert local is not None
@@ -202,7 +202,7 @@ def test_discarded_bytes_are_kept_in_the_trash_under_a_telling_name(store: Local
         store.keep_in_trash(local, "gone")
 
 
-def test_a_trash_on_a_full_disk_says_that_it_is_full(
+def test_discarding_on_a_full_disk_says_that_it_is_full(
     store: LocalBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.41: a person who discards a file learns why it could not be kept."""
@@ -230,7 +230,7 @@ def test_a_failed_write_leaves_no_bytes(store: LocalBytes, monkeypatch: pytest.M
     local.release()
 
 
-def test_an_error_of_the_disk_never_looks_like_an_answer_about_the_file() -> None:
+def test_a_disk_error_never_looks_like_a_result_about_the_file() -> None:
     """vfs/semantics.md 1: "not there" is not "could not ask"."""
     told = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE)
     for code in (*told, errno.ENOENT, errno.EACCES, None):

@@ -65,7 +65,7 @@ def proc(tmp_path: Path) -> Proc:
     return proc
 
 
-def test_ancestors_are_those_of_the_first_look(proc: Proc) -> None:
+def test_ancestors_are_those_of_the_first_check(proc: Proc) -> None:
     """vfs/semantics.md 4.43: also where a parent has ended since."""
     assert proc.numbers(30) == [30, 20, 10, 1]
     proc.end(20)
@@ -74,9 +74,7 @@ def test_ancestors_are_those_of_the_first_look(proc: Proc) -> None:
     assert proc.numbers(31) == [31, 30, 20, 10, 1]
 
 
-def test_a_parent_that_ends_during_the_look_is_replaced_by_the_new_one(
-    proc: Proc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_parent_that_ends_during_the_check_is_replaced(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     read = Processes._read_facts
 
     def ends(processes: Processes, number: str) -> object:
@@ -89,9 +87,7 @@ def test_a_parent_that_ends_during_the_look_is_replaced_by_the_new_one(
     assert proc.numbers(30) == [30, 1]
 
 
-def test_a_parent_that_can_not_be_seen_is_the_end_of_the_look(
-    proc: Proc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_parent_that_is_not_visible_ends_the_search(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one of another user where /proc is mounted with hidepid."""
     (proc.directory / "10" / "stat").unlink()
     read, count = Processes._read_facts, itertools.count()
@@ -100,7 +96,7 @@ def test_a_parent_that_can_not_be_seen_is_the_end_of_the_look(
     assert next(count) < 10
 
 
-def test_a_process_that_ends_during_the_look_is_none(proc: Proc) -> None:
+def test_a_process_that_ends_during_the_check_is_ignored(proc: Proc) -> None:
     (proc.directory / "30" / "stat").unlink()
     assert proc.processes.process_of(30) is None
 
@@ -143,7 +139,7 @@ def test_proc_is_read_without_the_lock(proc: Proc, monkeypatch: pytest.MonkeyPat
     assert all(free)
 
 
-def test_ended_processes_are_found_and_the_rest_stays(proc: Proc) -> None:
+def test_ended_processes_are_found_and_the_rest_kept(proc: Proc) -> None:
     proc.of(30)
     proc.add(21, 10)
     proc.of(21)
@@ -168,7 +164,7 @@ def test_a_parent_that_was_kept_for_an_ended_child_is_checked_next(proc: Proc) -
     assert proc.processes.find_ended() == [thirty.parent]
 
 
-def test_a_look_checks_few_processes(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_checks_few_processes(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     """The work of an open does not grow with the number of processes."""
     for number in range(100, 600):
         proc.add(number, 10)
@@ -186,14 +182,14 @@ def test_a_look_checks_few_processes(proc: Proc, monkeypatch: pytest.MonkeyPatch
     assert 0 < len(checked) <= 16
 
 
-def test_nothing_is_checked_again_until_an_open_makes_it_due(proc: Proc) -> None:
+def test_no_process_is_checked_again_until_it_is_due(proc: Proc) -> None:
     """The work of an open does not grow with the number of opens before it."""
     thirty = proc.of(30)
     proc.end(30)
     assert [proc.processes.find_ended() for _ in range(4)] == [[thirty], [], [], []]
 
 
-def test_a_process_that_had_been_forgotten_can_be_kept_again(proc: Proc) -> None:
+def test_a_forgotten_process_can_be_remembered_again(proc: Proc) -> None:
     thirty = proc.of(30)
     for number in (30, 20):
         proc.end(number)
@@ -219,7 +215,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
         yield child
 
 
-def test_the_processes_of_this_machine(child: subprocess.Popen[bytes]) -> None:
+def test_real_processes_are_found_with_their_parents_and_ends(child: subprocess.Popen[bytes]) -> None:
     """What the kernel says: a thread counts as its process, a child is below its parent, and an end is found."""
     lock = Condition()
     processes = Processes(lock, Path("/proc"))

@@ -124,7 +124,7 @@ def proc(tmp_path: Path) -> Proc:
     return Proc(tmp_path)
 
 
-def test_a_reader_of_another_tree_hides_no_reader_that_is_a_relative(proc: Proc) -> None:
+def test_an_unrelated_reader_hides_no_related_reader(proc: Proc) -> None:
     """vfs/semantics.md 4.43: one without a common ancestor, as from another container, has shown nothing to this program."""
     proc.add(50, 50, 0)
     proc.read(50, FIRST)
@@ -135,7 +135,7 @@ def test_a_reader_of_another_tree_hides_no_reader_that_is_a_relative(proc: Proc)
 @pytest.mark.parametrize(
     ("reader", "base"), [(None, Base()), (CAT, SECOND), (SHELL, SECOND), (OTHER, SECOND)]
 )
-def test_who_puts_back_an_old_save_replaces_only_what_somebody_near_has_read(
+def test_a_restore_replaces_only_a_version_read_by_a_related_program(
     proc: Proc, reader: int | None, base: Base | Item
 ) -> None:
     """vfs/semantics.md 4.54: else what is there stays beside, which otherwise would be replaced as what is shown."""
@@ -147,7 +147,7 @@ def test_who_puts_back_an_old_save_replaces_only_what_somebody_near_has_read(
     proc.readers.note_unread_replace(None, "dir/f")
 
 
-def test_a_placed_version_with_an_unproved_timestamp_is_told_by_its_bytes(proc: Proc) -> None:
+def test_a_placed_version_with_a_racy_time_is_recognised_by_bytes(proc: Proc) -> None:
     """vfs/semantics.md 4.44, save/protocol.md R2: what a look has shown may be what the job has written since."""
     racy = replace(PLACED["1"], racy=True)
     proc.readers.note_placed("dir/f", racy)
@@ -164,7 +164,7 @@ def rename(proc: Proc, before: Item, after: Item) -> bool:
 
 @pytest.mark.parametrize("reader", [CAT, SHELL])
 @pytest.mark.parametrize("job", ["writes", "replaces"])
-def test_a_program_that_renames_a_file_knows_what_it_knew_before(proc: Proc, reader: int, job: str) -> None:
+def test_a_program_that_renames_a_file_keeps_its_note_of_it(proc: Proc, reader: int, job: str) -> None:
     """vfs/semantics.md 4.46: the answer to the rename may show what the job has written since."""
     proc.read(reader, FIRST)
     before = SECOND if job == "writes" else replace(SECOND, id="another")
@@ -173,7 +173,7 @@ def test_a_program_that_renames_a_file_knows_what_it_knew_before(proc: Proc, rea
     assert proc.replaced(CAT, after) == FIRST
 
 
-def test_a_program_that_renames_the_jobs_file_at_a_name_it_wrote_knows_nothing(proc: Proc) -> None:
+def test_renaming_the_jobs_file_at_a_name_written_before_notes_nothing(proc: Proc) -> None:
     """vfs/semantics.md 4.46: it has written the file that had the name before."""
     proc.happens("cat writes")
     proc.happens("placed 1")
@@ -183,7 +183,7 @@ def test_a_program_that_renames_the_jobs_file_at_a_name_it_wrote_knows_nothing(p
     assert proc.replaced(CAT, after) == Base()
 
 
-def test_a_program_that_renames_a_file_knows_it_before_what_it_read_at_its_target(proc: Proc) -> None:
+def test_after_a_rename_the_sources_note_replaces_that_of_the_target(proc: Proc) -> None:
     """vfs/semantics.md 4.46: the closest reader's note is its own at the new name."""
     proc.read(SHELL, FIRST)
     proc.read(CAT, THIRD, path="new/f")
@@ -192,7 +192,7 @@ def test_a_program_that_renames_a_file_knows_it_before_what_it_read_at_its_targe
     assert proc.replaced(CAT, after) is None
 
 
-def test_a_program_that_renames_what_nobody_has_read_inherits_no_note(proc: Proc) -> None:
+def test_renaming_a_version_that_was_never_read_inherits_no_note(proc: Proc) -> None:
     """vfs/semantics.md 4.46: it knows the version that is renamed, which the answer to its rename shows."""
     proc.read(SHELL, THIRD, path="new/f")
     assert not rename(proc, FIRST, replace(SECOND, path="new/f"))
@@ -200,14 +200,14 @@ def test_a_program_that_renames_what_nobody_has_read_inherits_no_note(proc: Proc
 
 
 @pytest.mark.parametrize("number", [0, -1, 99])
-def test_a_process_that_is_not_seen_from_here_has_no_notes(proc: Proc, number: int) -> None:
+def test_a_process_outside_the_namespace_has_no_notes(proc: Proc, number: int) -> None:
     """vfs/semantics.md 4.47: as all processes outside of the mount's own namespace, which the kernel calls 0."""
     assert proc.readers.process_of(number) is None
     proc.readers.note_read(None, "dir/f", FIRST)
     assert proc.readers.version_read_by(None, SECOND) is None
 
 
-def test_a_thread_counts_as_its_process_and_a_number_that_is_used_again_as_another(proc: Proc) -> None:
+def test_threads_share_their_process_and_a_reused_pid_is_a_new_process(proc: Proc) -> None:
     first = proc.process(CAT)
     assert proc.process(THREAD) is first
     (proc.directory / str(CAT) / "stat").write_text("20 (b) S 1 " + "0 " * 17 + "8 0\n")
@@ -256,7 +256,9 @@ KNOWN = [
 
 
 @pytest.mark.parametrize(("past", "save", "replaces"), KNOWN)
-def test_what_a_save_replaces(proc: Proc, past: str, save: str, replaces: Item | Base | None) -> None:
+def test_a_save_replaces_the_version_of_the_closest_reader(
+    proc: Proc, past: str, save: str, replaces: Item | Base | None
+) -> None:
     for step in past.split(", "):
         proc.happens(step)
     who, shown = save.split()
@@ -264,7 +266,7 @@ def test_what_a_save_replaces(proc: Proc, past: str, save: str, replaces: Item |
 
 
 @pytest.mark.parametrize("forgotten", [False, True], ids=["just now", "a while ago"])
-def test_a_reader_that_has_ended_still_counts(proc: Proc, forgotten: bool) -> None:
+def test_a_reader_counts_after_its_process_has_ended(proc: Proc, forgotten: bool) -> None:
     """vfs/semantics.md 4.43: what it has read is known to its nearest ancestor, and to no other process in a nearer way."""
     proc.read(CC, FIRST)
     make = proc.process(MAKE)
@@ -281,7 +283,7 @@ def test_a_reader_that_has_ended_still_counts(proc: Proc, forgotten: bool) -> No
 
 
 @pytest.mark.parametrize(("past", "save", "replaces"), KNOWN)
-def test_what_a_save_replaces_once_its_readers_have_ended(
+def test_a_save_replaces_a_version_whose_readers_have_ended(
     proc: Proc, past: str, save: str, replaces: Item | Base | None
 ) -> None:
     """vfs/semantics.md 4.43: nothing is another for a program that runs because a relative of it has ended."""
@@ -357,7 +359,7 @@ WHAT = st.sampled_from(("starts", "ends", "ends", "reads", "reads", "writes", "s
 
 
 @given(acts=st.lists(st.tuples(WHAT, st.integers(0, 99), st.sampled_from([*VERSIONS])), max_size=40))
-def test_what_a_running_process_knows_does_not_change_when_others_end(
+def test_notes_of_a_running_process_do_not_change_when_others_end(
     acts: list[tuple[str, int, str]],
 ) -> None:
     """vfs/semantics.md 4.43: as if each note stayed with its process for ever."""
@@ -371,7 +373,7 @@ def test_what_a_running_process_knows_does_not_change_when_others_end(
         assert both.count <= 2 * len(both.passed._processes)
 
 
-def test_an_ended_process_counts_as_one_while_what_it_has_opened_is_open(proc: Proc) -> None:
+def test_an_ended_process_is_remembered_while_its_descriptors_are_open(proc: Proc) -> None:
     """vfs/semantics.md 4.42: a descriptor that it has handed on still replaces what it has read."""
     proc.read(CC, FIRST)
     cc = proc.process(CC)
@@ -386,7 +388,7 @@ def test_an_ended_process_counts_as_one_while_what_it_has_opened_is_open(proc: P
     assert proc.replaced(MAKE, THIRD) == SECOND
 
 
-def test_what_an_ended_process_is_noted_to_have_read_later_passes_on_too(proc: Proc) -> None:
+def test_a_late_note_of_an_ended_process_is_passed_on(proc: Proc) -> None:
     """vfs/semantics.md 4.46: a program that was killed may end before its call does."""
     cc = proc.process(CC)
     proc.ends(CC)
@@ -398,7 +400,7 @@ def test_what_an_ended_process_is_noted_to_have_read_later_passes_on_too(proc: P
     assert proc.replaced(SHELL, THIRD) == SECOND
 
 
-def test_an_ended_process_is_known_while_one_below_it_runs(proc: Proc) -> None:
+def test_an_ended_process_is_remembered_while_a_descendant_runs(proc: Proc) -> None:
     """vfs/semantics.md 4.43: a child that opened something before its parent ended knows what that has read."""
     proc.read(MAKE, FIRST)
     proc.process(CC)
@@ -421,7 +423,7 @@ def test_a_double_fork_hides_its_ancestors_from_a_program(proc: Proc) -> None:
 
 
 @pytest.mark.parametrize("path", ["dir/f", "dir/g"])
-def test_a_note_goes_along_when_this_mount_renames_or_changes_an_item(proc: Proc, path: str) -> None:
+def test_a_note_is_carried_over_when_this_mount_changes_the_item(proc: Proc, path: str) -> None:
     """vfs/semantics.md 4.46: a rename or a chmod carries them, for those near the reader too."""
     after = replace(FIRST, path=path, updated_at="1b")
     proc.read(CAT, FIRST)
@@ -433,7 +435,7 @@ def test_a_note_goes_along_when_this_mount_renames_or_changes_an_item(proc: Proc
     assert proc.replaced(MAKE, FIRST) == THIRD
 
 
-def test_a_rename_makes_no_version_one_of_this_mount(proc: Proc) -> None:
+def test_a_rename_does_not_make_a_version_an_own_one(proc: Proc) -> None:
     proc.happens("cat writes")
     proc.happens("placed 1")
     there = replace(THIRD, path="dir/g")
@@ -447,7 +449,7 @@ def test_a_rename_makes_no_version_one_of_this_mount(proc: Proc) -> None:
     assert proc.replaced(CAT, replace(another, path="dir/h")) is None, "what it has written was there"
 
 
-def test_a_file_that_is_renamed_over_another_makes_writers_of_that_one_know_nothing(proc: Proc) -> None:
+def test_a_rename_over_a_file_drops_the_notes_of_its_writers(proc: Proc) -> None:
     """vfs/semantics.md 4.46: else the file that was renamed there would be kept beside the next save of such a writer."""
     for step in ("cat writes", "make reads 1", "make sees", "placed 1"):
         proc.happens(step)
@@ -456,7 +458,7 @@ def test_a_file_that_is_renamed_over_another_makes_writers_of_that_one_know_noth
     assert proc.replaced(MAKE, THIRD) == FIRST
 
 
-def test_notes_go_along_with_a_directory(proc: Proc) -> None:
+def test_notes_move_with_a_directory(proc: Proc) -> None:
     """vfs/semantics.md 4.46: what was there before under the new name is forgotten, what is elsewhere stays."""
     proc.happens("cat writes")
     proc.happens("placed 1")
@@ -473,7 +475,7 @@ def test_notes_go_along_with_a_directory(proc: Proc) -> None:
     assert proc.replaced(CAT, replace(SECOND, path="new/f")) is None
 
 
-def test_a_note_that_is_inherited_keeps_that_somebody_has_read(proc: Proc) -> None:
+def test_an_inherited_note_still_says_that_it_was_read(proc: Proc) -> None:
     """vfs/semantics.md 4.43, 4.44: the newest note counts, though its program has only written."""
     proc.happens("cc reads 1")
     proc.happens("make writes")
@@ -490,7 +492,7 @@ def in_memory() -> Iterator[Path]:
         yield Path(directory)
 
 
-def test_programs_that_read_and_end_evict_no_note(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_lived_readers_evict_no_note(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.43, 4.46: an editor still keeps the job's version; notes, processes and memory are bounded."""
     monkeypatch.setattr("jobfs.state.processes._THREADS", 16)
     proc = Proc(in_memory)
@@ -536,7 +538,7 @@ def test_a_process_evicts_its_own_notes_and_then_keeps_both(
     assert proc.has(MAKE, "file") == [6, 7]
 
 
-def test_a_process_keeps_its_share_whatever_others_read(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_keeps_its_share_of_notes(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.46: who has more loses its own note; if nobody has, the one that has been idle longest."""
     _bounds(monkeypatch, notes=10, own=2)
     proc.read(OTHER, FIRST, path="other0")
@@ -557,7 +559,7 @@ def test_a_process_keeps_its_share_whatever_others_read(proc: Proc, monkeypatch:
 
 
 @pytest.mark.parametrize("own", [1, 3])
-def test_the_notes_of_ended_processes_are_evicted_before_those_of_running_ones(
+def test_notes_of_ended_processes_are_evicted_first(
     proc: Proc, monkeypatch: pytest.MonkeyPatch, own: int
 ) -> None:
     """vfs/semantics.md 4.46: who was there before, and knows of no read of its own or of its children, keeps both."""
@@ -579,9 +581,7 @@ def test_the_notes_of_ended_processes_are_evicted_before_those_of_running_ones(
     assert proc.replaced(CAT, SECOND) == FIRST, "of what it has written it knows that it has not read it"
 
 
-def test_of_running_processes_the_least_active_loses_a_note(
-    proc: Proc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_least_active_running_process_loses_a_note(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.46: it keeps both from then on, even where its children have read since."""
     _bounds(monkeypatch, notes=3, own=3)
     for number in (MAKE, CAT, OTHER, MAKE, CC):
@@ -596,7 +596,7 @@ def test_of_running_processes_the_least_active_loses_a_note(
     assert proc.replaced(CAT, SECOND) is None
 
 
-def test_the_bounds_on_notes(proc: Proc) -> None:
+def test_the_number_of_notes_is_bounded(proc: Proc) -> None:
     """vfs/semantics.md 4.46: ten thousand in all, of which a thousand are safe for each process."""
     for number in range(1000):
         proc.read(OTHER, FIRST, path=f"other{number}")
@@ -607,7 +607,7 @@ def test_the_bounds_on_notes(proc: Proc) -> None:
     assert proc.replaced(OTHER, shown) == FIRST
 
 
-def test_threads_that_note_while_processes_start_and_end(
+def test_notes_are_thread_safe_while_processes_start_and_end(
     in_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.46, 6.15: notes and processes stay in step, and within their bounds."""

@@ -15,7 +15,7 @@ from jobfs.state.localbytes import LocalGeneration
 from jobfs.state.records import Aside, Handle, Verb
 
 
-def test_a_handle_goes_on_with_a_version_that_proves_little() -> None:
+def test_a_handle_continues_with_a_racy_version_of_its_own_save() -> None:
     """save/protocol.md R1: bytes that were placed just now."""
     handle = Handle(File(1), ITEM, os.O_RDONLY)
     assert (handle.readable, handle.writable, handle.process) == (True, False, None)
@@ -25,7 +25,7 @@ def test_a_handle_goes_on_with_a_version_that_proves_little() -> None:
     assert (handle.item, handle.base_item, handle.racy) == (saved, saved, True)
 
 
-def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -> None:
+def test_a_staged_item_is_recognised_by_its_hidden_name_anywhere() -> None:
     """save/protocol.md R6: by the last component of its path."""
     tid, other = "0123456789abcdef", "f" * 16
     change = Change(1, Verb.PUT, "dir/file", tid=tid)
@@ -37,7 +37,7 @@ def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -
     assert staged == [True, True, False, False]
 
 
-def test_of_the_replaced_items_the_one_that_was_shown_is_kept() -> None:
+def test_the_replaced_item_that_was_shown_is_kept() -> None:
     """vfs/semantics.md 4: promote with the old item's lifecycle and permission; only the item that is shown is replaced."""
     own, covered = Aside("own", "h2", moved=True), Aside("default", "h3", moved=True)
     asides = [Aside("not moved", "h1"), Aside("", "lost"), own, covered]

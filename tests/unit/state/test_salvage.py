@@ -54,7 +54,7 @@ def record(place: Path, *files: File) -> None:
     journal.close()
 
 
-def test_closed_files_and_new_directories_are_unsent_and_nothing_else(place: Path, keep: Keep) -> None:
+def test_only_closed_files_and_new_directories_count_as_unsent(place: Path, keep: Keep) -> None:
     """vfs/semantics.md 6.19, 6.20: the bytes that were closed, those of an empty file too; directories first."""
     assert read_unsent(place) == []
     closed, refused, empty = keep(1, 1, b"closed"), keep(2, 2, b"refused"), keep(3, 3, b"")
@@ -93,7 +93,7 @@ def test_closed_files_and_new_directories_are_unsent_and_nothing_else(place: Pat
     ({"open_generation": 2, "never_sent": True}, {2: b"new"}, []),
     ({"open_generation": 2, "path": None}, {2: b"new"}, []),
 ])  # fmt: skip
-def test_what_was_never_closed_or_is_in_doubt_gets_another_name(
+def test_bytes_never_closed_or_in_doubt_get_another_name(
     place: Path,
     keep: Keep,
     file: dict[str, object],
@@ -125,7 +125,7 @@ def other_version(path: Path) -> None:
     (lambda path: path.write_bytes(b""), "its journal can't be used: it is empty"),
     (Path.unlink, "its journal can't be used: it is empty"),
 ])  # fmt: skip
-def test_without_a_journal_bytes_are_known_by_their_numbers(
+def test_without_a_journal_files_are_named_by_their_numbers(
     place: Path, keep: Keep, damage: Callable[[Path], object], why: str
 ) -> None:
     """vfs/semantics.md 6.21."""
@@ -137,7 +137,7 @@ def test_without_a_journal_bytes_are_known_by_their_numbers(
     assert list_local_bytes(place) == [UnsentEntry("", path) for path in reversed(paths)]
 
 
-def test_a_place_without_bytes_has_nothing(tmp_path: Path) -> None:
+def test_a_state_directory_without_bytes_has_nothing_unsent(tmp_path: Path) -> None:
     assert (read_unsent(tmp_path), list_local_bytes(tmp_path)) == ([], [])
 
 
@@ -153,7 +153,7 @@ def test_nothing_in_the_state_directory_changes(place: Path, keep: Keep) -> None
 
 
 @pytest.mark.parametrize(("code", "expected"), [(errno.EIO, UsageError), (errno.ENOSPC, OSError)])
-def test_a_journal_that_cannot_be_read_is_damaged_and_one_that_cannot_be_copied_is_not(
+def test_an_unreadable_journal_is_damaged_but_one_not_copied_is_not(
     place: Path, monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
 ) -> None:
     """vfs/semantics.md 6.21: with room in the temporary directory, the files have names."""

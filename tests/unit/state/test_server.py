@@ -13,7 +13,7 @@ from jobfs.state.server import KnownServer, ServerFacts
 URL = "https://api.example.com"
 
 
-def test_learned_facts_are_known_of_their_server_only(tmp_path: Path) -> None:
+def test_learned_facts_apply_only_to_their_server(tmp_path: Path) -> None:
     KnownServer(tmp_path, URL).learn(rejects={Kind.FILE: True, Kind.DIRECTORY: False})
     KnownServer(tmp_path, URL).learn(moves_keep_updated_at=True, ranges=False)
     assert KnownServer(tmp_path, URL).facts == ServerFacts(
@@ -23,14 +23,14 @@ def test_learned_facts_are_known_of_their_server_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "\x00", '{"rejects": {"file": "perhaps"}}'])
-def test_a_damaged_file_counts_as_no_file(tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_is_treated_as_missing(tmp_path: Path, text: str) -> None:
     KnownServer(tmp_path, URL).learn(ranges=True)
     next((tmp_path / "servers").glob("*.json")).write_text(text)
     assert KnownServer(tmp_path, URL).facts == ServerFacts()
 
 
 @pytest.mark.parametrize("why", ["Not a directory", "the state directory .* --state-dir"])
-def test_facts_that_the_disk_refuses_are_known_to_this_mount(
+def test_facts_that_cannot_be_stored_apply_to_this_mount(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, why: str
 ) -> None:
     if why == "Not a directory":

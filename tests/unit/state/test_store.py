@@ -21,7 +21,7 @@ from jobfs.state.localbytes import BOOT
 from jobfs.state.records import TRANSITIONS, Aside, Stage, Verb
 
 
-def test_a_step_is_in_the_journal_and_then_in_the_tables(state: State) -> None:
+def test_a_step_is_written_to_the_journal_before_the_tables(state: State) -> None:
     file = state.new_local_file(Kind.FILE, "a")
     change = state.plan_change(Verb.PUT, "a", file)
     assert file.change is change
@@ -58,7 +58,9 @@ def test_a_step_that_the_disk_refuses_has_not_happened(state: State, monkeypatch
 
 
 @pytest.mark.parametrize("stays", [True, False])
-def test_bytes_are_drafts_until_closed(state: State, monkeypatch: pytest.MonkeyPatch, stays: bool) -> None:
+def test_bytes_belong_to_the_open_generation_until_closed(
+    state: State, monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
     """save/protocol.md, Vocabulary, (w). After a restart a scratch file is shown as it was, closed or not."""
     file, gone = state.new_local_file(Kind.FILE, "a"), written(state, "gone")
     one, two, three = [state.bytes.create(file.ino, state.journal.next_number()) for _ in range(3)]
@@ -97,7 +99,7 @@ def on_disk(state: State) -> dict[str, bytes]:
     return {path.name.partition(".")[2]: path.read_bytes() for path in state.bytes.directory.iterdir()}
 
 
-def test_what_is_closed_behind_closed_bytes_is_the_same_generation(state: State) -> None:
+def test_appended_and_closed_bytes_stay_in_the_same_generation(state: State) -> None:
     """vfs/semantics.md 4.49; save/protocol.md, Vocabulary, local bytes: the journal says how many bytes are closed."""
     file, local = grown(state)
     assert (file.has_unclosed_bytes, file.size, file.generation) == (True, 6, local.generation)
@@ -114,7 +116,7 @@ def test_what_is_closed_behind_closed_bytes_is_the_same_generation(state: State)
 
 @pytest.mark.parametrize("synced", [False, True])
 @pytest.mark.parametrize("further", [False, True], ids=["the draft is the same", "a later draft was begun"])
-def test_closed_bytes_are_set_apart_from_those_behind_them(state: State, synced: bool, further: bool) -> None:
+def test_closed_bytes_are_separated_from_appended_bytes(state: State, synced: bool, further: bool) -> None:
     """save/protocol.md, Vocabulary, local bytes: what is sent never changes; what is on the disk stays there."""
     file, local = grown(state)
     mixed = draft = local.generation
@@ -146,7 +148,7 @@ def test_closed_bytes_are_set_apart_from_those_behind_them(state: State, synced:
 
 
 @pytest.mark.parametrize("started", [True, False])
-def test_earlier_bytes_go_with_the_next_close_unless_a_save_sends_them(state: State, started: bool) -> None:
+def test_earlier_bytes_are_freed_at_the_next_close_unless_being_sent(state: State, started: bool) -> None:
     """save/protocol.md, Vocabulary, local bytes: what is sent stays until it was sent."""
     file, local = grown(state)
     earlier = file.generation
@@ -161,7 +163,7 @@ def test_earlier_bytes_go_with_the_next_close_unless_a_save_sends_them(state: St
 
 
 @pytest.mark.parametrize("fault", ["journal", "room", "copy", "sync"])
-def test_closed_bytes_that_cannot_be_set_apart_stay_as_they_are(
+def test_closed_bytes_that_cannot_be_separated_are_left_unchanged(
     state: State, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     """vfs/semantics.md 4, A full disk: the spare room is for what has happened, not for a copy that a save needs."""
@@ -184,7 +186,7 @@ def test_closed_bytes_that_cannot_be_set_apart_stay_as_they_are(
     local.release()
 
 
-def test_bytes_that_are_closed_while_others_are_synced_wait_for_the_next_sync(
+def test_bytes_closed_during_a_sync_wait_for_the_next_sync(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.4: after a loss of power only what was seen on the disk counts."""
@@ -205,7 +207,7 @@ def test_bytes_that_are_closed_while_others_are_synced_wait_for_the_next_sync(
 
 
 @pytest.mark.parametrize("known", [{}, {"generation": 3}, {"item_id": "one"}], ids=repr)
-def test_a_draft_that_ends_leaves_what_else_is_known(state: State, known: dict[str, Any]) -> None:
+def test_dropping_the_open_generation_keeps_the_rest_of_the_file(state: State, known: dict[str, Any]) -> None:
     """save/protocol.md, Recovery: of what was written and not closed before a kill."""
     file, kept = state.new_local_file(Kind.FILE, "a"), state.new_local_file(Kind.FILE, "b")
     state.write(edit(file, open_generation=9, **known))
@@ -218,7 +220,9 @@ def test_a_draft_that_ends_leaves_what_else_is_known(state: State, known: dict[s
 
 
 @pytest.mark.parametrize("failing", ["", "write", "sync"])
-def test_a_sync_covers_all_then_removes(state: State, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+def test_a_sync_covers_all_generations_and_then_removes_old_ones(
+    state: State, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
     """save/protocol.md, Vocabulary, (S): synced to disk, with all earlier records and the local bytes; R3. The next sync does
     the work of a failed one: a full disk gets the room of bytes that nobody needs, and bytes on the disk are known to be there.
     """
@@ -266,7 +270,7 @@ def test_concurrent_syncs_share_one_disk_sync(state: State, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("journal", [True, False])
-def test_a_change_goes_only_where_the_diagram_has_an_arrow(state: State, journal: bool) -> None:
+def test_a_change_makes_only_the_transitions_of_the_diagram(state: State, journal: bool) -> None:
     """save/protocol.md, The steps; a transition that is refused has not happened, not in the journal either."""
     for old, new in product(Stage, Stage):
         change = state.plan_change(Verb.PUT, "file", stage=old, shows={"file": None})

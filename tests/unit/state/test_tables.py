@@ -25,7 +25,7 @@ def keep_copy(state: State, path: str, source: Path) -> None:
         store.commit(path, store.prepare(path, source, source.stat().st_size))
 
 
-def test_the_last_saves_of_as_many_files_are_kept_as_the_user_wants(tmp_path: Path) -> None:
+def test_the_last_saves_are_kept_up_to_the_users_limit(tmp_path: Path) -> None:
     """vfs/semantics.md 4.52: `--keep-saves`; bases have a bound of their own (4.61)."""
     source = tmp_path / "source"
     source.write_bytes(b"bytes")
@@ -36,7 +36,7 @@ def test_the_last_saves_of_as_many_files_are_kept_as_the_user_wants(tmp_path: Pa
 
 
 @pytest.mark.parametrize("directory", [True, False])
-def test_kept_copies_go_along_with_a_rename(state: State, tmp_path: Path, directory: bool) -> None:
+def test_kept_copies_move_with_a_rename(state: State, tmp_path: Path, directory: bool) -> None:
     """vfs/semantics.md 4.52, 4.61: of a file, and of all files below a directory."""
     source = tmp_path / "source"
     source.write_bytes(b"bytes")
@@ -46,7 +46,7 @@ def test_kept_copies_go_along_with_a_rename(state: State, tmp_path: Path, direct
     assert copied(state, old, new) == [False, True] * 2
 
 
-def test_a_file_that_nothing_needs_is_let_go_of(state: State) -> None:
+def test_a_file_that_nothing_needs_is_forgotten(state: State) -> None:
     """vfs/semantics.md 6, Bounds: memory does not grow with the number of files or hours."""
     kinds = ("handle", "row", "change", "nothing", "bytes", "here")
     items = {name: replace(ITEM, id=name, path=name) for name in kinds}
@@ -62,7 +62,7 @@ def test_a_file_that_nothing_needs_is_let_go_of(state: State) -> None:
     assert (known, state.index.file_of(items["nothing"])) == ({*kinds} - {"nothing"}, None)
 
 
-def test_a_change_is_cleaned_up_and_then_leaves_no_row_and_frees_its_file(state: State) -> None:
+def test_a_cleaned_up_change_leaves_no_row_and_frees_its_file(state: State) -> None:
     file = written(state, "a")
     placed = state.plan_change(Verb.MOVE, "b", stage=Stage.STAGED)
     change = state.plan_change(Verb.PUT, "a", file, started=True)
@@ -84,7 +84,7 @@ def test_a_change_is_cleaned_up_and_then_leaves_no_row_and_frees_its_file(state:
 
 
 @pytest.mark.parametrize("sent", [True, False])
-def test_a_save_that_is_cancelled_lets_go_of_bytes_that_only_it_sends(state: State, sent: bool) -> None:
+def test_a_cancelled_save_frees_bytes_that_only_it_sends(state: State, sent: bool) -> None:
     """save/protocol.md, Vocabulary: the bytes that it sends stay while it runs, newer ones after it."""
     file, gone = written(state, "a"), written(state, "gone")
     older = [state.bytes.generation_path(file.ino, file.generation)]
@@ -101,7 +101,7 @@ def test_a_save_that_is_cancelled_lets_go_of_bytes_that_only_it_sends(state: Sta
 
 
 @pytest.mark.parametrize("stage", [Stage.PLACED, Stage.CANCELLED, Stage.STAGED])
-def test_what_a_caller_has_run_is_left_to_cleanup(state: State, stage: Stage) -> None:
+def test_a_change_that_its_caller_ran_is_left_to_cleanup(state: State, stage: Stage) -> None:
     """design.md, What a path shows, Change: one that was placed or cancelled still needs it."""
     with state.plan_for_caller(Verb.REMOVE, "dir", stage=Stage.STAGED) as change:
         state.write(edit(change, stage=stage))
@@ -111,7 +111,7 @@ def test_what_a_caller_has_run_is_left_to_cleanup(state: State, stage: Stage) ->
 
 
 @pytest.mark.parametrize("newer", [False, True], ids=["closed", "written since"])
-def test_an_open_file_lives_on_with_its_handles(state: State, newer: bool) -> None:
+def test_an_open_file_exists_until_its_last_handle_closes(state: State, newer: bool) -> None:
     """vfs/semantics.md 4.33: the bytes that its handles have, and no others, stay."""
     file = written(state, "a", content=b"content")
     assert file.local is not None
@@ -143,7 +143,9 @@ def test_an_open_file_lives_on_with_its_handles(state: State, newer: bool) -> No
         local.release()
 
 
-def test_attributes_survive_a_remount_not_their_item(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attributes_survive_a_remount_but_not_the_end_of_their_item(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vfs/semantics.md 2.11: kept in the state directory per item; goes when the item goes."""
     state.write(edit(state.get_or_add_file(ITEM), mode=0o755))
     state.set_times(ITEM, content=True)
@@ -167,7 +169,7 @@ def test_attributes_survive_a_remount_not_their_item(state: State, monkeypatch: 
     assert (state.index.file_of(ITEM), again(state).index.file_of(ITEM)) == (None, None)
 
 
-def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None:
+def test_unsent_bytes_are_kept_when_the_job_deletes_their_item(state: State) -> None:
     """vfs/semantics.md 4: if the target was deleted meanwhile, the save brings it back; what is only open lives on."""
     opened = state.get_or_add_file(replace(ITEM, id="two", path="b"))
     opens(opened)

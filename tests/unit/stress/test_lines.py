@@ -104,7 +104,7 @@ def test_torn_reads_are_reported(read: Callable[[Written], bytes], whole: bool) 
 
 
 @pytest.mark.parametrize("read", READS)
-def test_a_file_read_by_its_size_may_only_be_cut_at_its_end(read: str) -> None:
+def test_a_read_of_the_known_size_may_only_miss_the_end(read: str) -> None:
     """vfs/semantics.md 3.17: what was read is a version's beginning, as long as another version."""
     written = Written()
     what, whole = READS[read]

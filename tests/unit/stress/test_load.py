@@ -49,7 +49,7 @@ def stage(forks: ForkServer, tmp_path: Path) -> Stage:
     return Stage(forks, tmp_path / "stage", "planted", seconds=60, seed=1, pause=1)
 
 
-def test_what_is_hidden_lost_or_kept_twice_on_the_server_is_seen(stage: Stage) -> None:
+def test_hidden_lost_and_duplicate_items_on_the_server_are_noticed(stage: Stage) -> None:
     left = hidden_path("file", "a" * 12, new_transaction_id(), Role.ASIDE)
     stage.expected.put_all({"file": b"mine", "gone": b"lost"})
     stage.server.seed({left: b"x", "file": b"mine", "file.conflict-20261130T042204Z": b"old"})
@@ -72,7 +72,7 @@ READS: dict[str, tuple[Callable[[bytes], bytes | None], list[str]]] = {
 
 
 @pytest.mark.parametrize(("there", "broken"), READS.values(), ids=READS)
-def test_a_user_in_bad_weather_notices_what_he_reads(
+def test_a_simulated_user_under_faults_reports_wrong_reads(
     stage: Stage, there: Callable[[bytes], bytes | None], broken: list[str]
 ) -> None:
     (stage.path / "u0").mkdir()

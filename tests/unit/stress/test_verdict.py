@@ -108,7 +108,9 @@ QUIET: dict[str, tuple[Callable[[Round], object], str]] = {
 
 @pytest.mark.parametrize("fault", [*FAULTS, *QUIET])
 @pytest.mark.parametrize("conditions", [CALM, LATE, JOB], ids=["calm", "late", "the job"])
-def test_it_reports_each_fault(server: Server, tmp_path: Path, conditions: Conditions, fault: str) -> None:
+def test_the_verdict_reports_each_fault(
+    server: Server, tmp_path: Path, conditions: Conditions, fault: str
+) -> None:
     plant, said = {**FAULTS, **QUIET}[fault]
     one = Round(conditions)
     plant(one)
@@ -120,24 +122,24 @@ def test_it_reports_each_fault(server: Server, tmp_path: Path, conditions: Condi
 @pytest.mark.parametrize(
     "conditions", [CALM, LATE, JOB, LOST], ids=["calm", "late", "the job", "answers lost"]
 )
-def test_the_verdict_lets_a_right_round_pass(server: Server, tmp_path: Path, conditions: Conditions) -> None:
+def test_the_verdict_passes_a_correct_round(server: Server, tmp_path: Path, conditions: Conditions) -> None:
     assert Round(conditions).judge(server, tmp_path) == []
 
 
-def test_a_name_may_flip_where_requests_are_carried_out_late(server: Server, tmp_path: Path) -> None:
+def test_a_name_may_flip_where_requests_take_effect_late(server: Server, tmp_path: Path) -> None:
     """save/protocol.md, What the API does not allow."""
     one = Round(LATE)
     flips(one)
     assert one.judge(server, tmp_path) == []
 
 
-def test_what_the_job_wrote_unseen_is_lost_too(server: Server, tmp_path: Path) -> None:
+def test_the_verdict_reports_a_lost_unseen_write_of_the_job(server: Server, tmp_path: Path) -> None:
     one = Round(JOB)
     del one.server["jobs"]
     assert any("LOST: the job's job #" in text for text in one.judge(server, tmp_path))
 
 
-def test_what_was_fsynced_is_on_the_server_when_the_mount_dies(server: Server) -> None:
+def test_fsynced_bytes_are_on_the_server_when_the_mount_dies(server: Server) -> None:
     one = Round(CALM)
     server.store.seed(one.server)
     assert verdict.durable_missing(server, one.contents, one.ledger) == []
@@ -149,14 +151,16 @@ def test_what_was_fsynced_is_on_the_server_when_the_mount_dies(server: Server) -
 @pytest.mark.parametrize(
     ("kept", "missing"), [("file", 0), (f"file.recovered-{SECOND}", 0), ("elsewhere", 1)]
 )
-def test_what_was_written_and_not_closed_is_there_or_beside(tmp_path: Path, kept: str, missing: int) -> None:
+def test_bytes_that_were_not_closed_are_in_the_file_or_beside_it(
+    tmp_path: Path, kept: str, missing: int
+) -> None:
     one = Round(CALM)
     one.ledger.drafts = [("file", b"not closed")]
     (tmp_path / kept).write_bytes(b"not closed")
     assert len(verdict.drafts_missing(tmp_path, one.contents, one.ledger)) == missing
 
 
-def test_modes_and_items_that_are_left_are_told(server: Server, tmp_path: Path) -> None:
+def test_wrong_modes_and_leftover_items_are_reported(server: Server, tmp_path: Path) -> None:
     one = Round(CALM)
     one.ledger.modes = {"saved": 0o400}
     (tmp_path / "saved").touch(0o644)
@@ -166,7 +170,7 @@ def test_modes_and_items_that_are_left_are_told(server: Server, tmp_path: Path) 
     assert leftovers(found_on(server)) == [f"{left}: left under a hidden name"]
 
 
-def test_what_the_server_has_may_be_back_after_a_backup_that_was_killed() -> None:
+def test_the_servers_version_may_return_after_a_killed_backup() -> None:
     """vfs/semantics.md 4.35: it came to its name by a rename over it, and was replaced by another that was not sent yet."""
     contents = Contents(1)
     first, second = contents.make("first", 60), contents.make("second", 60)
@@ -180,7 +184,7 @@ def test_what_the_server_has_may_be_back_after_a_backup_that_was_killed() -> Non
     assert ledger.at("file") == {ABSENT, first, second}
 
 
-def test_the_server_may_have_moved_older_bytes_than_were_renamed_here() -> None:
+def test_the_server_may_have_moved_older_bytes_than_the_local_ones() -> None:
     """vfs/semantics.md 4.35: the newer ones were not sent when the name was taken, and a backup of them was killed."""
     contents = Contents(1)
     first, second = contents.make("first", 60), contents.make("second", 60)
@@ -193,7 +197,7 @@ def test_the_server_may_have_moved_older_bytes_than_were_renamed_here() -> None:
 
 
 @pytest.mark.parametrize("killed_first", [True, False])
-def test_a_write_that_the_kill_itself_has_refused_may_come_back(killed_first: bool) -> None:
+def test_a_write_that_failed_because_of_the_kill_may_return(killed_first: bool) -> None:
     """vfs/semantics.md 4.3: EIO of a mount that is being killed is no answer; that of a mount that lives is one."""
     contents = Contents(1)
     first = contents.make("first", 60)

@@ -13,7 +13,7 @@ from .conftest import MakeWorld
 from .world import World
 
 
-def test_only_the_owners_write_bit_goes_to_the_server(world: World) -> None:
+def test_only_the_owners_write_bit_is_sent_to_the_server(world: World) -> None:
     """vfs/semantics.md 2.4: the other bits are remembered on this machine."""
     world.seed({"file": b"x"})
     world.attributes.chmod("file", 0o755)
@@ -25,7 +25,7 @@ def test_only_the_owners_write_bit_goes_to_the_server(world: World) -> None:
     assert (world.mode("file"), world.requests()) == (0o500, [])
 
 
-def test_the_mode_of_an_unsent_file_goes_with_its_bytes(world: World) -> None:
+def test_the_mode_of_an_unsent_file_is_sent_with_its_bytes(world: World) -> None:
     """vfs/semantics.md 2.4: no request is made for a file that the server does not have."""
     world.seed({})
     world.write("file", b"x")
@@ -37,7 +37,7 @@ def test_the_mode_of_an_unsent_file_goes_with_its_bytes(world: World) -> None:
     assert errno_from(world.open, "file", os.O_RDWR) == errno.EACCES
 
 
-def test_a_mode_is_kept_for_the_item_and_times_for_its_version(world: World) -> None:
+def test_a_mode_belongs_to_the_item_and_times_to_its_version(world: World) -> None:
     """vfs/semantics.md 2.6, 2.8, 2.11."""
     world.seed({"file": b"x"})
     world.attributes.chmod("file", 0o750)
@@ -78,7 +78,7 @@ def test_an_implicit_directory_is_made_before_its_mode_is_remembered(world: Worl
     assert errno_from(world.attributes.chmod, "none", 0o700) == errno.ENOENT
 
 
-def test_info_shows_how_far_a_file_has_come(world: World) -> None:
+def test_info_shows_the_progress_of_a_save(world: World) -> None:
     """vfs/semantics.md 2.9."""
     second = "file.conflict-20260101T000000Z"
     world.seed({"file": b"x", second: b"the job's"})
@@ -105,7 +105,7 @@ def test_info_shows_how_far_a_file_has_come(world: World) -> None:
     assert (info("file~")["state"], "id" in info("file~")) == ("local", False)
 
 
-def test_set_waits_for_the_bytes_and_changes_what_only_the_server_has(world: World) -> None:
+def test_set_waits_for_the_bytes_and_changes_server_attributes(world: World) -> None:
     """vfs/semantics.md 2.17: a file of this machine only has neither lifecycle nor permission."""
     world.seed({"file": b"x"})
     world.write("file", b"unsent")

@@ -48,7 +48,7 @@ def passed_on(function: Callable[..., Any]) -> list[str]:
     return [ast.unparse(value) for value in (*call.args, *(each.value for each in call.keywords))]
 
 
-def test_each_method_calls_the_part_that_it_names_with_all_arguments() -> None:
+def test_each_method_delegates_with_all_arguments() -> None:
     """A parameter that a part has and the Vfs lacks, or does not pass on, would never reach it."""
     checked = 0
     for name, method in inspect.getmembers(Vfs, inspect.isfunction):
@@ -60,7 +60,7 @@ def test_each_method_calls_the_part_that_it_names_with_all_arguments() -> None:
     assert checked > 40
 
 
-def test_a_start_takes_up_what_an_earlier_mount_has_left(make_world: MakeWorld) -> None:
+def test_a_start_resumes_the_work_of_an_earlier_mount(make_world: MakeWorld) -> None:
     """vfs/semantics.md 4.3, 4.19."""
     world = make_world()
     world.seed({})
@@ -72,7 +72,7 @@ def test_a_start_takes_up_what_an_earlier_mount_has_left(make_world: MakeWorld) 
     eventually(lambda: [*world.server.paths.values()] == ["file"])
 
 
-def test_a_read_only_mount_leaves_unsent_work_alone_and_says_so(make_world: MakeWorld) -> None:
+def test_a_read_only_mount_leaves_unsent_work_and_reports_it(make_world: MakeWorld) -> None:
     """vfs/semantics.md 4.40: no changing request is ever made."""
     world = make_world()
     world.seed({})

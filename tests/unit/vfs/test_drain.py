@@ -45,7 +45,7 @@ def test_a_flush_of_a_path_leaves_the_others(sending: World) -> None:
     assert [entry["path"] for entry in sending.report.list_unsent()] == ["directory"]
 
 
-def test_a_flush_names_what_is_left_after_its_time(world: World) -> None:
+def test_a_flush_names_the_unsent_files_after_its_timeout(world: World) -> None:
     """vfs/semantics.md 4.8, 6.4: the queue does not run, so nothing is sent."""
     world.seed({})
     world.write("dir-less", b"123")
@@ -68,7 +68,7 @@ def test_a_refused_file_does_not_keep_a_flush_waiting(sending: World) -> None:
     assert list(sending.server.paths.values()) == ["small"]
 
 
-def test_a_flush_waits_for_what_saves_have_set_aside(sending: World) -> None:
+def test_a_flush_waits_for_the_cleanup_of_asides(sending: World) -> None:
     """vfs/semantics.md 4.18: the old version is deleted when it returns."""
     sending.seed({"file": b"old"})
     sending.write("file", b"new")
@@ -77,7 +77,7 @@ def test_a_flush_waits_for_what_saves_have_set_aside(sending: World) -> None:
     assert (list(sending.server.paths.values()), uncleaned) == (["file"], 0)
 
 
-def test_hidden_items_of_this_mount_are_named_and_exposed_and_no_others(world: World) -> None:
+def test_only_hidden_items_of_this_mount_are_listed_and_exposed(world: World) -> None:
     """vfs/semantics.md 4.23, 4.24: those of another mount are left alone; no file is deleted."""
     mine, theirs = (
         hidden_path("dir/file", mount, "1" * 16, Role.ASIDE) for mount in (world.slot.mount_id, "f" * 12)

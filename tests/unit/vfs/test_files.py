@@ -70,7 +70,7 @@ def test_a_read_only_mount_opens_for_reading_only(make_world: MakeWorld) -> None
     assert errno_from(world.files.truncate, "file", 0) == errno.EROFS
 
 
-def test_a_handle_that_is_closed_is_no_handle(world: World) -> None:
+def test_a_closed_handle_is_not_usable(world: World) -> None:
     world.seed({})
     fh = world.files.create("file", 0o644, WRITE, CALLER).fh
     world.files.release(fh)
@@ -99,7 +99,7 @@ def test_an_open_downloads_what_its_flags_need(world: World) -> None:
     assert world.files.get_handle(edited.fh).read(100, 0) == b"M1ab4!", "a page of a mapping is not appended"
 
 
-def test_the_kernel_keeps_its_pages_of_a_version_that_is_on_disk(world: World) -> None:
+def test_the_kernel_keeps_the_pages_of_a_cached_version(world: World) -> None:
     """vfs/semantics.md 3.2: bytes that are changed here, or part of the control directory, have no pages to keep."""
     world.seed({"file": b"content"})
 
@@ -126,7 +126,7 @@ def test_the_kernel_keeps_its_pages_of_a_version_that_is_on_disk(world: World) -
     (APPEND, errno.ESTALE, 0),
     (TRUNCATE, 0, 0),
 ])  # fmt: skip
-def test_an_open_never_gives_another_size_than_the_kernel_has(
+def test_an_open_never_yields_a_size_other_than_the_kernels(
     world: World, flags: int, at_once: int, at_retry: int
 ) -> None:
     """vfs/semantics.md 3.17: who needs no size gets the file past the kernel's cache at the retry; `O_TRUNC` at once."""
@@ -140,7 +140,7 @@ def test_an_open_never_gives_another_size_than_the_kernel_has(
         assert (opened.direct_io, opened.keep_cache) == (True, False)
 
 
-def test_a_file_of_the_control_directory_shows_what_it_held_when_opened(world: World) -> None:
+def test_a_file_of_the_control_directory_is_fixed_at_its_open(world: World) -> None:
     """vfs/semantics.md 6.7."""
     world.seed({})
     world.write("one", b"1")
@@ -150,7 +150,7 @@ def test_a_file_of_the_control_directory_shows_what_it_held_when_opened(world: W
     assert (handle.read(100, 0), handle.attr().size) == (b"one\n", 4)
 
 
-def test_a_scratch_file_costs_no_request_whatever_is_done_with_it(world: World) -> None:
+def test_no_operation_on_a_scratch_file_costs_a_request(world: World) -> None:
     """vfs/semantics.md 4.14, 4.16: fsync syncs the local disk."""
     world.seed({})
     file = world.write("file~", b"scratch", fsync=True)

@@ -19,7 +19,7 @@ ONE, OTHER = Version("a", "1", 10), Version("a", "2", 10)
 OLD = Item("a", Kind.FILE, "file", updated_at="1")
 
 
-def test_a_rename_by_this_mount_leaves_the_base_of_later_saves() -> None:
+def test_a_rename_by_this_mount_keeps_the_base_of_later_saves() -> None:
     """save/protocol.md, Vocabulary, base: what was opened; the answer may have the time of what the job wrote since."""
     handle = Handle(File(7), OLD, os.O_RDWR)
     renamed = replace(OLD, path="other", updated_at="2")
@@ -77,13 +77,13 @@ def test_no_pages_are_kept_while_two_versions_are_open_nor_right_after(pages: Pa
     assert visit(pages, "x", OTHER)
 
 
-def test_each_of_two_open_files_at_a_path_may_have_read_through_the_other(pages: PageCacheTracker) -> None:
+def test_two_open_files_at_a_path_may_have_read_each_others_version(pages: PageCacheTracker) -> None:
     """vfs/semantics.md 3.13: the kernel has one set of pages for a path: what it has read for one program, it gives to others."""
     first, second = (opened(pages, "x", ONE) for _ in range(2))
     assert (first.has_read, second.has_read, opened(pages, "y", ONE).has_read) == (True, True, False)
 
 
-def test_a_writer_leaves_no_pages_to_be_kept(pages: PageCacheTracker) -> None:
+def test_no_pages_are_kept_after_a_writer(pages: PageCacheTracker) -> None:
     visit(pages, "x", ONE)
     writer = opened(pages, "x", None)
     assert not visit(pages, "x", ONE)
@@ -91,7 +91,7 @@ def test_a_writer_leaves_no_pages_to_be_kept(pages: PageCacheTracker) -> None:
     assert [visit(pages, "x", ONE) for _ in range(2)] == [False, True]
 
 
-def test_a_handle_that_follows_a_newer_version_leaves_no_pages_to_keep(
+def test_no_pages_are_kept_after_a_handle_followed_a_newer_version(
     pages: PageCacheTracker,
 ) -> None:
     follower = opened(pages, "x", ONE)
@@ -102,7 +102,7 @@ def test_a_handle_that_follows_a_newer_version_leaves_no_pages_to_keep(
     assert not visit(pages, "x", ONE)
 
 
-def test_open_files_go_with_their_directory_to_its_new_name(pages: PageCacheTracker) -> None:
+def test_open_files_move_with_their_directory(pages: PageCacheTracker) -> None:
     visit(pages, "dir/x", ONE)
     reader = opened(pages, "dir/x", ONE)
     opened(pages, "new/x", OTHER)
@@ -114,7 +114,7 @@ def test_open_files_go_with_their_directory_to_its_new_name(pages: PageCacheTrac
     assert not visit(pages, "dir/x", ONE), "another file may be there now"
 
 
-def test_where_handles_are_is_known_without_a_look_at_each(pages: PageCacheTracker) -> None:
+def test_the_handles_at_a_path_are_found_without_a_scan(pages: PageCacheTracker) -> None:
     """vfs/semantics.md 1.6: `ls -l` asks this of each entry, beside any number of open files."""
     handles = [opened(pages, f"dir/{number}", ONE) for number in range(3)]
     second = opened(pages, "dir/1", OTHER)

@@ -41,7 +41,7 @@ def ending(clock: Clock, job: Any, ttl: float = 5.0) -> tuple[JobEnd, Mock, Mock
 
 
 @pytest.mark.parametrize(("ttl", "times"), [(0.5, 6), (5.0, 6), (15.0, 2)])
-def test_a_running_job_is_asked_for_as_often_as_a_watch_does(clock: Clock, ttl: float, times: int) -> None:
+def test_a_running_job_is_polled_as_often_as_by_a_watch(clock: Clock, ttl: float, times: int) -> None:
     """vfs/semantics.md 7.11: six requests in 30 seconds, fewer where the effective TTL is longer, and no listing."""
     waiting, report, namespace = ending(clock, lambda: {"status": "processing"}, ttl)
     assert waiting.wait(30.0, Mock(), lambda: False) is None
@@ -49,7 +49,7 @@ def test_a_running_job_is_asked_for_as_often_as_a_watch_does(clock: Clock, ttl: 
     namespace.refresh.assert_not_called()
 
 
-def test_names_that_the_kernel_has_kept_expire_before_it_returns(clock: Clock) -> None:
+def test_names_cached_by_the_kernel_expire_before_wait_returns(clock: Clock) -> None:
     """vfs/semantics.md 7.10."""
     waiting, _, namespace = ending(clock, lambda: {"status": "completed"})
     namespace.refresh.side_effect = lambda: clock.sleep(0.5)
@@ -60,7 +60,7 @@ def test_names_that_the_kernel_has_kept_expire_before_it_returns(clock: Clock) -
 
 
 @pytest.mark.parametrize("until", [7.0, 60.0])
-def test_it_ends_where_the_caller_has_hung_up_or_the_server_is_silent(clock: Clock, until: float) -> None:
+def test_wait_ends_if_the_caller_hangs_up_or_the_server_is_silent(clock: Clock, until: float) -> None:
     """vfs/semantics.md 7.10, 7.11."""
 
     def silent() -> None:

@@ -14,7 +14,7 @@ from jobfs.nodes import Attr
 from .world import CALLER, World
 
 
-def test_a_name_costs_one_find_for_each_ttl_whether_it_is_there_or_not(world: World) -> None:
+def test_a_name_costs_one_find_per_ttl_whether_it_exists_or_not(world: World) -> None:
     """vfs/semantics.md 1.7, 1.8: a listing answers for all names, also for those that it lacks."""
     world.seed({"dir/file": b"1"})
 
@@ -69,7 +69,7 @@ def test_entries_are_listed_by_their_inode_numbers(world: World) -> None:
     assert numbers == sorted(numbers) != [world.lookup.getattr(f"dir/{number}").ino for number in range(20)]
 
 
-def test_what_was_changed_or_opened_here_since_a_listing_is_not_as_listed(world: World) -> None:
+def test_entries_changed_or_opened_since_a_listing_are_computed_again(world: World) -> None:
     """vfs/semantics.md 2: attributes that a listing computes once are shown only while a `stat` would show the same."""
     world.seed({"dir/a": b"1", "dir/b": b"22", "dir/open": b"3", "dir/sub/x": b"4", "dir/gone": b"5"})
     world.write("dir/b", b"changed")
@@ -112,7 +112,7 @@ def test_an_open_file_keeps_the_attributes_of_its_version(world: World) -> None:
     assert (world.lookup.is_open("dir"), world.requests()) == (False, [])
 
 
-def test_changes_of_others_are_reported_unless_this_machine_hides_them(world: World) -> None:
+def test_foreign_changes_are_reported_unless_a_local_file_hides_them(world: World) -> None:
     """vfs/semantics.md 7.2: not at a path with unsent bytes, nor where a change of ours decides what is shown."""
     world.seed({f"dir/{name}": b"1" for name in ("theirs", "unsent", "overridden")})
     world.lookup.take_differences()
@@ -125,7 +125,7 @@ def test_changes_of_others_are_reported_unless_this_machine_hides_them(world: Wo
     assert world.lookup.take_differences() == []
 
 
-def test_answers_are_cached_by_edition_only_where_they_are_the_servers(world: World) -> None:
+def test_replies_are_cached_by_edition_only_if_they_are_the_servers(world: World) -> None:
     """vfs/semantics.md 1.6: a write here is visible at once, although the edition of the listing is the same."""
     world.seed({"theirs": b"1", "ours": b"2"})
     edition = world.lookup.edition()
@@ -138,7 +138,7 @@ def test_answers_are_cached_by_edition_only_where_they_are_the_servers(world: Wo
     assert world.lookup.edition() == 0
 
 
-def test_the_disk_shows_known_sizes_as_used(world: World) -> None:
+def test_statfs_counts_known_sizes_as_used(world: World) -> None:
     """vfs/semantics.md 2.10."""
     world.seed({"one": b"1" * 4097, "two": b"2"})
     facts = world.lookup.statfs()

@@ -91,14 +91,14 @@ def test_a_program_that_reads_everything_waits_for_a_handful_of_files(by_name: b
     assert len(fetched) == len(set(fetched)), "each once"
 
 
-def test_the_second_file_in_a_row_begins_a_prefetch_and_the_first_does_not() -> None:
+def test_the_second_file_in_a_row_starts_a_prefetch() -> None:
     world = World(flat(100))
     order = world.order()
     assert not world.read(order[0])
     assert world.read(order[1])[:3] == order[2:5]
 
 
-def test_a_file_on_disk_begins_no_prefetch_and_is_not_fetched() -> None:
+def test_a_cached_file_starts_no_prefetch_and_is_not_fetched() -> None:
     world = World(flat(50))
     order = world.order()
     world.on_disk |= set(order[:20]) | {order[30]}
@@ -108,7 +108,7 @@ def test_a_file_on_disk_begins_no_prefetch_and_is_not_fetched() -> None:
 
 
 @pytest.mark.parametrize(("size", "most"), [(1000, WINDOW), (1 << 20, 33)])
-def test_the_files_fetched_ahead_are_bounded(size: int, most: int) -> None:
+def test_the_number_of_prefetched_files_is_bounded(size: int, most: int) -> None:
     """vfs/semantics.md 3.8: prefetch is bounded in bytes and in number."""
     world = World(flat(1000), size)
     ahead, unread = list[int](), set[str]()
@@ -118,7 +118,7 @@ def test_the_files_fetched_ahead_are_bounded(size: int, most: int) -> None:
     assert most - 1 <= max(ahead) <= most
 
 
-def test_large_and_young_files_are_left_to_their_reader() -> None:
+def test_large_files_and_racy_versions_are_not_prefetched() -> None:
     """vfs/semantics.md 3.8, 3.2: what is too young to be kept would be downloaded twice."""
     world = World(flat(40))
     order = world.order()
@@ -130,7 +130,7 @@ def test_large_and_young_files_are_left_to_their_reader() -> None:
     assert not {order[10], order[20]}.intersection(fetched)
 
 
-def test_no_file_is_fetched_beyond_the_highest_directory_of_a_walk() -> None:
+def test_no_file_outside_the_directory_of_a_walk_is_prefetched() -> None:
     world = World([*flat(12, "src/a", "src/b", "src/c"), *flat(90, "zoo/x", "abc")])
     order = [path for path in world.order(by_name=True) if path.startswith("src/")]
     fetched, missed = world.read_all(order)
@@ -138,14 +138,14 @@ def test_no_file_is_fetched_beyond_the_highest_directory_of_a_walk() -> None:
     assert len(missed) <= 3
 
 
-def test_a_program_that_picks_one_file_of_three_is_followed() -> None:
+def test_a_program_that_reads_every_third_file_is_a_walk() -> None:
     world = World(f"d/f{number:03}{suffix}" for number in range(120) for suffix in (".c", ".h", ".o"))
     order = [path for path in world.order(by_name=True) if path.endswith(".c")]
     _, missed = world.read_all(order)
     assert len(missed) <= 6
 
 
-def test_reads_in_no_order_end_a_walk() -> None:
+def test_reads_out_of_order_end_a_walk() -> None:
     """vfs/semantics.md 3: stopped when the pattern breaks."""
     world = World(flat(2000))
     order = world.order()
@@ -154,7 +154,7 @@ def test_reads_in_no_order_end_a_walk() -> None:
     assert len(fetched) < 100
 
 
-def test_two_programs_at_once_are_both_followed() -> None:
+def test_the_walks_of_two_programs_are_both_followed() -> None:
     world = World(flat(60, "a", "b"))
     one, other = ([path for path in world.order() if path.startswith(top)] for top in ("a/", "b/"))
     _, missed = world.read_all(itertools.chain.from_iterable(zip(one, other, strict=True)))

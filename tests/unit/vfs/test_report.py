@@ -61,7 +61,7 @@ def test_a_job_that_has_ended_may_be_continued(world: World, status: str) -> Non
     assert shown == [True, False]
 
 
-def test_a_status_asks_for_the_job_only_now_and_then(world: World) -> None:
+def test_a_status_requests_the_job_only_occasionally(world: World) -> None:
     """vfs/semantics.md 6.6: and for a first listing; an answer is a few seconds old at most."""
     world.report.status()
     assert world.requests() == ["job", "list"]
@@ -70,7 +70,7 @@ def test_a_status_asks_for_the_job_only_now_and_then(world: World) -> None:
     assert world.requests() == []
 
 
-def test_a_status_without_a_server_has_what_is_known(world: World) -> None:
+def test_a_status_without_a_server_has_the_last_known_values(world: World) -> None:
     """vfs/semantics.md 6.6, 1.13: the status says why known names are served."""
     world.server.is_away = True
     status = world.report.status()
@@ -110,7 +110,7 @@ def test_a_name_with_control_characters_is_one_harmless_pending_line(world: Worl
     assert world.report.read_file("pending") == b"a\\x1b]0;owned\\x07b\\nfine\\u202e\n"
 
 
-def test_a_second_version_is_listed_with_the_command_that_compares_it(world: World) -> None:
+def test_a_conflict_copy_is_listed_with_the_command_that_compares_it(world: World) -> None:
     """vfs/semantics.md 4.21, 4.3: by its name alone, whether it was sent or not; a merge needs the common base."""
     time = "20260101T000000Z"
     world.seed({"a file": b"1", f"a file.conflict-{time}": b"2", f"gone.conflict-{time}": b"3"})
@@ -140,7 +140,7 @@ def test_hidden_items_of_others_are_reported_after_an_hour(world: World) -> None
     assert "by mount ffffffffffff, or" in found["reason"]
 
 
-def test_what_is_not_shown_is_in_the_status(world: World) -> None:
+def test_items_that_are_not_shown_are_in_the_status(world: World) -> None:
     """vfs/semantics.md 1.18, 1.20."""
     world.server.put("covered", "file", b"1", lifecycle=Lifecycle.APPLICATION)
     world.seed({"file": b"2", "dir/../file": b"3"})
@@ -158,7 +158,7 @@ def test_cleanup_is_listed_but_for_probes_of_the_server(world: World) -> None:
     assert [entry["path"] for entry in world.report.status()["cleaning"]] == ["file"]
 
 
-def test_the_files_of_the_control_directory_can_only_be_read(world: World) -> None:
+def test_the_files_of_the_control_directory_are_read_only(world: World) -> None:
     """vfs/semantics.md 6.7: an open one shows what it held when it was opened."""
     world.server.job = {"id": "job"}
     assert json.loads(world.report.read_file("job.json"))["expertJob"] == {"id": "job"}

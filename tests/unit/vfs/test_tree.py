@@ -58,7 +58,7 @@ def call(world: World, operation: str, *paths: str) -> Any:
     return getattr(world.tree, operation)(*paths, *more)
 
 
-def test_what_is_refused_is_refused_before_any_request(world: World) -> None:
+def test_refused_operations_make_no_request(world: World) -> None:
     """vfs/semantics.md 4.28, 4.29, 4.38, 2.12: with the errnos of a local disk, or of the table in section 8."""
     world.put("sealed", None, permission=Permission.READ_ONLY)
     world.put("fixed", b"", permission=Permission.READ_ONLY)
@@ -72,7 +72,7 @@ def test_what_is_refused_is_refused_before_any_request(world: World) -> None:
     assert (world.requests(), world.view.list("")) == ([], before)
 
 
-def test_a_read_only_mount_refuses_all_of_them(make_world: MakeWorld) -> None:
+def test_a_read_only_mount_refuses_all_changes_of_names(make_world: MakeWorld) -> None:
     """vfs/semantics.md 4.40."""
     world = make_world(read_only=True)
     for operation, *paths in (
@@ -86,7 +86,7 @@ def test_a_read_only_mount_refuses_all_of_them(make_world: MakeWorld) -> None:
     assert world.requests() == []
 
 
-def test_mkdir_remembers_what_the_api_can_not_hold(world: World) -> None:
+def test_mkdir_remembers_mode_bits_that_the_api_lacks(world: World) -> None:
     """vfs/semantics.md 2.11, 4.31: the directory is on the server before the call returns."""
     world.seed({})
     world.tree.mkdir("made", 0o2750, CALLER)
@@ -96,7 +96,7 @@ def test_mkdir_remembers_what_the_api_can_not_hold(world: World) -> None:
     assert errno_from(call, world, "mkdir", "made") == errno.EEXIST
 
 
-def test_mkdir_in_an_outage_is_kept_and_so_is_what_is_made_in_it(world: World) -> None:
+def test_mkdir_in_an_outage_is_kept_with_what_is_created_in_it(world: World) -> None:
     """vfs/semantics.md 4.31: the server makes both later."""
     world.seed({})
     world.server.before["create"] = [world.go_away]
@@ -108,7 +108,7 @@ def test_mkdir_in_an_outage_is_kept_and_so_is_what_is_made_in_it(world: World) -
     assert [entry["path"] for entry in world.report.list_unsent()] == ["made", "made/below"]
 
 
-def test_rmdir_and_unlink_ask_a_listing_and_a_look_of_the_last_second(world: World) -> None:
+def test_rmdir_and_unlink_rely_on_answers_of_the_last_second(world: World) -> None:
     """vfs/semantics.md 4.29, 4.32: what the job has made since then is not deleted."""
     world.seed({"dir": None, "dir/file": b"1", "implicit/file": b"1", "file": b"2"})
     for directory, result in (("dir", 0), ("implicit", errno.ENOENT)):
@@ -158,7 +158,7 @@ def test_a_rename_over_an_unsent_file_replaces_its_bytes(world: World) -> None:
     assert world.requests() == []
 
 
-def test_a_scratch_name_makes_no_request_until_it_gets_another(world: World) -> None:
+def test_a_scratch_file_makes_no_request_until_it_has_a_real_name(world: World) -> None:
     """vfs/semantics.md 4.14, 4.34: also where the server's item is renamed to it, if its bytes are here."""
     world.seed({"file": b"1"})
     world.write(".file.swp", b"swap")
@@ -174,7 +174,7 @@ def test_a_scratch_name_makes_no_request_until_it_gets_another(world: World) -> 
     assert [entry["path"] for entry in world.report.list_unsent()] == ["file"]
 
 
-def test_a_link_is_a_file_of_this_machine(make_world: MakeWorld) -> None:
+def test_a_symbolic_link_is_a_local_file(make_world: MakeWorld) -> None:
     """vfs/semantics.md 2.12: with --local-symlinks it may have any name, and replaces what is there, for later mounts too."""
     world = make_world(local_symlinks=True)
     world.seed({"item": b"x"})
@@ -190,7 +190,7 @@ def test_a_link_is_a_file_of_this_machine(make_world: MakeWorld) -> None:
     assert sorted(vfs.readlink(name) for name, _ in vfs.listdir("")) == ["item", "scratch~", "unsent"]
 
 
-def test_a_file_is_removed_only_while_it_is_the_version_that_was_compared(world: World) -> None:
+def test_a_file_is_removed_only_if_it_is_the_compared_version(world: World) -> None:
     """vfs/semantics.md 4.57: a copy is deleted that still is the version that was read, by its bytes too."""
     world.seed({"copy": b"read", "kept": b"unsent"})
     item, digest = world.server.items["id of copy"], sha(b"read")

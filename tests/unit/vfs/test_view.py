@@ -16,7 +16,7 @@ from .conftest import MakeWorld
 from .world import CALLER, STALE, World
 
 
-def test_a_path_shows_the_file_then_the_change_then_the_server(world: World) -> None:
+def test_a_path_shows_its_file_then_an_override_then_the_servers_item(world: World) -> None:
     """design.md, What a path shows: there is no second structure that must be kept in step."""
     world.seed({"dir/a": b"1", "dir/b": b"2", "dir/c": b"3"})
     view = world.view
@@ -33,7 +33,7 @@ def test_a_path_shows_the_file_then_the_change_then_the_server(world: World) -> 
     assert (view.get("dir/a"), view.get("dir/b")) == (file, b)
 
 
-def test_each_entry_of_a_listing_is_what_its_path_shows(world: World) -> None:
+def test_each_entry_of_a_listing_agrees_with_a_lookup(world: World) -> None:
     """vfs/semantics.md 1.6: whoever lists a directory and whoever looks a name up see the same."""
     world.seed({"dir": None, "dir/item": b"1", "dir/edited": b"2", "dir/gone": b"3", "dir/sub": None})
     world.write("dir/edited", b"new")
@@ -47,7 +47,7 @@ def test_each_entry_of_a_listing_is_what_its_path_shows(world: World) -> None:
     assert world.view.find_cached("dir/gone") is None
 
 
-def test_a_missing_name_says_whether_a_file_is_in_the_way(world: World) -> None:
+def test_a_missing_name_below_a_file_is_enotdir(world: World) -> None:
     world.seed({"file": b"", "dir": None})
     assert errno_from(world.view.get, "dir/none") == errno.ENOENT
     assert errno_from(world.view.get, "none/none") == errno.ENOENT
@@ -55,7 +55,7 @@ def test_a_missing_name_says_whether_a_file_is_in_the_way(world: World) -> None:
     assert errno_from(world.view.list, "file") == errno.ENOTDIR
 
 
-def test_a_name_in_a_directory_of_this_machine_needs_no_request(world: World) -> None:
+def test_a_name_in_a_local_directory_needs_no_request(world: World) -> None:
     """vfs/semantics.md 4.16, 4.31: the server has nothing below a scratch directory, nor below one that it lacks."""
     world.seed({})
     world.tree.mkdir("build~", 0o755, CALLER)
@@ -70,7 +70,7 @@ def test_a_name_in_a_directory_of_this_machine_needs_no_request(world: World) ->
     assert world.requests() == []
 
 
-def test_in_an_outage_an_unsent_file_is_still_reached_by_its_directories(world: World) -> None:
+def test_an_unsent_file_stays_reachable_by_path_in_an_outage(world: World) -> None:
     """vfs/semantics.md 1.13, 1.15: a directory with something unsent is listed as it was last; others fail."""
     world.seed({"a/b/old": b"1", "c/old": b"2"})
     file = world.write("a/b/new", b"unsent")
@@ -85,7 +85,7 @@ def test_in_an_outage_an_unsent_file_is_still_reached_by_its_directories(world: 
         world.view.list("c")
 
 
-def test_attributes_of_an_item_are_the_servers_less_the_umask(make_world: MakeWorld) -> None:
+def test_attributes_of_an_item_are_the_servers_minus_the_umask(make_world: MakeWorld) -> None:
     """vfs/semantics.md 2.2, 2.3, 2.5, 2.7."""
     world = make_world(umask="027")
     items = [
@@ -111,7 +111,7 @@ def test_the_write_bit_of_a_remembered_mode_follows_the_permission() -> None:
     assert adjust_write_bits(0o565, fixed, fixed) == 0o565, "as `chmod 565` has set it here"
 
 
-def test_a_read_only_item_may_be_neither_written_nor_replaced(world: World) -> None:
+def test_a_read_only_item_can_be_neither_written_nor_replaced(world: World) -> None:
     """vfs/semantics.md 4.38, 4.39: what `chmod u-w` in this mount has made readOnly may be replaced."""
     world.put("theirs", b"", permission=Permission.READ_ONLY)
     world.seed({"ours": b""})
@@ -129,7 +129,7 @@ def test_a_read_only_mount_and_the_control_directory_change_nothing(make_world: 
     assert errno_from(make_world(read_only=True).view.check_may_change, "file") == errno.EROFS
 
 
-def test_a_new_name_leaves_room_for_the_slash_that_the_server_may_count() -> None:
+def test_the_limit_of_a_path_counts_the_servers_leading_slash() -> None:
     """api/wire.md: 1,024 units of UTF-16, the leading slash among them where the server's paths have one."""
     directory = "/".join(["d" * 200] * 5) + "/"
     for name in ("n" * 18, "\N{GRINNING FACE}" * 9):
@@ -139,7 +139,7 @@ def test_a_new_name_leaves_room_for_the_slash_that_the_server_may_count() -> Non
     assert errno_from(check_new_name, hidden_path("x", "0" * 12, "1" * 16, Role.ASIDE)) == errno.EPERM
 
 
-def test_a_size_that_the_server_omits_is_that_of_a_download(world: World) -> None:
+def test_a_size_that_the_server_omits_comes_from_a_download(world: World) -> None:
     """vfs/semantics.md 2.2: for a version that is gone by then, that of what the path shows."""
     world.put("file", b"old")
     old = world.omit_size("file")

@@ -93,11 +93,11 @@ def test_each_citation_of_a_page_has_a_target(top: str) -> None:
     place = _ROOT / top
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if _is_read(path))
     wrong = [
-        f"{path.relative_to(_ROOT)}: {told}"
+        f"{path.relative_to(_ROOT)}: {message}"
         for path in files
         for text in _prose(path)
-        for told in (*(_wrong(found) for found in _CITATION.finditer(text)), *_unknown(path, text))
-        if told
+        for message in (*(_wrong(found) for found in _CITATION.finditer(text)), *_unknown(path, text))
+        if message
     ]
     assert wrong == []
 

@@ -55,8 +55,8 @@ def test_a_named_command_exists_with_its_options(name: str, line: str) -> None:
 
 def test_the_listed_options_exist() -> None:
     lists = re.findall(r"^## Options\n(.*?)(?=^## )", "\n".join(_PAGES), re.MULTILINE | re.DOTALL)
-    told = set(re.findall(r"^[-|] `(--[a-z-]+)", "\n".join(lists), re.MULTILINE))
-    assert {"--ttl", "--cache-dir"} <= told <= flags("mount")
+    listed = set(re.findall(r"^[-|] `(--[a-z-]+)", "\n".join(lists), re.MULTILINE))
+    assert {"--ttl", "--cache-dir"} <= listed <= flags("mount")
 
 
 def test_the_readme_is_read_in_two_minutes() -> None:

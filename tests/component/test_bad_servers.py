@@ -1,4 +1,4 @@
-"""A wrong answer of a server or a gateway spoils only what it is about: the rest goes on being shown and saved."""
+"""A wrong answer of a server or a gateway affects only what it is about: everything else is shown and saved."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def start(before: Gateway, tmp_path: Path) -> Iterator[Start]:
 
 
 def test_the_valid_fields_of_a_malformed_job_description_are_shown(before: Gateway, start: Start) -> None:
-    """vfs/semantics.md 6: `jobfs status` and `.jobfs/job.json` go on."""
+    """vfs/semantics.md 6: `jobfs status` and `.jobfs/job.json` continue to work."""
     for job in (b"[]", b'"x"', b'{"status": [[]], "id": {}}', b"[" * 150 + b"]" * 150):
         body = (
             b'{"data": {"workspaceInstance": {"countItems": "many", "expertJob": %b, "x": "\\ud800"}}}' % job
@@ -48,7 +48,7 @@ def test_the_valid_fields_of_a_malformed_job_description_are_shown(before: Gatew
 
 
 def test_a_404_of_a_gateway_is_not_a_missing_file(before: Gateway, server: Server, start: Start) -> None:
-    """vfs/semantics.md 1.12, 5.14: 404 only if the API said it; known names go on being served."""
+    """vfs/semantics.md 1.12, 5.14: 404 only if the API said it; known names are still served."""
     server.store.write("known.txt", b"known")
     work = start(ttl=0.1, timeout=2.0, stale_if_error=60)
     before.answer = lambda asked: Reply([b'{"message": "no Route matched"}'], 404) if asked.download else None
@@ -65,10 +65,10 @@ def test_a_404_of_a_gateway_is_not_a_missing_file(before: Gateway, server: Serve
     wait_until_settled(work, {"known.txt": b"saved later"})
 
 
-@pytest.mark.parametrize(("sizes", "told"), [("omitted", False), ("omitted", True), ("present", True)])
+@pytest.mark.parametrize(("sizes", "has_length"), [("omitted", False), ("omitted", True), ("present", True)])
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR])
 def test_open_shows_the_jobs_latest_bytes_whole_where_items_have_no_size(
-    before: Gateway, server: Server, start: Start, flags: int, sizes: Any, told: bool
+    before: Gateway, server: Server, start: Start, flags: int, sizes: Any, has_length: bool
 ) -> None:
     """vfs/semantics.md 4, Keep both: a program that read as far as the old size has not seen what the job appended."""
     server.set(sizes=sizes, updated_resolution="seconds")
@@ -76,7 +76,7 @@ def test_open_shows_the_jobs_latest_bytes_whole_where_items_have_no_size(
 
     def answer(asked: Asked) -> Reply | None:
         now = server.store.read("file")
-        headers = (("Content-Length", str(len(now))),) if told else ()
+        headers = (("Content-Length", str(len(now))),) if has_length else ()
         return Reply([now], 200, headers) if asked.download else None
 
     before.answer = answer

@@ -34,7 +34,7 @@ def hanging(server: Server) -> Iterator[None]:
 
 
 def overwrite(work: Workspace, path: str, *, fsync: bool = False) -> None:
-    """Writes a file anew that nobody has read: before it is set aside, its old bytes are learned."""
+    """Overwrite a file that no program has read: its old bytes are fetched before it is set aside."""
     with limit_time(PATIENCE):
         work.write(path, NEW, fsync=fsync, flags=os.O_WRONLY | os.O_TRUNC)
 

@@ -1,4 +1,4 @@
-"""Between the last look at an item and its deletion nothing takes time: what the job writes meanwhile is not deleted."""
+"""Between the last look at an item and its deletion nothing takes time: what the job writes in between is kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def work(server: Server, mortal: Callable[..., Mortal]) -> Mortal:
 
 
 def busy_readers(work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Open handles are given the bytes of the item, which takes a while; meanwhile the job writes to the item."""
+    """While open handles fetch the bytes of the item, the job writes to it."""
     done: list[str] = []
 
     def spare(context: Context, item_id: str) -> None:

@@ -15,7 +15,7 @@ from jobfs.emulator import Server
 from jobfs.nodes import Kind
 
 
-def made(server: Server, work: Workspace, count: int) -> dict[str, bytes | None]:
+def create_files(server: Server, work: Workspace, count: int) -> dict[str, bytes | None]:
     files: dict[str, bytes | None] = {f"file{number}": b"content %d" % number for number in range(count)}
     for name, content in files.items():
         work.write(name, content or b"", fsync=True)
@@ -28,9 +28,9 @@ def test_new_files_are_created_directly_only_after_a_seen_rejection(
 ) -> None:
     """save/protocol.md R9: straight to T only after a 400 to a create at the path of an own hidden item."""
     server.set(create_existing=create_existing)
-    files = made(server, work, 1)
+    files = create_files(server, work, 1)
     assert [entry.operation for entry in server.log.changes()] == ["create", "update"], "nothing is known yet"
-    files = made(server, work, 3)
+    files = create_files(server, work, 3)
     eventually(lambda: work.vfs._write_back.context.server.facts.rejects.get(Kind.FILE) is not None)
     wait_until_settled(work)
     assert work.vfs._write_back.context.server.facts.rejects.get(Kind.FILE) is (create_existing == "reject")

@@ -37,7 +37,7 @@ def test_a_refused_key_is_eacces_in_the_status_and_not_retried(server: Server, s
 def test_a_save_whose_answer_was_lost_is_done_exactly_once(
     server: Server, work: Workspace, kind: Any, target: str
 ) -> None:
-    """vfs/semantics.md 5.9, 5.10, 5.11: look first, then go on or send again; no second copy, no conflict, nothing hidden."""
+    """vfs/semantics.md 5.9, 5.10, 5.11: look first, then continue or send again; no second copy, no conflict, nothing hidden."""
     # Each fault meets each of them, at one request or another.
     server.set(create_existing=("reject", "overwrite", "duplicate")[(len(kind) + TARGETS.index(target)) % 3])
     server.store.seed({"file.txt": "old"}, age=60)

@@ -31,17 +31,17 @@ def once(real: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def saved(work: Workspace, patch: pytest.MonkeyPatch) -> None:
+def save_file(work: Workspace, patch: pytest.MonkeyPatch) -> None:
     work.write("mine", bytes(50 * SIZE), fsync=True)
     eventually(lambda: work.vfs._content.used_bytes() <= COUNT * SIZE)  # not before the fsync returns
 
 
-def written(work: Workspace, patch: pytest.MonkeyPatch) -> None:
+def write_file(work: Workspace, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LocalGeneration, "write", once(LocalGeneration.write))
     work.write("mine", bytes(10 * SIZE))
 
 
-def changed(work: Workspace, patch: pytest.MonkeyPatch) -> None:
+def change_closed_file(work: Workspace, patch: pytest.MonkeyPatch) -> None:
     work.write("mine", bytes(50 * SIZE))
     patch.setattr(LocalBytes, "create", once(LocalBytes.create))
     with work.opening("mine") as fh:
@@ -55,7 +55,9 @@ def cut(work: Workspace, patch: pytest.MonkeyPatch) -> None:
         work.vfs.ftruncate(fh, 10)
 
 
-@pytest.mark.parametrize(("change", "most"), [(saved, 14), (written, 54), (changed, 14), (cut, 14)])
+@pytest.mark.parametrize(
+    ("change", "most"), [(save_file, 14), (write_file, 54), (change_closed_file, 14), (cut, 14)]
+)
 def test_files_are_evicted_without_holding_a_lock(
     server: Server,
     start: Start,

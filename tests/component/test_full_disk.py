@@ -142,7 +142,7 @@ LOCAL: dict[str, tuple[Callable[[Workspace], object], Callable[[Workspace], obje
 }
 
 
-def shown(work: Workspace) -> dict[str, bytes | str]:
+def visible_files(work: Workspace) -> dict[str, bytes | str]:
     """What stands at the names that the operations above touch."""
     found: dict[str, bytes | str] = {}
     for name, attr in work.vfs.listdir(""):
@@ -157,14 +157,14 @@ def shown(work: Workspace) -> dict[str, bytes | str]:
 def comes_to(work: Workspace, right: Callable[[dict[str, bytes | str]], bool], where: str) -> None:
     def looked() -> bool:
         try:
-            return right(shown(work))
+            return right(visible_files(work))
         except FsError as error:
             if error.errno != errno.ENOENT:
                 raise
             # A rename that a killed mount had begun is finished in the background: between the listing and the read, too.
             return False
 
-    eventually(looked, lambda: f"{where}: {shown(work)}")
+    eventually(looked, lambda: f"{where}: {visible_files(work)}")
 
 
 #: Options of such a mount.
@@ -198,10 +198,10 @@ def test_a_failed_operation_on_a_local_name_changes_nothing(
     """vfs/semantics.md 4.14, 4.17: local names are journaled; one that could not be has not happened, nor after a remount."""
     for at in count(1):
         with with_local_names(server, tmp_path / f"{at}", name, Boundaries()) as work:
-            before = shown(work)
+            before = visible_files(work)
             disk = Disk(work.state.journal, at)
             failed = errno_from(LOCAL[name][1], work)
-            after = shown(work)
+            after = visible_files(work)
             # Of a write it is the close that fails: the bytes are there.
             assert not failed or name == "write" or after == before, f"full at write {at}"
             struck = disk.free()

@@ -120,7 +120,10 @@ FRAMINGS: list[Callable[[bytes], tuple[str, bytes]]] = [
     lambda body: (f"Content-Length: {len(body)}", body),
     lambda body: (f"Content-Length: {len(body) + 1}", body),
     lambda body: (f"Content-Length: {max(0, len(body) - 1)}", body),
-    *(lambda body, told=told: (f"Content-Length: {told}", body) for told in ("-1", "1e3", "9" * 30, "")),
+    *(
+        lambda body, declared=declared: (f"Content-Length: {declared}", body)
+        for declared in ("-1", "1e3", "9" * 30, "")
+    ),
     lambda body: ("Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)),
     *(
         lambda body, size=size: ("Transfer-Encoding: chunked", b"%b\r\n%b\r\n0\r\n\r\n" % (size, body))
@@ -280,7 +283,7 @@ def test_any_response_leads_to_a_result_or_an_error_in_time(
     client, namespace, content = stack
     source, item_id = tmp_path / "source", next(iter(GOOD))
     source.write_bytes(b"hello")
-    # A version of which no earlier answer has told anything.
+    # A version that no earlier answer has described.
     item = Item(item_id, Kind.FILE, "good0", updated_at=f"version {next(_versions)}")
 
     def download(start: int) -> None:

@@ -21,7 +21,7 @@ from jobfs.state.copies import BASES, SAVES, read_copy
 OLD, FIRST, SECOND = b"of the job", b"the first save", b"the second save"
 
 
-def kept(work: Workspace, path: str, kind: str = SAVES) -> bytes | None:
+def kept_copy(work: Workspace, path: str, kind: str = SAVES) -> bytes | None:
     directory = work.settings.state_dir / work.server.job / work.mount_id
     return read_copy(directory / kind, path)
 
@@ -51,7 +51,7 @@ def test_a_mount_killed_at_any_boundary_keeps_the_last_save_for_restore(
             work.work(lambda work=work: work.write(path, SECOND, fsync=True))  # type: ignore[misc]
         with start_next_mount(work) as again:
             again.settle()
-            assert kept(again, path) == visible(server).get(path), work.boundaries.last
+            assert kept_copy(again, path) == visible(server).get(path), work.boundaries.last
         if not work.boundaries.struck:
             break
     assert at > 5
@@ -73,7 +73,7 @@ def test_a_conflict_copy_has_its_base_after_a_kill_at_any_boundary(server: Serve
         with start_next_mount(work) as again:
             again.settle()
             copies = [path for path in visible(server) if ".conflict-" in path]
-            bases = {path: kept(again, path, BASES) for path in copies}
+            bases = {path: kept_copy(again, path, BASES) for path in copies}
             assert bases == dict.fromkeys(copies, OLD), work.boundaries.last
         if not work.boundaries.struck:
             break
@@ -106,7 +106,7 @@ def test_keeping_a_save_costs_no_request(
         # Looks are repeated on a machine that is slow (save/protocol.md R8).
         looks = ("list", "find", "get")
         counts.append({name: number for name, number in operations.items() if name not in looks})
-        assert kept(work, "file") == (SECOND if keep_saves else None)
+        assert kept_copy(work, "file") == (SECOND if keep_saves else None)
         work.stop()
     assert counts[0] == counts[1]
 
@@ -120,5 +120,5 @@ def test_a_refused_save_leaves_the_save_kept_before_it(server: Server, start: St
     work.write("file", SECOND)
     if remounted:
         work.remount()
-    assert kept(work, "file") == FIRST
+    assert kept_copy(work, "file") == FIRST
     assert work.read("file") == SECOND

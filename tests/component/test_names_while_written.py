@@ -37,16 +37,16 @@ def written_at(
     client = work.vfs._write_back.client
     real = getattr(client, request)
 
-    def meanwhile(*arguments: Any, **more: Any) -> Any:
+    def interfere(*arguments: Any, **more: Any) -> Any:
         monkeypatch.undo()
         put(work, fh, b"new", closed=closed)
         return real(*arguments, **more)
 
-    monkeypatch.setattr(client, request, meanwhile)
+    monkeypatch.setattr(client, request, interfere)
 
 
-def opened(work: Workspace, path: str) -> int:
-    """A handle of a program that has read the file and goes on to write to it."""
+def open_and_read(work: Workspace, path: str) -> int:
+    """Open a file, read it, and return the handle for a write."""
     fh = work.vfs.open(path, os.O_RDWR).fh
     work.vfs.read(fh, 100, 0)
     return fh
@@ -54,7 +54,7 @@ def opened(work: Workspace, path: str) -> int:
 
 def test_a_file_being_written_is_unlinked_in_its_renamed_directory(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.28: a directory is renamed with everything under it."""
-    fh = opened(work, "dir/file")
+    fh = open_and_read(work, "dir/file")
     work.vfs.write(fh, b"saved", 0)
     work.vfs.fsync(fh)
     work.vfs.write(fh, b"not saved", 0)
@@ -77,16 +77,16 @@ def test_bytes_written_while_the_file_is_renamed_go_to_its_new_name(
     if over:
         server.store.seed({name: b"replaced"}, age=60)
         work.vfs.refresh()
-    fh = opened(work, "file")
+    fh = open_and_read(work, "file")
     if name == "moved~" and not over:
         attr = work.vfs._view.attr_of_node
 
-        def meanwhile(node: Any) -> Any:
+        def interfere(node: Any) -> Any:
             monkeypatch.undo()
             put(work, fh, b"new", closed=closed)
             return attr(node)
 
-        monkeypatch.setattr(work.vfs._view, "attr_of_node", meanwhile)
+        monkeypatch.setattr(work.vfs._view, "attr_of_node", interfere)
     else:
         written_at(work, fh, "update", monkeypatch, closed=closed)
     work.vfs.rename("file", name)
@@ -137,8 +137,8 @@ def test_a_file_that_the_job_recreated_before_an_open_is_one_file(
 def test_bytes_written_during_a_replacement_belong_to_the_replaced_file(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4: what is renamed over is gone; its handles go on reading it."""
-    fh = opened(work, "file")
+    """vfs/semantics.md 4: a file that is renamed over is gone; its handles still read it."""
+    fh = open_and_read(work, "file")
     written_at(work, fh, "update", monkeypatch, closed=True)
     work.vfs.rename("dir/file", "file")
     assert work.vfs.read(fh, 100, 0) == b"new"
@@ -155,13 +155,13 @@ def test_a_file_closed_during_a_directory_rename_moves_with_it(server: Server, w
     closer = threading.current_thread()
     asked: list[str] = []
 
-    def meanwhile(step: str) -> None:
+    def interfere(step: str) -> None:
         if threading.current_thread() is closer and not asked:
             asked.append(step)
             renamer.start()
             renamer.join(0.5)
 
-    watch(work.vfs._state.journal, meanwhile)
+    watch(work.vfs._state.journal, interfere)
     work.vfs.flush(fh)
     renamer.join()
     work.vfs.release(fh)
@@ -187,10 +187,10 @@ def test_opening_a_file_during_its_unlink_fails_with_enoent(
     work.write("a~", b"bytes of this machine")
     measured = work.vfs._view.ensure_size_known
 
-    def meanwhile(path: str, node: Any) -> Any:
+    def interfere(path: str, node: Any) -> Any:
         monkeypatch.undo()
         work.vfs.unlink(path)
         return measured(path, node)
 
-    monkeypatch.setattr(work.vfs._view, "ensure_size_known", meanwhile)
+    monkeypatch.setattr(work.vfs._view, "ensure_size_known", interfere)
     assert errno_from(work.vfs.open, "a~", os.O_RDONLY) == errno.ENOENT

@@ -147,7 +147,7 @@ def test_bytes_written_to_an_aside_while_its_delete_waited_are_kept(
 def test_a_file_renamed_while_its_attribute_change_waits_is_left_alone(
     server: Server, work: Workspace, change: str
 ) -> None:
-    """save/protocol.md R8: nothing is sent, and the program is told that the file is gone."""
+    """save/protocol.md R8: nothing is sent, and the program gets ENOENT."""
     calls = {
         "rename": lambda: work.vfs.rename("file", "new"),
         "chmod": lambda: work.vfs.chmod("file", 0o444),

@@ -1,4 +1,4 @@
-"""Each open file is one version, whatever the job, or this mount, does to its item meanwhile."""
+"""Each open file is one version, whatever the job, or this mount, does to its item."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OLD, NEW = os.urandom(SIZE), os.urandom(SIZE)
 END, MIDDLE = SIZE - 4096, SIZE // 2
 
 
-def opened(work: Workspace, path: str, flags: int = os.O_RDONLY) -> int:
+def open_at_end(work: Workspace, path: str, flags: int = os.O_RDONLY) -> int:
     """A handle through which the end of a large file was read; nothing else of the file is here."""
     fh = work.vfs.open(path, flags).fh
     assert work.vfs.read(fh, 4096, END) == OLD[END:]
@@ -37,7 +37,14 @@ def opened(work: Workspace, path: str, flags: int = os.O_RDONLY) -> int:
         ("replace", "present", b"a new log\n" * 3000, False),
         ("replace", "omitted", b"a new log\n", False),
     ],
-    ids=["grown", "replaced", "changed long before", "changed just before", "anew, longer", "anew, shorter"],
+    ids=[
+        "grown",
+        "replaced",
+        "changed long before",
+        "changed just before",
+        "recreated, longer",
+        "recreated, shorter",
+    ],
 )
 def test_a_reader_at_the_end_follows_a_file_only_if_it_has_grown(
     server: Server, work: Workspace, change: str, sizes: str, now: bytes, goes_on: bool
@@ -93,7 +100,7 @@ def test_a_change_by_this_mount_keeps_the_version_of_an_open_file(
     server.set(move_touches="item")
     work = start(ttl=60)
     server.store.seed({"file": OLD, "other": b"other"}, age=60)
-    fh = opened(work, "file")
+    fh = open_at_end(work, "file")
     if written:
         server.store.write("file", NEW)
     if change == "chmod":
@@ -117,7 +124,7 @@ def test_an_open_file_with_cached_pages_gets_no_bytes_of_another_version(
     work = start(ttl=60)
     server.store.seed({"file": OLD}, age=60)
     idle = work.vfs.open("file", os.O_RDONLY).fh
-    reader = opened(work, "file")
+    reader = open_at_end(work, "file")
     server.store.write("file", NEW)
     for fh in (reader, idle):
         assert errno_from(work.vfs.read, fh, 4096, MIDDLE) == errno.ESTALE
@@ -135,13 +142,13 @@ def test_a_file_whose_pages_were_kept_gets_no_bytes_of_another_version(server: S
     kept: list[int] = []
 
     def keeps_pages() -> bool:
-        opened = work.vfs.open("file", os.O_RDONLY)
-        if opened.keep_cache:
-            kept.append(opened.fh)
+        result = work.vfs.open("file", os.O_RDONLY)
+        if result.keep_cache:
+            kept.append(result.fh)
         else:
-            assert work.vfs.read(opened.fh, 7, 0) == b"content"
-            work.vfs.release(opened.fh)
-        return opened.keep_cache
+            assert work.vfs.read(result.fh, 7, 0) == b"content"
+            work.vfs.release(result.fh)
+        return result.keep_cache
 
     eventually(keeps_pages, "the content is whole in the cache soon after it was read")
     (fh,) = kept
@@ -159,7 +166,7 @@ def test_a_partial_write_is_not_completed_from_another_version(server: Server, s
     server.set(bandwidth=SIZE // 4)
     server.faults.fail_next("cut", on="download")
     with work.opening("file") as fh:
-        eventually(lambda: server.log.count("download"), "what is edited is fetched meanwhile")
+        eventually(lambda: server.log.count("download"), "a file being edited is fetched in the background")
         assert work.vfs.read(fh, 4096, END) == OLD[END:]
         server.store.write("file", NEW)
         server.set(bandwidth=0)

@@ -71,7 +71,7 @@ def test_an_open_file_is_pinned_to_the_version_it_opened(server: Server, start: 
 def test_a_handle_released_during_its_read_leaves_no_use_behind(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 3.16: Ctrl-C works: a program that was interrupted in a read closes the file while the read goes on."""
+    """vfs/semantics.md 3.16: Ctrl-C works: a program that was interrupted in a read closes the file during the read."""
     server.store.seed({"log": b"one\n"}, age=60)
     work = start(ttl=0)
     content = work.vfs._write_back.content
@@ -206,7 +206,7 @@ def test_a_program_without_notes_replaces_the_shown_version(
 ) -> None:
     """vfs/semantics.md 4.43: it may not have read that; but editors compare the time of change, which differs."""
     server.store.seed({"file": b"what was read"}, age=60)
-    work = start(ttl=600)  # it looks again only when it is told to
+    work = start(ttl=600)  # it looks again only on request
     assert work.read("file") == b"what was read"
     before = work.vfs.getattr("file").mtime_ns
     server.store.write("file", JOBS)

@@ -57,7 +57,7 @@ def test_an_item_that_the_job_renames_during_its_removal_is_kept(
 def test_a_removed_directory_with_a_file_of_the_job_is_restored(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch, back: str
 ) -> None:
-    """save/protocol.md R12: with the job's file, if its parent is renamed meanwhile, and if those above it are removed too."""
+    """save/protocol.md R12: with the job's file, also if its parent is renamed or the directories above are removed."""
     server.store.seed({"top/dir/sub": None}, age=60)
     work = mortal(Boundaries())
     with monkeypatch.context() as patch:

@@ -38,13 +38,13 @@ def grown(server: Server, start: Start) -> Workspace:
     return work
 
 
-def opened(work: Workspace, flags: int, size: int | None, *, is_retry: bool = False) -> OpenResult:
+def open_file(work: Workspace, flags: int, size: int | None, *, is_retry: bool = False) -> OpenResult:
     return work.vfs.open("file", flags, CALLER.pid, KernelFile(size, is_retry))
 
 
-def refused(work: Workspace, flags: int, size: int | None, *, is_retry: bool = False) -> bool:
+def is_refused(work: Workspace, flags: int, size: int | None, *, is_retry: bool = False) -> bool:
     """True if an open fails with ESTALE, and no handle is left of it."""
-    failed = errno_from(opened, work, flags, size, is_retry=is_retry)
+    failed = errno_from(open_file, work, flags, size, is_retry=is_retry)
     assert failed in (0, errno.ESTALE)
     return bool(failed) and not work.vfs._files._handles and not work.vfs._state.opened
 
@@ -52,11 +52,11 @@ def refused(work: Workspace, flags: int, size: int | None, *, is_retry: bool = F
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
 def test_the_kernel_has_the_size_of_the_opened_version(server: Server, grown: Workspace, flags: int) -> None:
     """vfs/semantics.md 3.17: an open that would give another one fails, and a look-up shows the new size without a request."""
-    assert refused(grown, flags, len(OLD))
+    assert is_refused(grown, flags, len(OLD))
     requests = server.log.count()
     assert grown.vfs.getattr("file").size == len(NEW)
     assert server.log.count() == requests
-    result = opened(grown, flags, len(NEW), is_retry=True)
+    result = open_file(grown, flags, len(NEW), is_retry=True)
     assert (result.direct_io, result.keep_cache) == (False, False)
     assert grown.vfs.fgetattr(result.fh).size == len(NEW)
     grown.vfs.release(result.fh)
@@ -68,7 +68,7 @@ def test_the_kernel_has_the_size_of_the_opened_version(server: Server, grown: Wo
 def test_no_cached_reply_has_the_old_size_after_a_failed_open(
     server: Server, start: Start, flags: int, sizes: Any
 ) -> None:
-    """vfs/semantics.md 3.17: also where neither a size nor a time tells two versions apart."""
+    """vfs/semantics.md 3.17: also where two versions have the same size and time."""
     server.set(sizes=sizes, updated_resolution="seconds")
     server.store.seed({"file": OLD})
     work = start(ttl=60)
@@ -76,7 +76,7 @@ def test_no_cached_reply_has_the_old_size_after_a_failed_open(
     assert work.vfs.getattr("file").size == len(OLD)
     edition = work.vfs.edition()
     server.store.write("file", NEW)
-    assert refused(work, flags, len(OLD))
+    assert is_refused(work, flags, len(OLD))
     assert work.vfs.edition() != edition
     assert work.vfs.getattr("file").size == len(NEW)
 
@@ -84,7 +84,7 @@ def test_no_cached_reply_has_the_old_size_after_a_failed_open(
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
 def test_a_size_the_kernel_may_not_have_received_counts_as_different(grown: Workspace, flags: int) -> None:
     """vfs/semantics.md 3.17."""
-    assert refused(grown, flags, None)
+    assert is_refused(grown, flags, None)
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
@@ -93,9 +93,9 @@ def test_only_a_writer_in_place_fails_where_the_size_keeps_changing(
 ) -> None:
     """vfs/semantics.md 3.17, 5.15: who reads or appends gets it past the kernel's cache; nothing has changed."""
     if flags in _BY_SIZE:
-        assert refused(grown, flags, len(OLD), is_retry=True)
+        assert is_refused(grown, flags, len(OLD), is_retry=True)
     else:
-        result = opened(grown, flags, len(OLD), is_retry=True)
+        result = open_file(grown, flags, len(OLD), is_retry=True)
         assert (result.direct_io, result.keep_cache) == (True, False)
         grown.vfs.release(result.fh)
     assert (visible(server), server.log.changes()) == ({"file": NEW}, [])
@@ -103,7 +103,7 @@ def test_only_a_writer_in_place_fails_where_the_size_keeps_changing(
 
 def test_an_open_that_empties_a_file_needs_no_size(server: Server, grown: Workspace) -> None:
     """vfs/semantics.md 3.17."""
-    result = opened(grown, os.O_WRONLY | os.O_TRUNC, None)
+    result = open_file(grown, os.O_WRONLY | os.O_TRUNC, None)
     grown.vfs.write(result.fh, MINE, 0)
     grown.vfs.release(result.fh)
     grown.drain()
@@ -114,11 +114,11 @@ def test_a_failed_open_does_not_count_as_a_read(server: Server, grown: Workspace
     """vfs/semantics.md 3.17, 4.42: a save keeps the version that its program was not given."""
     grown.server.store.write("file", OLD)
     grown.vfs.refresh()
-    grown.vfs.release(opened(grown, os.O_RDONLY, len(OLD)).fh)
+    grown.vfs.release(open_file(grown, os.O_RDONLY, len(OLD)).fh)
     server.store.write("file", NEW)
     grown.vfs.refresh()
-    assert refused(grown, os.O_RDONLY, len(OLD))
-    result = opened(grown, os.O_WRONLY | os.O_TRUNC, len(NEW))
+    assert is_refused(grown, os.O_RDONLY, len(OLD))
+    result = open_file(grown, os.O_WRONLY | os.O_TRUNC, len(NEW))
     grown.vfs.write(result.fh, MINE, 0)
     grown.vfs.release(result.fh)
     grown.drain()
@@ -128,12 +128,12 @@ def test_a_failed_open_does_not_count_as_a_read(server: Server, grown: Workspace
 def test_the_kernel_keeps_no_pages_after_a_failed_open(grown: Workspace) -> None:
     """vfs/semantics.md 3.13: it has those of the version before still, and drops them at the next open."""
     grown.vfs.refresh()
-    assert refused(grown, os.O_RDONLY, len(OLD))
+    assert is_refused(grown, os.O_RDONLY, len(OLD))
     item = grown.vfs._namespace.peek("file")
     assert item is not None
     eventually(lambda: grown.vfs._content.is_cached(item))
     for kept in (False, True):
-        result = opened(grown, os.O_RDONLY, len(NEW), is_retry=True)
+        result = open_file(grown, os.O_RDONLY, len(NEW), is_retry=True)
         assert result.keep_cache == kept
         grown.vfs.release(result.fh)
 
@@ -166,7 +166,7 @@ def lost(server: Server, start: Start) -> Callable[[int, bytes], tuple[Workspace
         work = start(ttl=60)
         assert work.vfs.getattr("file").size == LARGE
         server.faults.set_rate("unavailable", 1.0, on="download")
-        fh = opened(work, flags, LARGE).fh
+        fh = open_file(work, flags, LARGE).fh
         server.store.write("file", new)
         server.faults.clear()
         return work, fh
@@ -211,7 +211,7 @@ def changed(server: Server, start: Start) -> Callable[[int, bytes], tuple[Worksp
     def change(flags: int, new: bytes) -> tuple[Workspace, int]:
         server.store.seed({"file": OLD}, age=60)
         work = start(ttl=60)
-        fh = opened(work, flags, work.vfs.getattr("file").size).fh
+        fh = open_file(work, flags, work.vfs.getattr("file").size).fh
         server.store.write("file", new)
         work.vfs.refresh()
         assert work.vfs.getattr("file").size == len(new)
@@ -270,7 +270,7 @@ def test_a_size_that_was_never_shown_refuses_no_write(server: Server, start: Sta
     server.set(sizes="omitted")
     server.store.seed({"file": OLD}, age=60)
     work = start(ttl=60)
-    fh = opened(work, os.O_RDWR, work.vfs.getattr("file").size).fh
+    fh = open_file(work, os.O_RDWR, work.vfs.getattr("file").size).fh
     server.store.write("file", NEW)
     work.vfs.refresh()
     assert work.vfs.write(fh, MINE, 0) == len(MINE)
@@ -282,7 +282,7 @@ def test_a_program_may_write_past_an_end_that_it_has_set(server: Server, start: 
     """vfs/semantics.md 3.17: and where it wrote before, also once that is saved."""
     server.store.seed({"file": OLD}, age=60)
     work = start(ttl=60)
-    fh = opened(work, os.O_RDWR, work.vfs.getattr("file").size).fh
+    fh = open_file(work, os.O_RDWR, work.vfs.getattr("file").size).fh
     for end in (len(OLD) + 50, len(OLD) + 90):
         work.vfs.ftruncate(fh, end)
         work.vfs.write(fh, MINE, end)
@@ -325,7 +325,7 @@ def test_a_save_keeps_a_version_read_only_up_to_the_old_size(server: Server, sta
     work = start(ttl=60)
     assert work.vfs.getattr("file").size == size
     server.faults.fail_next("cut", on="download", at=0.5)
-    fh = opened(work, os.O_RDONLY, size).fh
+    fh = open_file(work, os.O_RDONLY, size).fh
     server.store.append("file", NEW)
     assert work.vfs.read(fh, size, 0) == old
     work.vfs.release(fh)
@@ -337,7 +337,7 @@ def test_a_save_keeps_a_longer_version_whose_size_alone_was_read(server: Server,
     server.store.seed({"file": OLD}, age=60)
     work = start(ttl=0)
     assert work.vfs.getattr("file").size == len(OLD)
-    fh = opened(work, os.O_RDONLY, len(OLD)).fh
+    fh = open_file(work, os.O_RDONLY, len(OLD)).fh
     assert work.vfs.read(fh, len(OLD) + 1, 0) == OLD
     server.store.append("file", NEW)
     eventually(lambda: work.vfs.fgetattr(fh).size == len(OLD + NEW))
@@ -352,7 +352,7 @@ def test_reads_at_the_same_time_have_one_version(
     new = NEW[::-1]
     server.store.seed({"file": OLD}, age=60)
     work = start(ttl=60)
-    fh = opened(work, os.O_RDONLY, work.vfs.getattr("file").size).fh
+    fh = open_file(work, os.O_RDONLY, work.vfs.getattr("file").size).fh
     handle = work.vfs.get_handle(fh)
     read_once = handle._read_once
 

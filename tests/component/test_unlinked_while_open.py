@@ -218,7 +218,7 @@ def test_a_file_that_the_server_refuses_to_delete_remains(server: Server, work: 
 def test_an_unfinished_removal_is_reported_and_finished_by_the_next_mount(
     server: Server, mortal: Start
 ) -> None:
-    """vfs/semantics.md 6: what is left stays in the journal for the next mount; nobody is told that all is done."""
+    """vfs/semantics.md 6: what is left stays in the journal for the next mount; no command reports that all is sent."""
     work = mortal(ttl=0.1)
     fh = reading(server, work)
     server.faults.set_rate("unavailable", 1.0, on="download")

@@ -30,7 +30,7 @@ def changes(server: Server) -> list[str]:
 
 @pytest.mark.parametrize("how", ["appended to", "renamed over"])
 def test_a_file_that_is_closed_repeatedly_is_sent_in_between(server: Server, start: Start, how: str) -> None:
-    """vfs/semantics.md 4.5: the upload begins --write-back-delay after the first close, whatever is closed meanwhile."""
+    """vfs/semantics.md 4.5: the upload begins --write-back-delay after the first close, whatever is closed later."""
     work = start(write_back_delay=0.5)
 
     def again() -> bool:
@@ -125,7 +125,7 @@ def test_bytes_appended_to_closed_bytes_are_sent_once_closed(
             sending.result(20)
         shown = b"one " + b"two " * begun + b"three "
         assert (visible(server), work.read("log")) == ({"log": b"one "}, shown)
-        assert copies == [0, 4], "a copy of what is sent, no other"
+        assert copies == [0, 4], "only the bytes being sent are copied"
         work.vfs.write(fh, b"O", 0)
         assert copies == [0, 4, *[len(shown)] * begun], "closed bytes never change"
     wait_until_settled(work, {"log": b"O" + shown[1:]})
@@ -344,7 +344,7 @@ def test_fsync_waits_for_its_own_bytes_and_not_for_newer_ones(server: Server, wo
         )
         work.vfs.write(fh, b"12", 0)
         second = threads.submit(synced)
-        eventually(lambda: not file.has_unclosed_bytes, "the second fsync is of what was written until now")
+        eventually(lambda: not file.has_unclosed_bytes, "the second fsync covers all earlier writes")
         work.vfs.write(fh, b"123", 0)
         work.vfs.flush(fh)
         assert sorted([first.result(20), second.result(20)]) in ([b"1", b"12"], [b"1", b"123"])
@@ -370,7 +370,7 @@ class _FirstOf:
 def test_a_write_at_the_end_of_a_save_extends_the_saved_bytes(
     server: Server, start: Start, append: bool
 ) -> None:
-    """vfs/semantics.md 4: all handles of one file share what is written; a save that ends meanwhile takes nothing away."""
+    """vfs/semantics.md 4: all handles of one file share what is written; the end of a save discards none of it."""
     work = start(write_back_delay=30)
     work.write("file", b"from the first save, ")
     with work.opening("file", os.O_RDWR | (os.O_APPEND if append else 0)) as fh:

@@ -32,14 +32,14 @@ def truncate_and_write(work: Workspace | Mortal) -> None:
     work.write("file", OURS, flags=os.O_WRONLY | os.O_TRUNC)
 
 
-def saved_by_the_next_mount(server: Server, home: Path, meanwhile: Callable[[], object]) -> None:
-    """A mount is killed before it sends a file that was truncated and written, then `meanwhile` happens."""
+def saved_by_the_next_mount(server: Server, home: Path, interfere: Callable[[], object]) -> None:
+    """A mount is killed before it sends a file that was truncated and written, then `interfere` runs."""
     first = Mortal(server, home, Boundaries(), write_back_delay=30)
     first.start()
     truncate_and_write(first)
     first.boundaries.dead = True
     first.bury()
-    meanwhile()
+    interfere()
     with start_next_mount(first) as again:
         again.settle()
 
@@ -71,7 +71,7 @@ def test_bytes_the_job_wrote_between_two_mounts_are_kept(server: Server, tmp_pat
 
 @pytest.mark.parametrize("moves", ["no", "tree"])
 def test_an_own_save_whose_answer_was_lost_is_no_conflict(server: Server, start: Start, moves: str) -> None:
-    """save/protocol.md R2: base is H with the hash of what was sent."""
+    """save/protocol.md R2: base is H with the hash of the sent bytes."""
     server.set(move_touches=moves)
     work = start(request_lifetime=0.2)
     server.faults.fail_next("drop_after", on="update")

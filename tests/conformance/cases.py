@@ -10,7 +10,7 @@ A case is a title and indented steps, one a line::
         nobody chmod f 0600     -> EPERM
         read a
 
-`create f …` names a call (syscalls.py has them all). A user's name before it: that user makes the call, else whoever runs the
+`create f …` names a call (syscalls.py has them all). A user's name before it: that user makes the call, else the user who runs
 tests. `a =` gives a handle a name. `-> ENOENT`, `-> 0644`: what a disk answers; a step without it succeeds there, with whatever
 answer; `-> ?`: it may fail there. What the disk answers to each step, jobfs has to answer too; or, after `-> ok | EPERM`, that.
 A case that differs names the row of the table in vfs/semantics.md 8 that it proves, after ` = ` in its title.

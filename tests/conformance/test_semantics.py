@@ -21,7 +21,7 @@ def numbers(docstring: str) -> set[str]:
     return {number for run in runs for number in re.findall(r"\d+\.\d+", run)}
 
 
-def named() -> dict[str, list[str]]:
+def citations() -> dict[str, list[str]]:
     """Statement to the tests that name it."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted(_TESTS.rglob("test_*.py")):
@@ -33,12 +33,12 @@ def named() -> dict[str, list[str]]:
 
 
 def test_each_statement_is_named_by_a_test() -> None:
-    tests = named()
+    tests = citations()
     assert [f"{number} {text}" for number, text in STATEMENTS.items() if number not in tests] == []
 
 
 def test_no_test_names_a_missing_statement() -> None:
-    assert {number: tests for number, tests in named().items() if number not in STATEMENTS} == {}
+    assert {number: tests for number, tests in citations().items() if number not in STATEMENTS} == {}
 
 
 def test_each_differing_case_proves_a_row_of_the_table_of_differences() -> None:

@@ -1,4 +1,4 @@
-"""A Vfs in memory, for tests of what lies above the Vfs; `hooks` let a test break a call."""
+"""A Vfs in memory, for tests of the layers above the Vfs; `hooks` let a test break a call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MemoryVfs:
         self.open_files: dict[int, Node] = {}
         self.calls: Counter[str] = Counter()
         self.hooks: dict[str, Callable[[str], None]] = {}
-        #: What the last open was told of the kernel.
+        #: The kernel's state that the last open received.
         self.kernel: KernelFile | None = None
 
     def put(self, path: str, data: bytes = b"", mode: int = stat.S_IFREG | 0o644) -> Node:

@@ -1,4 +1,4 @@
-"""Around the mount: the daemon, unmounting, what the commands tell and change, the key (vfs/semantics.md 2 and 6)."""
+"""Around the mount: the daemon, unmounting, what the commands print and change, the key (vfs/semantics.md 2 and 6)."""
 
 from __future__ import annotations
 

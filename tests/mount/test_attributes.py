@@ -101,7 +101,7 @@ def test_read_only_items_refuse_all_changes(server: Server, mounted: MountedJob)
 def test_gits_untracked_cache_sees_what_the_job_makes_and_deletes(
     server: Server, mounted: MountedJob
 ) -> None:
-    """vfs/semantics.md 2.18: a directory's mtime moves when another set of names is seen in it, whoever changed it."""
+    """vfs/semantics.md 2.18: a directory's mtime changes when its set of names differs, by any cause."""
     server.store.seed({"dir/sub/file": "x", "dir/other": "y", "top": "z"}, age=60)
     names = f"export GIT_DIR={mounted.home}/job.git GIT_WORK_TREE={mounted.path}"
 

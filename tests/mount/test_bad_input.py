@@ -60,7 +60,7 @@ def fails(server: Server, home: Path, *words: str, **changed: Any) -> None:
 
 
 def _picture(directory: Path) -> Any:
-    """What can be seen of a mount point, to tell whether it was touched."""
+    """Return the visible state of a mount point, to check that it is unchanged."""
     if not directory.is_dir():
         return directory.exists()
     stat = directory.stat()

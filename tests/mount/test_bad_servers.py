@@ -44,8 +44,8 @@ def mounted(before: Gateway, tmp_path: Path, forks: ForkServer) -> Iterator[Moun
 def peak(job: MountedJob) -> int:
     """The most memory that the mount's process has had, in bytes."""
     assert job.process is not None
-    (told,) = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{job.process.pid}/status").read_text())
-    return int(told) << 10
+    (kilobytes,) = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{job.process.pid}/status").read_text())
+    return int(kilobytes) << 10
 
 
 def test_an_endless_listing_is_eio_and_single_names_are_found(before: Gateway, mounted: MountedJob) -> None:

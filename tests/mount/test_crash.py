@@ -71,7 +71,7 @@ def test_bytes_that_were_never_closed_return_beside_their_file(
     (half,) = (path for path in shown.values() if path.name.startswith("existing.recovered"))
     assert half.read_bytes() == b"half of a rewr"
     done = mounted.jobfs("status", mounted.path)
-    assert done.returncode == 1, "somebody has to look at them"
+    assert done.returncode == 1, "a person must look at them"
     assert done.stdout.count("of a save that was not finished: ") == 4
     mounted.umount()
     assert untimed(visible(server)) == expected
@@ -107,8 +107,8 @@ def test_a_tree_is_removed_completely_without_an_error(
     run(root, "bash", "-c", f"mkdir -p {trees}")
     command, pipe = ["env", "-C", str(root), "rm", "-rf", "w"], subprocess.PIPE
     programs = [subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT) for _ in range(at_once)]
-    told = [(program.communicate(timeout=60)[0], program.returncode) for program in programs]
-    assert told == [(b"", 0)] * at_once
+    outcomes = [(program.communicate(timeout=60)[0], program.returncode) for program in programs]
+    assert outcomes == [(b"", 0)] * at_once
     assert os.listdir(root) == ["other"]
     eventually(lambda: not hidden(server), lambda: f"{hidden(server)}\n{mounted.log}")
     assert visible(server) == {"other": None, **others}

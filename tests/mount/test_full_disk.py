@@ -1,4 +1,4 @@
-"""The disk under the state directory is full, read-only or gone: the writer is told at once, what was acknowledged stays."""
+"""The disk under the state directory is full, read-only or gone: writers get an error at once, acknowledged bytes are kept."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_full_cache_disk_serves_small_files_and_large_ones_are_eio(
 def test_acknowledged_bytes_are_sent_from_a_completely_full_disk(
     server: Server, disk: Disk, mount: Mount, again: str
 ) -> None:
-    """vfs/semantics.md 4.41: records of what has happened take from the spare room; unlink works; a mount starts."""
+    """vfs/semantics.md 4.41: records of past events use the reserved space; unlink works; a mount starts."""
     server.store.seed({f"old{n}": f"old content {n}" for n in range(20)}, age=60)
     mounted = mount(write_back_delay=0.1, timeout=5)
     sorted(mounted.path.iterdir())
@@ -132,7 +132,7 @@ def test_acknowledged_bytes_are_sent_from_a_completely_full_disk(
 def test_kept_saves_are_dropped_before_a_full_disk_fails_a_save(
     server: Server, disk: Disk, mount: Mount
 ) -> None:
-    """vfs/semantics.md 4.56: of what is kept the oldest goes; once nothing is left, the writer gets ENOSPC."""
+    """vfs/semantics.md 4.56: the oldest kept save is dropped; without any, the writer gets ENOSPC."""
     mounted = mount(write_back_delay=0.1)
     expected: dict[str, bytes | None] = {}
     for number in range(4):
@@ -177,7 +177,7 @@ def test_a_failing_disk_is_reported_at_once_and_reads_still_work(
 
 
 def test_an_unreadable_local_file_blocks_no_other_upload(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: the file is told as failed, by its name;
+    """vfs/semantics.md 4, Nothing is forgotten: the file is reported as failed, by its name;
     the mount's start and the status say where its local file is.
     """
     server.store.seed({"lost.txt": "old content", "kept.txt": "old"}, age=60)
@@ -203,7 +203,7 @@ def test_an_unreadable_local_file_blocks_no_other_upload(server: Server, mount: 
     assert (done.returncode, "lost.txt" in done.stderr) == (1, True)
     mounted.kill()
     mounted.mount()
-    assert [entry["path"] for entry in mounted.status()["failed"]] == ["lost.txt"], "until somebody decides"
+    assert [entry["path"] for entry in mounted.status()["failed"]] == ["lost.txt"], "until a person decides"
     done = mounted.jobfs("discard", mounted.path / "lost.txt", "--yes")
     assert done.returncode == 0, done.stderr
     (mounted.path / "lost.txt").write_bytes(b"written anew")

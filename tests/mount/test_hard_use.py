@@ -35,8 +35,8 @@ def test_twenty_mounts_run_at_once(server: Server, mount: Mount, tmp_path: Path)
     for job, name in zip(jobs, names, strict=True):
         assert (job.path / "shared").read_bytes() == b"of the job"
         (job.path / name).write_bytes(name.encode())
-    told = jobs[0].jobfs("status", "--json", "--state-dir", state)
-    assert sorted(each["directory"] for each in json.loads(told.stdout)["mounts"]) == sorted(
+    output = jobs[0].jobfs("status", "--json", "--state-dir", state)
+    assert sorted(each["directory"] for each in json.loads(output.stdout)["mounts"]) == sorted(
         str(job.path) for job in jobs
     )
     for job in jobs:
@@ -78,7 +78,7 @@ def test_a_mount_stopped_for_longer_than_its_ttl_works_again(server: Server, mou
     save_file(at / "read", b"saved")
     (conflict,) = mounted.status()["conflicts"]
     assert conflict["origin"] == "both"
-    assert [told for told in mounted.status()["problems"] if not told.startswith("1 conflict")] == []
+    assert [problem for problem in mounted.status()["problems"] if not problem.startswith("1 conflict")] == []
     mounted.umount()
 
 
@@ -191,13 +191,13 @@ def test_random_reads_of_a_file_being_rewritten_are_of_one_version(
             server.set(bandwidth=0)
             # The kernel hears of the other size.
             eventually(lambda new=new: path.stat().st_size == len(new))  # type: ignore[misc]
-            more, told = reader.communicate(b"\n", timeout=60)
+            more, output = reader.communicate(b"\n", timeout=60)
         seen = began + more
-        assert set(seen) == {number - 1}, told
+        assert set(seen) == {number - 1}, output
         if reader.returncode:
             broken += 1
             assert not whole
-            assert reader.returncode == -signal.SIGBUS or b"Stale file handle" in told, told
+            assert reader.returncode == -signal.SIGBUS or b"Stale file handle" in output, output
         else:
             assert len(seen) == 400
     assert broken > 0

@@ -322,7 +322,7 @@ def test_a_missing_parent_directory_of_the_repository_is_not_created(history: Hi
 
 
 def test_plain_git_works_with_a_repository_outside_and_a_local_link(server: Server, mount: Mount) -> None:
-    """The page's way for somebody who trusts the job: the job sees nothing of the repository."""
+    """The way of the page for a user who trusts the job: the job sees nothing of the repository."""
     mounted = mount(local_only=".git")
     server.store.seed({"notes.md": "a\n"})
     git = "git -c user.name=A -c user.email=a@example.invalid"

@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 
 _REQUESTS = {"read": ("list", "find"), "change": ("create",), "download": ("download",)}
-#: Ways to wait, and the requests that hang meanwhile. The last call of each takes the time.
+#: Ways to wait, and the requests that hang. The last call of each takes the time.
 WAITS = {
     "stat": ("os.stat('d/file')", "read"),
     "listing": ("os.listdir('d')", "read"),
@@ -42,7 +42,7 @@ except KeyboardInterrupt:
 
 @contextmanager
 def program(cwd: Path, code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python program in `cwd` that runs `code` as soon as it is told to `go`."""
+    """A Python program in `cwd` that runs `code` as soon as it reads `go`."""
     command = ["env", "-C", str(cwd), sys.executable, "-c", PROGRAM, code, *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         try:
@@ -76,7 +76,7 @@ def hanging(server: Server, on: str) -> Callable[[], object]:
 def test_a_signal_ends_a_program_that_waits_for_the_server(
     server: Server, mount: Mount, wait: str, number: int
 ) -> None:
-    """vfs/semantics.md 3.16: Ctrl-C works, though the call itself would go on for as long as --timeout; 0: with a handler of
+    """vfs/semantics.md 3.16: Ctrl-C works, though the call itself would last as long as --timeout; 0: with a handler of
     its own. An fsync that was interrupted has promised nothing, and has lost nothing.
     """
     code, on = WAITS[wait]
@@ -95,7 +95,7 @@ def test_a_signal_ends_a_program_that_waits_for_the_server(
     if wait == "open":
         mounted.umount()  # the file whose open was interrupted is closed: it keeps nothing in use
     elif wait in ("fsync", "close"):
-        mounted.kill()  # what hangs would go on for as long as --timeout
+        mounted.kill()  # hung requests would last as long as --timeout
         mounted.mount()
         mounted.wait_until_settled()
         assert visible(server) == {"d": None, "d/file": b"text", "d/new": b"mine"}

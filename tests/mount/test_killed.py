@@ -1,4 +1,4 @@
-"""Really killed: a few rounds of what `scripts/crash-test` plays for as long as it is told; and beside another mount."""
+"""Really killed: a few rounds of what `scripts/crash-test` runs for any time; and beside another mount."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jobfs merge`: what a person and the job wrote is put together, or nothing is changed and the reason is told."""
+"""`jobfs merge`: merge the changes of a person and the job, or change nothing and print the reason."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def test_changes_of_both_sides_are_merged_however_they_were_written(
     """vfs/semantics.md 4.57, 4.61: what both began with is at hand; the copy is deleted, and the status named the command."""
     expected = JOBS + "mine\n" if program == "append" else BOTH
     name = write_both(server, mounted, program)
-    (told,) = mounted.status()["conflicts"]
-    assert told["merge"] == f"jobfs merge {mounted.path}/notes.md"
+    (report,) = mounted.status()["conflicts"]
+    assert report["merge"] == f"jobfs merge {mounted.path}/notes.md"
     assert merge(mounted, "notes.md", "-n") == (0, expected, "")
     assert name in visible(server)
     assert merge(mounted, "notes.md") == (0, "", "")
@@ -143,8 +143,8 @@ def test_a_copy_that_the_job_has_written_since_its_read_is_kept(
     later = JOBS.replace("line 5", line)
     with taking_turns(mounted, lambda: server.store.write(copy, later)) as waiting:
         slow_git(mounted, waiting)
-        told = f"jobfs: {mounted.path}/{copy} was merged, but has changed since it was read: it is kept\n"
-        assert merge(mounted, "notes.md") == (1, "", told)
+        report = f"jobfs: {mounted.path}/{copy} was merged, but has changed since it was read: it is kept\n"
+        assert merge(mounted, "notes.md") == (1, "", report)
     assert visible(server) == {"notes.md": BOTH.encode(), copy: later.encode()}
     del mounted.variables["PATH"]
     eventually(lambda: line in (mounted.path / copy).read_text())
@@ -158,8 +158,8 @@ def test_a_copy_is_kept_if_its_changes_have_left_the_file_since(server: Server, 
     (mounted.path / "notes.md").write_text(BOTH)
     mounted.wait_until_settled()
     slow_git(mounted, f"echo other > {mounted.path}/notes.md")
-    told = f"jobfs: {mounted.path}/notes.md has changed since it was read: run jobfs merge again\n"
-    assert merge(mounted, "notes.md") == (1, "", told)
+    report = f"jobfs: {mounted.path}/notes.md has changed since it was read: run jobfs merge again\n"
+    assert merge(mounted, "notes.md") == (1, "", report)
     mounted.wait_until_settled()
     assert visible(server) == {"notes.md": b"other\n", copy: JOBS.encode()}
 
@@ -168,8 +168,8 @@ def test_a_file_that_has_changed_since_its_read_is_left_alone(server: Server, mo
     """vfs/semantics.md 4.57: what another program has written there would be lost."""
     copy = write_both(server, mounted, "python, in place")
     slow_git(mounted, f"echo more >> {mounted.path}/notes.md")
-    told = f"jobfs: {mounted.path}/notes.md has changed since it was read: run jobfs merge again\n"
-    assert merge(mounted, "notes.md") == (1, "", told)
+    report = f"jobfs: {mounted.path}/notes.md has changed since it was read: run jobfs merge again\n"
+    assert merge(mounted, "notes.md") == (1, "", report)
     mounted.wait_until_settled()
     assert visible(server) == {"notes.md": f"{MINE}more\n".encode(), copy: JOBS.encode()}
     assert sorted(os.listdir(mounted.path)) == [copy, "notes.md"]
@@ -215,8 +215,8 @@ def test_copies_are_listed_oldest_first(server: Server, mounted: MountedJob) -> 
     times = ("20240501T120000Z", "20250501T120000Z", "20250501T120000Z-2", "20250501T120000Z-10")
     copies = [f"notes.conflict-{time}.md" for time in times]
     server.store.seed(dict.fromkeys(("notes.md", *copies), LINES), age=60)
-    code, _, told = merge(mounted, "notes.md")
-    assert (code, [copy for line in told.splitlines() for copy in copies if f"/{copy} " in line]) == (
+    code, _, report = merge(mounted, "notes.md")
+    assert (code, [copy for line in report.splitlines() for copy in copies if f"/{copy} " in line]) == (
         1,
         copies,
     )
@@ -254,11 +254,11 @@ def test_a_failed_merge_names_the_reason_and_changes_nothing(
     reason = why(server, mounted, copy)
     before = visible(server)
     eventually(lambda: (mounted.path / copy).stat().st_size == len(before[copy] or b""))
-    told = f"jobfs: {mounted.path}/{copy} is not merged: {reason}\n"
+    report = f"jobfs: {mounted.path}/{copy} is not merged: {reason}\n"
     more = f": jobfs merge -n {mounted.path}/notes.md shows them\n"
-    assert merge(mounted, "notes.md") == (1, "", told.replace("\n", more) if why is overlapping else told)
+    assert merge(mounted, "notes.md") == (1, "", report.replace("\n", more) if why is overlapping else report)
     code, out, err = merge(mounted, "notes.md", "-n")
-    assert (code, err) == (1, told)
+    assert (code, err) == (1, report)
     marked = f"<<<<<<< {mounted.path}/notes.md\nmine\n=======\nnot mine\n>>>>>>> {mounted.path}/{copy}\n"
     assert out == (MINE.replace("mine\n", marked) if why is overlapping else MINE)
     mounted.wait_until_settled()
@@ -270,8 +270,8 @@ def test_merging_a_copy_that_has_copies_is_refused(server: Server, mounted: Moun
     copy = write_both(server, mounted, "python, in place")
     inner = write_inner(server, mounted, copy)
     before = visible(server)
-    told = f"jobfs: {mounted.path}/{copy} has conflict copies itself: run jobfs merge {mounted.path}/{copy} first\n"
-    assert merge(mounted, "notes.md") == (1, "", told)
+    report = f"jobfs: {mounted.path}/{copy} has conflict copies itself: run jobfs merge {mounted.path}/{copy} first\n"
+    assert merge(mounted, "notes.md") == (1, "", report)
     assert visible(server) == before
     assert merge(mounted, copy) == (0, "", "")
     assert merge(mounted, "notes.md") == (0, "", "")
@@ -320,8 +320,8 @@ def test_a_file_that_cannot_be_merged_at_all_is_exit_code_2(
     for name in ("notes.md", copy):
         server.store.set_permission(name, "readOnly")
         eventually(lambda name=name: not (place / name).stat().st_mode & 0o222)  # type: ignore[misc]
-        told = f"jobfs: {place}/{name} is readOnly in the job: run chmod u+w {place}/{name} first\n"
-        assert merge(mounted, "notes.md") == (2, "", told)
+        report = f"jobfs: {place}/{name} is readOnly in the job: run chmod u+w {place}/{name} first\n"
+        assert merge(mounted, "notes.md") == (2, "", report)
         server.store.set_permission(name, "readWrite")
         eventually(lambda name=name: (place / name).stat().st_mode & 0o222)  # type: ignore[misc]
     mounted.remount(read_only=True)
@@ -340,8 +340,8 @@ def test_a_second_mount_of_the_job_reports_that_it_has_no_base(server: Server, m
     copy = write_both(server, one, "python, in place")
     eventually((other.path / copy).exists)
     assert other.status()["conflicts"][0]["merge"] is None
-    code, _, told = merge(other, "notes.md")
-    assert (code, "is not on this machine" in told) == (1, True)
+    code, _, report = merge(other, "notes.md")
+    assert (code, "is not on this machine" in report) == (1, True)
     assert merge(one, "notes.md") == (0, "", "")
     eventually(lambda: not (other.path / copy).exists())
 

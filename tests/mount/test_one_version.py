@@ -21,7 +21,7 @@ OLD, NEW = os.urandom(SIZE), os.urandom(SIZE)
 def test_a_reader_has_the_size_of_its_version(
     server: Server, mounted: MountedJob, tmp_path: Path, new: bytes
 ) -> None:
-    """vfs/semantics.md 3.13: neither cut nor filled up with zeros, whoever looks at the path meanwhile."""
+    """vfs/semantics.md 3.13: neither cut nor padded with zeros, also while other programs stat the path."""
     there = OLD[:-100]
     server.store.seed({"file": there}, age=60)
     path = mounted.path / "file"

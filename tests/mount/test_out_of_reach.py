@@ -36,7 +36,7 @@ def mounted(server: Server, mount: Mount) -> MountedJob:
 
 @contextmanager
 def soon(calls: str) -> Iterator[None]:
-    """The calls made meanwhile take far less time together than one call may."""
+    """All calls in an outage together take far less time than one call may."""
     began = time.monotonic()
     yield
     assert time.monotonic() - began < SOON, calls
@@ -77,9 +77,9 @@ def test_calls_fail_fast_while_the_server_is_unreachable_and_then_recover(
     mounted.wait_until_settled()
     tree = {name: content for name, content in TREE.items() if name != "a"}
     assert visible(server) == {**tree, "a4": b"a", "c": b"saved", "made": None}
-    told = [line for line in mounted.log.splitlines() if "reached" in line or "answers again" in line]
-    assert len(told) == 2, mounted.log
-    assert "the server can't be reached (no connection: [Errno 111] Connection refused): " in told[0]
+    messages = [line for line in mounted.log.splitlines() if "reached" in line or "answers again" in line]
+    assert len(messages) == 2, mounted.log
+    assert "the server can't be reached (no connection: [Errno 111] Connection refused): " in messages[0]
 
 
 def test_a_server_restart_within_two_seconds_causes_no_error(server: Server, mounted: MountedJob) -> None:

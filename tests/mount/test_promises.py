@@ -1,4 +1,4 @@
-"""What jobfs promises on a real mount: fsync tells the truth, reading changes nothing, the key is secret."""
+"""What jobfs promises on a real mount: fsync is truthful, reading changes nothing, the key is secret."""
 
 from __future__ import annotations
 

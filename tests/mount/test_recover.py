@@ -32,7 +32,7 @@ def slot(mounted: MountedJob) -> Path:
     return journal.parent
 
 
-def refused(mounted: MountedJob, name: str, content: bytes) -> None:
+def save_refused(mounted: MountedJob, name: str, content: bytes) -> None:
     """A save that the server refuses for good."""
     mounted.server.faults.set_rate("error", 1.0, on="create", status=413, reason="Too large")
     assert errno_from(save_file, mounted.path / name, content)
@@ -40,7 +40,7 @@ def refused(mounted: MountedJob, name: str, content: bytes) -> None:
     mounted.server.faults.clear()
 
 
-def killed(mount: Mount) -> MountedJob:
+def killed_mount(mount: Mount) -> MountedJob:
     """A mount that was killed before it had sent the file `made`."""
     mounted = mount(write_back_delay=30)
     (mounted.path / "made").write_bytes(b"made here")
@@ -60,7 +60,7 @@ def test_recover_finishes_a_killed_mounts_changes_without_mounting(server: Serve
     assert errno_from(os.close, handle)
     code, out, err = recover(mounted)
     assert code == 0, err
-    assert sum("old.txt" in line for line in (out + err).splitlines()) == 1, "each is told once"
+    assert sum("old.txt" in line for line in (out + err).splitlines()) == 1, "each is reported once"
     assert "half.txt was written and never closed: what was written is kept as half.recovered-" in out
     assert f"finished: everything left by the mount at {mounted.path}\n" in out
     assert untimed(visible(server)) == {
@@ -73,7 +73,7 @@ def test_recover_finishes_a_killed_mounts_changes_without_mounting(server: Serve
 
 def test_a_read_only_mount_reports_unsent_files_and_leaves_them(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 4.40: it makes no changing request, ever; the next mount sends what was closed."""
-    mounted = killed(mount)
+    mounted = killed_mount(mount)
     mounted.mount(read_only=True)
     assert "unsent work of an earlier mount (1) is neither finished" in mounted.log
     mounted.umount()
@@ -144,7 +144,7 @@ def test_recover_refuses_an_unknown_mount_or_one_with_local_state(mounted: Mount
 
 def test_retry_sends_a_refused_save(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.12: `jobfs retry` and `jobfs discard` resolve it."""
-    refused(mounted, "big.bin", b"refused at first")
+    save_refused(mounted, "big.bin", b"refused at first")
     done = mounted.jobfs("retry", mounted.path / "big.bin")
     assert (done.returncode, "big.bin" in done.stdout) == (0, True)
     mounted.wait_until_settled()
@@ -156,8 +156,8 @@ def test_retry_sends_a_refused_save(server: Server, mounted: MountedJob) -> None
 def test_discard_drops_a_refused_save(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.12: after discard the server's version is shown; a copy is kept until the next clean unmount."""
     server.store.seed({"dir/old.txt": "on the server"}, age=60)
-    refused(mounted, "dir/old.txt", b"refused for good")
-    refused(mounted, "new.txt", b"never there")
+    save_refused(mounted, "dir/old.txt", b"refused for good")
+    save_refused(mounted, "new.txt", b"never there")
     asked = mounted.jobfs("discard", mounted.path / "new.txt")
     assert (asked.returncode, "give --yes" in asked.stderr) == (2, True), "nobody has said yes"
     assert (mounted.path / "new.txt").read_bytes() == b"never there"
@@ -183,7 +183,7 @@ def test_discard_drops_a_refused_save(server: Server, mounted: MountedJob) -> No
 
 def test_a_damaged_journal_is_refused_and_its_bytes_are_kept(server: Server, mount: Mount) -> None:
     """save/protocol.md, Recovery: it never starts as if nothing had been there."""
-    mounted = killed(mount)
+    mounted = killed_mount(mount)
     place = slot(mounted)
     journal, damaged = place / "journal.db", os.urandom(8192)
     journal.write_bytes(damaged)
@@ -211,8 +211,8 @@ def test_the_command_that_status_prints_sends_the_unsent_files(
     mounted.mount()
     (mounted.path / "made").write_bytes(b"made here")
     mounted.kill()
-    told = mounted.jobfs("status", "--state-dir", tmp_path / "my state").stderr
-    hint = re.search(r"jobfs recover .*", told)
+    output = mounted.jobfs("status", "--state-dir", tmp_path / "my state").stderr
+    hint = re.search(r"jobfs recover .*", output)
     assert hint is not None
     shell = f'jobfs() {{ "{sys.executable}" -m jobfs "$@"; }}; {hint[0]}'
     env = environment(mounted.home, None) | {"JOBFS_REQUEST_LIFETIME": "0.2"}

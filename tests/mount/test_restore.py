@@ -31,7 +31,7 @@ PROGRAMS = {
 import sys
 with open(sys.argv[1], "r+") as file:
     file.seek(4); file.write("2\\n"); file.truncate()' "$0" """,
-    "python, anew": f"""{_PYTHON} -c '
+    "python, new file": f"""{_PYTHON} -c '
 import os, sys
 os.unlink(sys.argv[1])
 open(sys.argv[1], "x").write("one\\n2\\n")' "$0" """,
@@ -52,11 +52,13 @@ def restored(mounted: MountedJob, name: str, *more: str) -> str:
 def is_gone(mounted: MountedJob, name: str) -> bool:
     """True if nothing is kept of a file, as the command says in one sentence."""
     done = mounted.jobfs("restore", "--", mounted.path / name)
-    told = f"jobfs: no save of {mounted.path / name} is kept on this machine\n"
-    return (done.returncode, done.stdout, done.stderr) == (2, "", told)
+    message = f"jobfs: no save of {mounted.path / name} is kept on this machine\n"
+    return (done.returncode, done.stdout, done.stderr) == (2, "", message)
 
 
-def saved(server: Server, mounted: MountedJob, name: str = "notes.md", text: str = SAVED) -> None:
+def save_and_overwrite(
+    server: Server, mounted: MountedJob, name: str = "notes.md", text: str = SAVED
+) -> None:
     """A file that was saved here, and that the job has overwritten since."""
     (mounted.path / name).write_text(text)
     mounted.wait_until_settled()
@@ -87,7 +89,7 @@ def test_kept_saves_survive_a_kill_and_are_printed_without_a_mount(
 ) -> None:
     """vfs/semantics.md 4.53: after kill -9 too, with names that need quoting; files of mode 0600 in a directory of 0700."""
     server.store.seed({"dir/other": "x"}, age=60)
-    saved(server, mounted, name)
+    save_and_overwrite(server, mounted, name)
     mounted.remount()
     assert restored(mounted, name) == SAVED
     mounted.kill()
@@ -105,7 +107,7 @@ def test_kept_saves_survive_a_kill_and_are_printed_without_a_mount(
 def test_restore_in_place_is_a_save_and_keeps_unread_versions(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.54: before a remount and after it; what a program near the caller has read is replaced."""
     for round in range(2):
-        saved(server, mounted)
+        save_and_overwrite(server, mounted)
         if round:
             mounted.remount()
         assert restored(mounted, "notes.md", "--in-place") == ""
@@ -128,7 +130,7 @@ def test_restore_in_place_keeps_the_mode_and_recreates_a_deleted_file(
     server: Server, mounted: MountedJob
 ) -> None:
     """vfs/semantics.md 4.54: an editor would do the same."""
-    saved(server, mounted)
+    save_and_overwrite(server, mounted)
     (mounted.path / "notes.md").chmod(0o755)
     restored(mounted, "notes.md", "--in-place")
     assert stat.S_IMODE((mounted.path / "notes.md").stat().st_mode) == 0o755
@@ -145,7 +147,7 @@ def test_restore_in_place_replaces_the_target_of_a_link(
 ) -> None:
     """vfs/semantics.md 4.54: the link stays."""
     server.store.seed({"dir/other": "x"}, age=60)
-    saved(server, mounted, "dir/notes.md")
+    save_and_overwrite(server, mounted, "dir/notes.md")
     at, file = mounted.home / "link", mounted.path / "dir/notes.md"
     at.symlink_to(file if link == "file" else file.parent)
     done = mounted.jobfs("restore", "--in-place", at if link == "file" else at / "notes.md")
@@ -156,7 +158,7 @@ def test_restore_in_place_replaces_the_target_of_a_link(
 
 def test_restore_in_place_creates_no_file_below_a_detached_mount(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.54: the process is still there, as a program has a file open; what is kept is printed."""
-    saved(server, mounted)
+    save_and_overwrite(server, mounted)
     with (mounted.path / "notes.md").open("rb"):
         mounted.jobfs("umount", "--lazy", "--timeout", "0.1", mounted.path)
         done = mounted.jobfs("restore", "--in-place", mounted.path / "notes.md")
@@ -171,8 +173,8 @@ def test_restore_in_place_creates_no_file_below_a_detached_mount(server: Server,
 def test_a_file_that_the_shell_has_emptied_is_refused_and_still_kept(
     server: Server, mounted: MountedJob
 ) -> None:
-    """vfs/semantics.md 4.55: `jobfs restore f > f`; a save of nothing does not take the place of what was saved."""
-    saved(server, mounted)
+    """vfs/semantics.md 4.55: `jobfs restore f > f`; an empty save does not replace the kept save."""
+    save_and_overwrite(server, mounted)
     file = mounted.path / "notes.md"
     command = [sys.executable, "-m", "jobfs", "restore", str(file)]
     with file.open("wb") as out:
@@ -222,7 +224,7 @@ def test_a_kept_save_is_dropped_with_its_file_or_on_request(
 ) -> None:
     """vfs/semantics.md 4.52, 4.53: rm in this mount, --forget, a rename of an item over it, --keep-saves 0."""
     server.store.seed({"other": "of the job"}, age=60)
-    saved(server, mounted)
+    save_and_overwrite(server, mounted)
     drop(mounted)
     assert is_gone(mounted, "notes.md")
     mounted.kill()
@@ -232,7 +234,7 @@ def test_a_kept_save_is_dropped_with_its_file_or_on_request(
 def test_a_kept_save_follows_the_rename_of_its_file_or_directory(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.53: in this mount, after a remount too."""
     server.store.seed({"dir/other": "x"}, age=60)
-    saved(server, mounted, "dir/notes.md")
+    save_and_overwrite(server, mounted, "dir/notes.md")
     (mounted.path / "dir/notes.md").rename(mounted.path / "dir/mine.md")
     (mounted.path / "dir").rename(mounted.path / "to")
     assert is_gone(mounted, "dir/mine.md")
@@ -246,7 +248,7 @@ def test_each_mount_keeps_its_own_saves_and_a_read_only_mount_none(
 ) -> None:
     """vfs/semantics.md 4.53: the save of another mount is, to this one, what the job does; 4.40: nothing is written."""
     one, other = mount(), mount()
-    saved(server, one)
+    save_and_overwrite(server, one)
     assert is_gone(other, "notes.md")
     (other.path / "notes.md").write_text("of the other\n")
     other.wait_until_settled()
@@ -265,7 +267,7 @@ def test_each_mount_keeps_its_own_saves_and_a_read_only_mount_none(
 def test_bad_input_is_reported_in_one_sentence(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
     """vfs/semantics.md 4.51: a directory, a path outside of a mount, a file that never was, a readOnly one: exit code 2."""
     (mounted.path / "dir").mkdir()
-    saved(server, mounted)
+    save_and_overwrite(server, mounted)
     server.store.set_permission("notes.md", "readOnly")
     eventually(lambda: not (mounted.path / "notes.md").stat().st_mode & 0o222)
     cases = {
@@ -276,9 +278,9 @@ def test_bad_input_is_reported_in_one_sentence(server: Server, mounted: MountedJ
         f"run chmod u+w {mounted.path}/notes.md first",
         ("--in-place", "--forget", "never"): "--in-place and --forget exclude each other",
     }  # fmt: skip
-    for (*options, name), told in cases.items():
+    for (*options, name), message in cases.items():
         done = mounted.jobfs("restore", *options, mounted.path / name)
-        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"jobfs: {told}\n")
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"jobfs: {message}\n")
     outside = mounted.jobfs("restore", tmp_path / "file")
     assert (outside.returncode, outside.stderr) == (2, f"jobfs: no job is mounted at {tmp_path}/file\n")
     assert sorted(os.listdir(mounted.path)) == ["dir", "notes.md"], "no scratch name is left"

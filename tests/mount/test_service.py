@@ -1,4 +1,4 @@
-"""Mounts as a service, and mounts that died: who is told what, and what the next command does about it (vfs/semantics.md 6)."""
+"""Mounts as a service, and mounts that died: the messages, and what the next command does about them (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_the_unit_mounts_notifies_systemd_and_drains(server: Server, mount: Moun
     words: list[str] = []
 
     def hears(name: str, value: str = "") -> str:
-        """Waits until the manager is told this, or anything, under this name."""
+        """Wait until the manager gets `value`, or any value, under this name."""
         while True:
             words[:] = words or ear.recv(4096).decode().splitlines()
-            found, _, told = words.pop(0).partition("=")
-            if found == name and value in ("", told):
-                return told
+            found, _, content = words.pop(0).partition("=")
+            if found == name and value in ("", content):
+                return content
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear, ExitStack() as stack:
         ear.bind(str(tmp_path / "notify"))
@@ -67,7 +67,7 @@ def test_the_next_command_unmounts_a_dead_mount(server: Server, mount: Mount) ->
         done = mounted.jobfs(*words, "--state-dir", mounted.state)
         assert (done.returncode, done.stderr) == (2, remedy)
     assert is_mounted(mounted.path)
-    # mount itself, though there is something to be told. It would send the changes that it takes up at once.
+    # mount itself, though there is something to report. It would send resumed changes at once.
     server.faults.set_rate("unavailable", 1.0, on="create")
     mounted.mount()
     assert f"{gone}: its dead mount was removed\n" in mounted.log

@@ -12,7 +12,7 @@ from jobfs.emulator import Server
 
 #: More than the buffers of a connection hold, over a line that takes its time for it.
 _BIG, _SLOW = 24_000_000, 500_000
-#: How it is told: files, bytes and the rate.
+#: How progress is printed: files, bytes and the rate.
 _AMOUNT = re.compile(r"\d of \d files?: sending /.* [1-9][\d.]*/24.0 MB +[\d.]+ [kM]B/s")
 
 

@@ -1,4 +1,4 @@
-"""What a mount tells of itself, through its real process: status, its live view, doctor, the log."""
+"""What a mount reports about itself, through its real process: status, its live view, doctor, the log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jobfs.emulator import Server
 PASSING = {"server", "snapshot_age", "listing_seconds", "problems"}
 
 
-def told(mounted: MountedJob, *arguments: str) -> tuple[int, Any]:
+def read_status(mounted: MountedJob, *arguments: str) -> tuple[int, Any]:
     done = mounted.jobfs("status", *arguments, "--json", mounted.path)
     (status,) = json.loads(done.stdout)["mounts"]
     return done.returncode, status
@@ -37,7 +37,7 @@ def lasting(status: dict[str, Any]) -> dict[str, Any]:
 def test_status_is_correct_at_once_and_the_same_in_every_report(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.21, 6.6: `jobfs status`, and `.jobfs/status.json`."""
     server.store.seed({"a": "1", "dir/b": "2"}, age=60)
-    code, status = told(mounted)
+    code, status = read_status(mounted)
     assert (code, status["schema"], status["items"], status["problems"]) == (0, 5, 3, [])
     assert (status["directory"], status["job"]["ended"]) == (str(mounted.path), False)
     assert (status["job_id"], status["job"]["status"]) == (server.job, "processing")
@@ -123,7 +123,7 @@ def test_an_interrupted_flush_leaves_no_thread(server: Server, mount: Mount) -> 
     server.faults.set_rate("unavailable", 1.0, on="change")
     (mounted.path / "unsent.txt").write_bytes(b"kept")
     eventually(lambda: mounted.status()["unsent"][0]["attempts"] >= 1)
-    # Threads that other parts start meanwhile, once: a timer, a thread of a pool.
+    # Threads that other parts start once: a timer, a thread of a pool.
     most = threads(mounted) + 2
     for _ in range(20):
         with socket.socket(socket.AF_UNIX) as connection:
@@ -143,7 +143,7 @@ def test_a_failed_file_counts_as_unsent_in_each_report(server: Server, mounted: 
     server.faults.clear()
     server.faults.set_rate("unavailable", 1.0, on="change")
     (mounted.path / "waits").write_bytes(b"unsent")
-    code, status = told(mounted)
+    code, status = read_status(mounted)
     assert (code, [entry["path"] for entry in status["failed"]]) == (1, ["big"])
     assert sorted(entry["path"] for entry in status["unsent"]) == ["big", "waits"]
     assert "\nunsent    2 files, 13B" in mounted.jobfs("status", mounted.path).stdout

@@ -1,4 +1,4 @@
-"""Programs that use files while watchers are told of what the job does to them (vfs/semantics.md 7)."""
+"""Programs that use files while watchers get events for the job's changes of them (vfs/semantics.md 7)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.watching import INOTIFYWAIT, Watcher, watching
 
 from jobfs.emulator import Server
 
-#: Maps a file, says so, and reads its last byte when it is told to.
+#: Maps a file, says so, and reads its last byte on request.
 MAPPING = """
 import mmap, sys
 with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages:
@@ -61,7 +61,7 @@ def test_a_new_file_at_the_old_name_of_a_pending_rename_event_stays(
         os.kill(helper, signal.SIGSTOP)
         try:
             server.store.move("a/old", "a/new")
-            eventually(lambda: unread(helper), "the rename is about to be told")
+            eventually(lambda: unread(helper), "the event of the rename is pending")
             mine = os.open(old, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         finally:
             os.kill(helper, signal.SIGCONT)
@@ -78,7 +78,7 @@ def test_a_new_file_at_the_old_name_of_a_pending_rename_event_stays(
 
 
 def test_a_file_that_the_job_wrote_and_renamed_has_its_new_bytes(server: Server, mounted: MountedJob) -> None:
-    """A program has read it before the job wrote it, and again before its new name was told."""
+    """A program has read it before the job wrote it, and again before the event of its new name."""
     server.store.seed({"a/part": "old\n"}, age=60)
     part, whole = mounted.path / "a/part", mounted.path / "a/whole"
     assert part.read_text() == "old\n"

@@ -1,4 +1,4 @@
-"""Unmounting tells the truth: what was closed is sent before anybody says so, however the mount ends (vfs/semantics.md 6)."""
+"""Unmounting is truthful: closed files are sent before any command says so, however the mount ends (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def line(process: subprocess.Popen[str]) -> str:
     return process.stderr.readline()
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+def wait_for_exit(process: subprocess.Popen[str]) -> tuple[int, str]:
     """The exit code, and what was said since the last `line`."""
     _, said = process.communicate(timeout=40)
     return process.returncode, said
@@ -203,7 +203,7 @@ def test_umount_lazy_detaches_and_returns_after_the_last_file_is_sent(
         with unmounting(mounted, "--lazy") as second:
             assert "is detached" in line(second)
             assert program.does("close") == "ok"
-            assert (ended(umount), ended(second)) == ((0, ""), (0, ""))
+            assert (wait_for_exit(umount), wait_for_exit(second)) == ((0, ""), (0, ""))
         assert visible(server) == {"notes.md": b"after the detaching"}
     mounted.wait_for_end()
 
@@ -244,7 +244,7 @@ def test_a_file_system_mounted_at_the_same_place_later_is_left_alone(server: Ser
 
 
 def test_a_signal_ends_a_mount_with_open_files_within_twice_the_timeout(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 6: SIGTERM ends the mount within twice --timeout; a program that is cut off is told by an error."""
+    """vfs/semantics.md 6: SIGTERM ends the mount within twice --timeout; a program that is cut off gets an error."""
     mounted = mount(timeout=2)
     with holding(mounted.path / "notes.md") as program:
         assert program.does("write one") == "ok"
@@ -301,7 +301,10 @@ def test_the_next_mount_sends_the_files_of_a_killed_detached_mount(server: Serve
         server.faults.set_rate("unavailable", 1.0, on="change")
         assert (program.does("write one"), program.does("close")) == ("ok", "ok")
         mounted.kill()
-        assert ended(umount) == (1, "jobfs: 1 unsent: kept for the next mount of this job: notes.md\n")
+        assert wait_for_exit(umount) == (
+            1,
+            "jobfs: 1 unsent: kept for the next mount of this job: notes.md\n",
+        )
     sent_by_the_next(server, mounted, {"notes.md": b"one"})
 
 

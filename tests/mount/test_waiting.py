@@ -29,7 +29,7 @@ def hanging(server: Server) -> Iterator[None]:
 
 @pytest.fixture
 def mounted(server: Server, mount: Mount) -> MountedJob:
-    """Three files are unsent, and are not sent before somebody asks for it."""
+    """Three files are unsent, and are not sent before a command asks for it."""
     server.store.seed({"dir": None}, age=60)
     mounted = mount(write_back_delay=600, timeout=30)
     for name, text in FILES.items():
@@ -47,8 +47,10 @@ def test_a_wait_for_a_silent_server_prints_one_line(
     """vfs/semantics.md 6.17: one line, with what is unsent; then what is left."""
     with server.down() if fault == "down" else hanging(server):
         done = mounted.jobfs(command, "--timeout", TIMEOUT, mounted.path)
-    told, *more = done.stderr.splitlines()
-    assert told == f"jobfs: waiting for the server, which {why}: 3 files are unsent; Ctrl-C ends the waiting"
+    printed, *more = done.stderr.splitlines()
+    assert (
+        printed == f"jobfs: waiting for the server, which {why}: 3 files are unsent; Ctrl-C ends the waiting"
+    )
     assert (done.returncode, [line[:16] for line in more]) == (1, ["jobfs: 3 unsent:"])
 
 

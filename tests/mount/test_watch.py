@@ -35,11 +35,11 @@ class Watch(NamedTuple):
 
     @property
     def lines(self) -> list[str]:
-        """But for the first, which tells of the job as it is."""
+        """All but the first line, which describes the job."""
         return self.out.read_text().splitlines()[1:]
 
     @property
-    def told(self) -> list[dict[str, Any]]:
+    def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.lines]
 
 
@@ -74,8 +74,8 @@ def test_each_change_of_the_job_is_a_line_and_no_own_change_is(server: Server, m
             (mounted.path / f"own{number}").write_bytes(b"ours")
             began = time()
             act()
-            eventually_equal(lambda: len(every.told), number)
-            news = every.told[-1]
+            eventually_equal(lambda: len(every.events), number)
+            news = every.events[-1]
             assert tuple(news[name] for name in ("what", "old", "path", "size", "directory")) == expected
             assert began < news["time"] < began + LATE
         eventually(lambda: len(below.lines) == len(steps) - 1)
@@ -85,7 +85,7 @@ def test_each_change_of_the_job_is_a_line_and_no_own_change_is(server: Server, m
             "renamed   dir/b -> dir/c  3B",
             "deleted   dir/a",
         ]
-        assert len(every.told) == len(steps)
+        assert len(every.events) == len(steps)
 
 
 def test_a_watch_continues_when_the_job_ends_and_is_continued(server: Server, mounted: MountedJob) -> None:
@@ -112,8 +112,8 @@ def test_a_watch_shows_the_jobs_steps_conflicts_and_failed_saves(server: Server,
     server.store.seed({"a": "old"}, age=60)
     with watching(mounted, mounted.path, "--json") as watch:
 
-        def told(what: str) -> list[Any]:
-            return [news for news in watch.told if news["what"] == what]
+        def events(what: str) -> list[Any]:
+            return [news for news in watch.events if news["what"] == what]
 
         server.job_side(server.job).set_job(status="completed", current_step=7)
         with (mounted.path / "a").open("r+b") as opened:
@@ -122,8 +122,8 @@ def test_a_watch_shows_the_jobs_steps_conflicts_and_failed_saves(server: Server,
         mounted.wait_until_settled()
         server.faults.set_rate("error", 1.0, on="create", status=413, reason="Too large")
         errno_from(save_file, mounted.path / "big", b"refused")
-        eventually(lambda: told("job") and told("conflict") and told("failed"), lambda: watch.told)
-        (job,), (conflict,), (failed,) = map(told, ("job", "conflict", "failed"))
+        eventually(lambda: events("job") and events("conflict") and events("failed"), lambda: watch.events)
+        (job,), (conflict,), (failed,) = map(events, ("job", "conflict", "failed"))
     assert (job["job"]["status"], job["job"]["current_step"]) == ("completed", 7)
     assert conflict["path"] == mounted.status()["conflicts"][0]["path"]
     assert (failed["path"], failed["size"], "Too large" in failed["reason"]) == ("big", 7, True)

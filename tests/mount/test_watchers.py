@@ -1,4 +1,4 @@
-"""vfs/semantics.md 7: programs that watch a directory of the mount by inotify are told what the job does in it."""
+"""vfs/semantics.md 7: programs that watch a directory of the mount by inotify get events for what the job does in it."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ import sys, threading
 from watchdog.events import FileSystemEventHandler
 from watchdog.observers.inotify import InotifyObserver
 
-class Tell(FileSystemEventHandler):
+class PrintEvents(FileSystemEventHandler):
     def on_any_event(self, event):
         print(event.event_type, event.src_path, *filter(None, [event.dest_path]), flush=True)
 
 observer = InotifyObserver()
-observer.schedule(Tell(), sys.argv[1], recursive=True)
+observer.schedule(PrintEvents(), sys.argv[1], recursive=True)
 observer.start()
 threading.Event().wait()
 """
 
 
 def told_all(server: Server, watcher: Watcher, last: str) -> None:
-    """Waits until what happened before is told: two listings, and a last change, which comes after it."""
+    """Wait for the events of earlier changes: two listings, and a last change, which follows them."""
     listed = server.log.count("list")
     eventually(lambda: server.log.count("list") >= listed + 2, "it looks each TTL")
     server.job_side(server.job).write(last, "")
@@ -147,7 +147,7 @@ def test_own_saves_produce_the_events_of_a_disk(server: Server, mount: Mount, tm
             for place in (mounted.path, disk):
                 run(place, "bash", "-e", "-c", save)
             mounted.wait_until_settled()
-            # What is in a new directory is told to who has begun to watch it.
+            # The content of a new directory has events for programs that already watch it.
             eventually(lambda: here.watches() == there.watches())
         told_all(server, here, "last")
         (disk / "last").write_text("")

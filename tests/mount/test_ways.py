@@ -102,14 +102,15 @@ def test_a_wrong_password_and_an_untrusted_authority_are_reported(
     """vfs/semantics.md 6.3, 6.10: one clear sentence with the remedy; without a certificate that is trusted nothing is sent."""
     job = mount(start=False, base_url=f"https://{NAME}")
     job.variables = {**variables, "HTTPS_PROXY": f"http://me:hunter3@127.0.0.1:{proxy.server_address[1]}"}
-    told = refusal(job)
+    message = refusal(job)
     assert (
-        "the proxy refuses to connect: 407 Proxy Authentication Required: correct user and password" in told
+        "the proxy refuses to connect: 407 Proxy Authentication Required: correct user and password"
+        in message
     )
-    assert ("hunter" in told, proxy.opened, proxy.refused > 0) == (False, 0, True)
+    assert ("hunter" in message, proxy.opened, proxy.refused > 0) == (False, 0, True)
     del job.variables["SSL_CERT_FILE"]
     job.options["base_url"] = front.url
-    told = refusal(job)
-    assert "the server's certificate is not trusted: " in told
-    assert "SSL_CERT_FILE" in told
+    message = refusal(job)
+    assert "the server's certificate is not trusted: " in message
+    assert "SSL_CERT_FILE" in message
     assert front.asked == []

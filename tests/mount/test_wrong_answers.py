@@ -1,4 +1,4 @@
-"""What a program is told by a server that refuses, or that claims success and does something else (vfs/semantics.md 5)."""
+"""What a program gets from a server that refuses, or that claims success and does something else (vfs/semantics.md 5)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_save_that_a_server_only_claims_to_do_is_sent_again(server: Server, mo
 def test_renames_and_removals_that_a_server_only_claims_to_do_fail(
     server: Server, mounted: MountedJob
 ) -> None:
-    """vfs/semantics.md 5: a reply that does not match what was asked for is EIO, and a log line that tells the mismatch."""
+    """vfs/semantics.md 5: a reply that does not match its request is EIO, and a log line names the mismatch."""
     server.store.seed({"file": "1", "other": "2", "dir/inside": "3", "empty": None}, age=60)
     before, path = visible(server), mounted.path
     shown = sorted(os.listdir(path))

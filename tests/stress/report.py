@@ -45,7 +45,7 @@ def equal(what: str, found: Any, wanted: Any) -> Check:
 
 
 def none(what: str, wrong: list[str]) -> Check:
-    """Held if nothing was wrong; else the first of it is told."""
+    """Held if nothing was wrong; otherwise it names the first finding."""
     return Check(what, "; ".join(wrong[:3]) or "none", "none", held=not wrong)
 
 
@@ -100,7 +100,7 @@ class Run:
 
 
 def program(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Makes a command of what plays and adds rows to a Run: exit code 1 if a bound did not hold, 130 if it was interrupted."""
+    """Make a command of a function that adds rows to a Run: exit code 1 if a bound did not hold, 130 if interrupted."""
 
     def decorated(play: Callable[..., None]) -> click.Command:
         @click.option("--seed", type=int, help="Where chance begins; printed when it is not given.")

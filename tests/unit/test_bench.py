@@ -9,16 +9,16 @@ from _bench.table import line
 from _bench.writing import absences
 
 
-@pytest.mark.parametrize(("samples", "failures", "told"), [
+@pytest.mark.parametrize(("samples", "failures", "expected"), [
     ({"jobfs": [Sample(2.0, 7), Sample(4.0, 7), Sample(3.0, 7)]}, {},
      "a row at 50 ms: jobfs 3.00 s, req 7, bound 100 ms, x bound 30.00"),
     ({"floor": [Sample(1.0)]}, {"jobfs": "a wrong answer"}, "a row at 50 ms: not measured: a wrong answer"),
     ({}, {"rclone": "it is not installed"}, ""),
 ])  # fmt: skip
 def test_a_row_is_one_line_with_the_measured_values(
-    samples: dict[str, list[Sample]], failures: dict[str, str], told: str
+    samples: dict[str, list[Sample]], failures: dict[str, str], expected: str
 ) -> None:
-    assert line(Outcome(Row("row", "a row", lambda rtt: 2 * rtt), 0.05, samples, failures)) == told
+    assert line(Outcome(Row("row", "a row", lambda rtt: 2 * rtt), 0.05, samples, failures)) == expected
 
 
 def test_the_name_is_absent_from_its_set_aside_to_its_promote() -> None:

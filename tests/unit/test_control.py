@@ -78,13 +78,13 @@ def test_a_client_that_does_not_read_its_events_is_disconnected(serve: Callable[
     here, there = socket.socketpair()
     with here, there:
         here.settimeout(0.1)
-        conversation, told = Conversation(here), 0
+        conversation, sent = Conversation(here), 0
         while not conversation.has_hung_up():
             conversation.send_event({"text": "x" * 1000})
-            told += 1
-        assert told > 10
+            sent += 1
+        assert sent > 10
         with there.makefile("rb") as lines:
-            assert len(lines.readlines()) >= told - 1
+            assert len(lines.readlines()) >= sent - 1
     heard: list[Any] = []
     place = serve(
         watch=lambda args, conversation: [conversation.send_event({"n": n}) for n in range(3)] and "over"

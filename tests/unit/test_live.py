@@ -1,4 +1,4 @@
-"""Live: which calls a helper is to make, for what the job does and somebody watches (Vfs and helper are played here)."""
+"""Live: the calls that a helper must make for watched changes of the job (Vfs and helper are played here)."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def folder(path: str) -> Item:
 
 def news(words: str) -> list[Difference]:
     """Of `created a, renamed old new`: of a file, of a directory if the path ends in a slash, of a program if in a star."""
-    told = []
+    received = []
     for happened, *old, path in (one.split() for one in words.split(", ")):
         name = path.rstrip("/*")
         file = Item(f"id of {name}", Kind.FILE, name, size=1, updated_ns=int(path[-1] == "*"))
         item = folder(name) if path[-1] == "/" else file
-        told.append(Difference(DifferenceKind[happened.upper()], name, item, "".join(old)))
-    return told
+        received.append(Difference(DifferenceKind[happened.upper()], name, item, "".join(old)))
+    return received
 
 
 class Shown(Vfs):
@@ -162,14 +162,14 @@ def played() -> Played:
 
 #: What has happened, what is there now, and the calls that are made.
 #: `watched`: by a program; `begun`: after each pause; `opened`: files; `fails`: a call.
-TOLD: list[tuple[str, str, str, dict[str, Any]]] = [
+CALLS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("created x", "x", "create x, close x", {}), ("changed x", "x", "modify x, close x", {}),
     ("deleted x", "", "unlink x", {}), ("renamed x y", "y", "rename x y", {}),
     ("created d/", "d/", "mkdir d", {}), ("deleted d/", "", "rmdir d", {}),
     # 7.1: a program could not be run while it is open; what is back was not deleted.
     ("created x*", "x", "create x", {}), ("changed x*", "x", "modify x", {}),
     ("deleted x", "x", "", {}), ("deleted x", "x/", "unlink x", {}), ("deleted d/", "d/", "", {}),
-    # 7.3: who watches a new directory has time to, level by level; who has not begun by then is not told.
+    # 7.3: programs get time to watch a new directory, level by level; without a watch there is no event.
     ("created d/, created e/, created d/f/, created d/x, created e/x, created d/f/x", "d/ e/ d/f/ d/x e/x d/f/x",
      "mkdir d, mkdir e, pause, mkdir d/f, create d/x, close d/x, pause, create d/f/x, close d/f/x",
      {"begun": ["/ d/", "/ d/ d/f/"]}),
@@ -186,20 +186,20 @@ TOLD: list[tuple[str, str, str, dict[str, Any]]] = [
     ("renamed x y", "x y", "create y, close y", {"opened": "x"}),
     # fuse/notes.md: libfuse would wait for a read in a directory that goes, while the kernel holds the one above.
     ("deleted d/", "", "attributes", {"opened": "d"}),
-    # 7.4: where the kernel refuses a call, attributes are told, and it goes on.
+    # 7.4: where the kernel refuses a call, attributes are reported, and the rest continues.
     ("created d/x, deleted z", "d/ d/x", "create d/x, attributes d, unlink z", {"watched": "d/ /", "fails": "create d/x"}),
     ("changed d/x, deleted z", "d/ d/x", "modify d/x, attributes d/x, unlink z", {"watched": "d/ /", "fails": "modify d/x"}),
     ("changed d/x, deleted z", "d/ d/x", "modify d/x, close d/x, attributes d/x, unlink z",
      {"watched": "d/ /", "fails": "close d/x"}),
     ("deleted x, deleted z", "d/ d/x", "unlink x, attributes, unlink z", {"watched": "d/ /", "fails": "unlink x"}),
-    # 7.7: where a helper hangs, the rest of the directory is told as one: each call more there would wait as long.
+    # 7.7: where a helper hangs, the rest of the directory is reported as one: each call more there would wait as long.
     ("created a, created b, created c, created d/a", "a b c d/ d/a",
      "create a, close a, create b, create d/a, close d/a, attributes",
      {"watched": "/ d/", "fails": "create b", "code": errno.ETIMEDOUT}),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("untold", "there", "calls", "more"), TOLD)
+@pytest.mark.parametrize(("untold", "there", "calls", "more"), CALLS)
 def test_each_change_is_reported_by_its_system_calls(
     played: Played, untold: str, there: str, calls: str, more: dict[str, Any]
 ) -> None:
@@ -214,7 +214,7 @@ def test_each_change_is_reported_by_its_system_calls(
 
 
 def test_events_are_sent_only_for_a_watched_entry_or_directory(played: Played) -> None:
-    """vfs/semantics.md 7.1: also of what has left a directory, and of what is gone with it; 7.6: else nothing is asked."""
+    """vfs/semantics.md 7.1: also for entries that left a directory, and for its content; 7.6: otherwise there is no request."""
     played.watched = {"d/", "e/", "y"}
     untold = (
         "deleted e/in, deleted e/, deleted other, created d/new, created f/new, renamed d/a f/b, renamed f/z f/y, "
@@ -230,7 +230,7 @@ def test_events_are_sent_only_for_a_watched_entry_or_directory(played: Played) -
     idle = played.live(untold, there)
     assert (idle._notify_once(), played.helper.calls, played.vfs.looks) == (2.0, [], 0)
     assert played.vfs.watching["programs"] == 0
-    assert not played.vfs.untold, "what happened while nobody watched is told to nobody"
+    assert not played.vfs.untold, "changes without a watcher have no events"
 
 
 def test_many_changes_are_reported_at_a_limited_rate(played: Played) -> None:
@@ -252,7 +252,7 @@ def test_an_unknown_size_is_fetched_before_the_helper_needs_it(played: Played) -
     assert played.vfs.asked == ["x"]
 
 
-# -- who asks `jobfs watch` is told what changes, from then on, and never holds up the thread that looks
+# -- `jobfs watch` gets changes from its start on, and never blocks the thread that looks
 
 
 @pytest.fixture
@@ -262,11 +262,11 @@ def vfs() -> Mock:
 
 @contextmanager
 def following(
-    vfs: Mock, top: str, tell: Callable[[WatchEvent], Any], **more: Any
+    vfs: Mock, top: str, receive: Callable[[WatchEvent], Any], **more: Any
 ) -> Iterator[live.ChangeNotifier]:
     over = threading.Event()
     looking = live.ChangeNotifier(vfs, Mock(mount=("", 0)), events=False, timeout=5.0, **more)
-    thread = threading.Thread(target=looking.follow, args=(top, tell, over.is_set))
+    thread = threading.Thread(target=looking.follow, args=(top, receive, over.is_set))
     thread.start()
     try:
         eventually(lambda: vfs.watching["programs"] == 1)
@@ -278,13 +278,13 @@ def following(
 
 def test_a_subscription_reports_later_changes_below_its_path(vfs: Mock) -> None:
     """vfs/semantics.md 7.6, 7.9: what was unseen because nobody looked is no news."""
-    told: list[WatchEvent] = []
+    received: list[WatchEvent] = []
     later = "created dir, created dirt, created dir/in, renamed dir/x out"
     vfs.take_differences.side_effect = [news("created dir/before"), news(later)]
-    with following(vfs, "dir", told.append) as looking:
+    with following(vfs, "dir", received.append) as looking:
         assert looking._notify_once() == 1.0
-        eventually(lambda: len(told) == 4)
-    assert [each["path"] for each in told] == [None, "dir", "dir/in", "out"]
+        eventually(lambda: len(received) == 4)
+    assert [each["path"] for each in received] == [None, "dir", "dir/in", "out"]
     assert vfs.watching == {"programs": 0, "told": 4}
     vfs.take_differences.side_effect = None
     vfs.refresh_if_stale.reset_mock()
@@ -294,16 +294,16 @@ def test_a_subscription_reports_later_changes_below_its_path(vfs: Mock) -> None:
 
 def test_a_slow_subscriber_misses_changes_and_gets_a_notice(vfs: Mock) -> None:
     """vfs/semantics.md 7.9."""
-    going_on, told = threading.Event(), list[WatchEvent]()
+    going_on, received = threading.Event(), list[WatchEvent]()
 
     def slow(each: WatchEvent) -> None:
         going_on.wait(20)
-        told.append(each)
+        received.append(each)
 
     with following(vfs, "", slow, limits=live.Limits(waiting=10)) as looking:
         vfs.take_differences.return_value = news(", ".join(f"created f{number}" for number in range(50)))
         looking._notify_once()
         looking._notify_once()
         going_on.set()
-        eventually(lambda: len(told) >= 12)
-    assert [each["what"] for each in told] == ["job", "missed", *["created"] * 10]
+        eventually(lambda: len(received) >= 12)
+    assert [each["what"] for each in received] == ["job", "missed", *["created"] * 10]

@@ -64,7 +64,7 @@ def test_signals_are_handled_after_any_earlier_failure(monkeypatch: pytest.Monke
 
 
 class DrainedVfs(MemoryVfs):
-    """Gets on as `how_far` says at each look; unless something is to be `left`, it ends at the sixtieth."""
+    """Progress as `how_far` says at each look; unless something is `left`, it ends at the sixtieth."""
 
     def __init__(self, how_far: Callable[[int], SendProgress], left: list[str]) -> None:
         super().__init__()
@@ -172,9 +172,10 @@ def test_a_caller_gets_one_notice_of_a_silent_server_without_progress() -> None:
         assert caller.said == []
     for clock.now in (108.0, 120.0):
         waiting(SendProgress(1, 3))
-        (told,) = caller.said
+        (printed,) = caller.said
     assert (
-        told == "waiting for the server, which does not answer: 3 files are unsent; Ctrl-C ends the waiting"
+        printed
+        == "waiting for the server, which does not answer: 3 files are unsent; Ctrl-C ends the waiting"
     )
     assert caller.seen == [SendProgress(0, 3), SendProgress(1, 3)]
 
@@ -191,5 +192,5 @@ def test_waiting_for_a_server_that_answers_prints_nothing() -> None:
     assert caller.said == []
     vfs.heard, vfs.list_unsent = 0.0, lambda under: []
     waiting(SendProgress(0, 1))
-    (told,) = caller.said
-    assert "everything is sent, but replaced versions are not yet deleted" in told
+    (printed,) = caller.said
+    assert "everything is sent, but replaced versions are not yet deleted" in printed

@@ -90,7 +90,7 @@ def test_names_of_editors_and_of_the_users_patterns_are_scratch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "shown", "told"),
+    ("asked", "shown", "wanted"),
     [
         ("a/README", "a/readme", "'a/README' as 'a/readme'"), ("A/b", "a/b", "'A/b' as 'a/b'"),
         ("u\u0308", "\u00fc", r"'u\u0308' as '\xfc'"), ("\u00fc", "u\u0308", r"'\xfc' as 'u\u0308'"),
@@ -100,9 +100,11 @@ def test_names_of_editors_and_of_the_users_patterns_are_scratch() -> None:
         (f"{HIDDEN}a", HIDDEN.replace("f-", "e-") + "a", ""), (f"d/{HIDDEN}a", f"e/{HIDDEN}a", ""),
     ],
 )  # fmt: skip
-def test_another_form_of_a_path_is_distinguished_from_another_path(asked: str, shown: str, told: str) -> None:
+def test_another_form_of_a_path_is_distinguished_from_another_path(
+    asked: str, shown: str, wanted: str
+) -> None:
     """save/protocol.md R6: equal after NFC and case folding, not equal as sent."""
-    assert (told or "nothing") in (names.describe_other_form(asked, shown) or "nothing")
+    assert (wanted or "nothing") in (names.describe_other_form(asked, shown) or "nothing")
 
 
 @given(paths, components)
@@ -141,7 +143,7 @@ def test_conflict_copies_are_ordered_by_time_and_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "wanted"),
     [
         ("a.conflict-20240501T120000Z.txt", ("conflict", "a.txt")),
         ("dir.d/a.recovered-20240501T120000Z-3", ("recovered", "dir.d/a")),
@@ -151,8 +153,10 @@ def test_conflict_copies_are_ordered_by_time_and_number() -> None:
         ("a.merge-20240501T120000Z.txt", None), ("a.conflict-20240501T120000Z/b", None), ("a.txt", None),
     ],
 )  # fmt: skip
-def test_only_the_name_of_a_kept_version_is_a_conflict_copy(path: str, told: tuple[str, str] | None) -> None:
-    assert names.parse_second_version(path) == told
+def test_only_the_name_of_a_kept_version_is_a_conflict_copy(
+    path: str, wanted: tuple[str, str] | None
+) -> None:
+    assert names.parse_second_version(path) == wanted
 
 
 #: Names by which a job could try to have a command run where a person pastes what jobfs prints, in one shell or another.
@@ -169,7 +173,7 @@ STEERING = [
 
 
 def words_of(shell: str, arguments: list[str], place: Path) -> list[str]:
-    """The words that a shell makes of what is pasted after a command."""
+    """The words into which a shell splits text pasted after a command."""
     script = place / "script"
     script.write_text(f"printf '%s\\0' {' '.join(arguments)}\n")
     done = subprocess.run([shell, script], cwd=place, capture_output=True, timeout=30)

@@ -24,9 +24,9 @@ from jobfs.settings import (
 def test_precedence_is_flag_then_o_option_then_jobfs_then_perstack(monkeypatch: pytest.MonkeyPatch) -> None:
     option, flag = ["base_url=https://option"], {"base_url": "https://flag"}
     monkeypatch.setenv("PERSTACK_BASE_URL", "https://perstack")
-    for set_here, told in (("", "https://perstack"), ("https://jobfs", "https://jobfs")):
+    for set_here, expected in (("", "https://perstack"), ("https://jobfs", "https://jobfs")):
         monkeypatch.setenv("JOBFS_BASE_URL", set_here)
-        assert load_settings({}).base_url == told
+        assert load_settings({}).base_url == expected
     assert [load_settings({}, option).base_url, load_settings(flag, option).base_url] == [
         "https://option",
         "https://flag",
@@ -99,7 +99,7 @@ def test_fstab_options_are_ignored_except_ro_and_the_last_value_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "option", "told"),
+    ("flags", "option", "expected"),
     [
         ({}, "tttl=3", r"Unknown option -o tttl: did you mean ttl\?"),
         ({}, "z" * 10_000, r"Unknown option -o z{64}\."),
@@ -108,16 +108,18 @@ def test_fstab_options_are_ignored_except_ro_and_the_last_value_wins() -> None:
         ({"cache_size": "7"}, "", "--cache-size must be greater than or equal to 1MiB, not '7'."),
     ],
 )
-def test_a_wrong_value_is_reported_with_the_valid_ones(flags: dict[str, str], option: str, told: str) -> None:
-    with pytest.raises(UsageError, match=f"^{told}$"):
+def test_a_wrong_value_is_reported_with_the_valid_ones(
+    flags: dict[str, str], option: str, expected: str
+) -> None:
+    with pytest.raises(UsageError, match=f"^{expected}$"):
         load_settings(flags, [option])
 
 
 def test_an_unknown_variable_is_reported_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("JOBFS_TLL", "JOBFS_TTL", "JOBFS_1234"):
         monkeypatch.setenv(name, "3")
-    told = ["JOBFS_1234 is not a setting.", "JOBFS_TLL is not a setting: did you mean JOBFS_TTL?"]
-    assert list(describe_unknown_variables()) == told
+    expected = ["JOBFS_1234 is not a setting.", "JOBFS_TLL is not a setting: did you mean JOBFS_TTL?"]
+    assert list(describe_unknown_variables()) == expected
 
 
 def test_a_key_as_an_o_option_is_refused_and_not_repeated() -> None:

@@ -1,4 +1,4 @@
-"""Who watches what, as the kernel tells of it."""
+"""The watches of programs, as the kernel reports them."""
 
 from __future__ import annotations
 

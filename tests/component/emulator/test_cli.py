@@ -73,7 +73,7 @@ def test_acknowledged_changes_survive_kill_9(tmp_path: Path) -> None:
         assert server.job_side(line.split()[2]).tree() == {f"f{number}": b"x" for number in range(20)}
 
 
-def ended(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
+def run_emulator(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
     """The exit code of `jobfs emulator` in this process, and what it printed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["jobfs", "emulator", *options])
@@ -89,7 +89,7 @@ def ended(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, 
 def test_bad_input_is_one_sentence_and_exit_code_2(
     tmp_path: Path, option: str, value: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = ended(capsys, "--dir", str(tmp_path / "state"), "--key", "a", option, value)
+    code, out, err = run_emulator(capsys, "--dir", str(tmp_path / "state"), "--key", "a", option, value)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("jobfs: ")
     assert words in err
@@ -102,6 +102,6 @@ def test_a_missing_extra_is_reported_with_the_remedy(
     for name in [name for name in sys.modules if name.startswith(late)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    code, _, err = ended(capsys, "--dir", str(tmp_path))
+    code, _, err = run_emulator(capsys, "--dir", str(tmp_path))
     remedy = f"in a clone of jobfs, {shlex.quote(sys.executable)} -m pip install '.[emulator]'\n"
     assert (code, err) == (2, f"jobfs: the local server needs uvicorn, which is not installed: {remedy}")

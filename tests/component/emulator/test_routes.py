@@ -12,7 +12,7 @@ from jobfs.emulator import Server
 from .conftest import Wire
 
 
-def refused(answer: httpx.Response, reason: str) -> bool:
+def is_refused(answer: httpx.Response, reason: str) -> bool:
     assert answer.json() == {"code": 400, "error": "Bad Request", "reason": reason}
     return answer.status_code == 400
 
@@ -44,26 +44,26 @@ def test_find_compares_as_its_switch_says(wire: Wire, server: Server, mode: str,
 
 @pytest.mark.parametrize("path", ["", "/", "../x", "a//b", "a/", "a/./b", "a\0b", "x" * 1025])
 def test_a_create_at_an_impossible_path_is_400_or_422(wire: Wire, server: Server, path: str) -> None:
-    assert refused(wire.create(path), "Invalid path")
+    assert is_refused(wire.create(path), "Invalid path")
     server.set(bad_path_status=422)
     assert wire.create(path).status_code == 422
-    assert refused(wire.create("none/f"), "Directory not found")
+    assert is_refused(wire.create("none/f"), "Directory not found")
 
 
 def test_a_create_needs_its_directory_unless_implicit_ones_are_allowed(wire: Wire, server: Server) -> None:
     server.store.seed({"file": "", "implicit/x": ""}, directories=False)
     for path in ("none/f", "file/f", "implicit/f"):
-        assert refused(wire.create(path), "Directory not found")
+        assert is_refused(wire.create(path), "Directory not found")
     server.set(implicit_directories="allowed")
     wire.made("x/y/z")
     assert list(server.store.tree()) == ["file", "implicit/x", "x/y/z"]
-    assert refused(wire.create("x/y/z/f"), "Directory not found")
+    assert is_refused(wire.create("x/y/z/f"), "Directory not found")
 
 
 def test_a_create_at_an_existing_path_overwrites_the_same_item(wire: Wire, server: Server) -> None:
     server.set(create_existing="overwrite", updated_resolution="microseconds")
     first = wire.made("f", b"1")
-    assert refused(wire.create("f", None), "Path already exists")
+    assert is_refused(wire.create("f", None), "Path already exists")
     second = wire.made("f", b"22", permission="readOnly")
     assert (first["id"], first["createdAt"]) == (second["id"], second["createdAt"])
     assert first["updatedAt"] < second["updatedAt"]
@@ -121,14 +121,14 @@ def test_a_switch_makes_the_server_accept_only_its_own_spelling(wire: Wire, serv
 
 def test_an_update_is_rejected_as_the_reference_says(wire: Wire) -> None:
     directory, below, other = wire.made("d", None), wire.made("d/e", None), wire.made("f")
-    assert refused(wire.update(other["id"]), "At least one field is required")
+    assert is_refused(wire.update(other["id"]), "At least one field is required")
     json = {"content-type": "application/json"}
     half = wire.post(f"/items/{other['id']}", content=rb'{"path": "\ud800"}', headers=json)
-    assert refused(half, "Invalid path")
-    assert refused(wire.update(directory["id"], path="d/e/d"), "Invalid path")
-    assert refused(wire.update(other["id"], path="none/f"), "Directory not found")
-    assert refused(wire.update(other["id"], path="d"), "Path already exists")
-    assert refused(wire.update(below["id"], path="f"), "Path already exists")
+    assert is_refused(half, "Invalid path")
+    assert is_refused(wire.update(directory["id"], path="d/e/d"), "Invalid path")
+    assert is_refused(wire.update(other["id"], path="none/f"), "Directory not found")
+    assert is_refused(wire.update(other["id"], path="d"), "Path already exists")
+    assert is_refused(wire.update(below["id"], path="f"), "Path already exists")
     assert wire.update(other["id"], path="f").status_code == 200
 
 

@@ -259,7 +259,7 @@ def test_a_trial_removes_its_items_after_any_failure(
     assert server.store.tree() == {}
 
 
-@pytest.mark.parametrize(("change", "told"), [
+@pytest.mark.parametrize(("change", "message"), [
     ({"key": "another-key"}, "URL refuses the API key: check PERSTACK_API_KEY or --api-key-file"),
     ({"job": "j" * 24}, f"URL knows no job {'j' * 24}, or it has no workspace yet: check the job id"),
     ({"url": "https"}, "can't use https://127.0.0.1:PORT: asking for the job: the server does not speak https: for a server on "
@@ -268,7 +268,7 @@ def test_a_trial_removes_its_items_after_any_failure(
                      "check the URL and the network"),
 ])  # fmt: skip
 def test_a_job_that_cannot_be_reached_gets_no_trial(
-    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], told: str
+    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], message: str
 ) -> None:
     """vfs/semantics.md 6.13: with a remedy for each failure."""
     monkeypatch.setenv("PERSTACK_API_KEY", change.get("key", server.key))
@@ -277,5 +277,5 @@ def test_a_job_that_cannot_be_reached_gets_no_trial(
     with server.down() if "down" in change else contextlib.nullcontext():
         code, out, _ = run(change.get("job", server.job), "--try", "--yes")
     assert (code, out.replace(port, "PORT").splitlines()) == (
-        1, [f"FAILED  job: {told}", MACHINE.replace("8", "7"), FAILED],
+        1, [f"FAILED  job: {message}", MACHINE.replace("8", "7"), FAILED],
     )  # fmt: skip

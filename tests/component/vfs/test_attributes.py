@@ -94,7 +94,7 @@ def test_a_directorys_mtime_follows_its_names_and_only_utimens_lowers_it(
 
 
 def test_a_conflict_copy_changes_a_directorys_mtime(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 2.18: whoever changed the directory, programs that watch it look again."""
+    """vfs/semantics.md 2.18: any change of the directory makes programs that watch it read it again."""
     server.store.seed({"dir/file": "x"}, age=60)
     with work.opening("dir/file") as fh:
         work.vfs.write(fh, b"mine", 0)

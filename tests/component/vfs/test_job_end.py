@@ -52,7 +52,7 @@ def wait(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wait]:
             waiter.cancel()
 
 
-def asked(server: Server, number: int = 1) -> None:
+def wait_for_requests(server: Server, number: int = 1) -> None:
     """Wait until the job was asked for so often again."""
     before = requests(server)
     eventually(lambda: requests(server) >= before + number)
@@ -73,7 +73,7 @@ def test_wait_returns_after_the_job_and_shows_its_last_write(
     server.store.seed({"result": "first"}, age=60)
     assert work.read("result") == b"first"
     waiter = wait(work)
-    asked(server)
+    wait_for_requests(server)
     server.store.write("result", "the last")
     server.job_side(server.job).set_job(status=status)
     assert (waiter.status, waiter.said) == (status, [])
@@ -87,7 +87,7 @@ def test_wait_takes_any_other_status_as_running(
     """vfs/semantics.md 7.10."""
     server.job_side(server.job).set_job(status=status)
     waiter = wait(work)
-    asked(server, 3)
+    wait_for_requests(server, 3)
     assert not waiter.result.done()
     assert wait(work, 0.3).status is None
     waiter.cancel()
@@ -103,7 +103,7 @@ def test_a_job_continued_just_before_wait_counts_as_running(
     assert work.vfs.status()["job"]["ended"]
     job.set_job(status="processing")
     waiter = wait(work)
-    asked(server, 2)
+    wait_for_requests(server, 2)
     assert not waiter.result.done()
     job.set_job(status="failed")
     assert waiter.status == "failed"
@@ -118,12 +118,12 @@ def test_wait_reports_an_unreachable_server_once_and_continues(
     server.job_side(server.job).set_job(status="completed")
     waiter = wait(work)
     eventually(lambda: waiter.said)
-    asked(server, 2)
+    wait_for_requests(server, 2)
     assert not waiter.result.done()
     server.job_side(server.job).set_job(status="processing")
-    asked(server, 2)
+    wait_for_requests(server, 2)
     server.faults.clear()
-    asked(server, 3)
+    wait_for_requests(server, 3)
     assert not waiter.result.done(), "it was continued before the workspace could be listed"
     server.job_side(server.job).set_job(status="failed")
     assert waiter.status == "failed"

@@ -19,9 +19,9 @@ def test_the_control_directory_shows_job_status_and_pending_files(server: Server
     assert work.names() == ["unsent"]
     assert work.names(".jobfs") == ["job.json", "pending", "status.json"]
     assert json.loads(work.read(".jobfs/job.json"))["expertJob"]["id"] == server.job
-    told = json.loads(work.read(".jobfs/status.json"))
-    assert told["unsent"][0]["path"] == "unsent"
-    assert told.keys() == work.vfs.status().keys() == Status.__annotations__.keys()
+    report = json.loads(work.read(".jobfs/status.json"))
+    assert report["unsent"][0]["path"] == "unsent"
+    assert report.keys() == work.vfs.status().keys() == Status.__annotations__.keys()
     assert work.read(".jobfs/pending") == b"unsent\n"
     assert errno_from(work.vfs.getattr, ".jobfs/other") == errno.ENOENT
     assert errno_from(work.vfs.listdir, ".jobfs/pending") == errno.ENOTDIR
@@ -49,8 +49,8 @@ def test_unsent_files_are_reported_with_their_reason(server: Server, work: Works
     fh = work.opened("open")
     work.vfs.write(fh, b"12", 0)
     work.write("closed", b"123")
-    told = {entry["path"]: entry for entry in work.vfs.status()["unsent"]}
-    assert {path: (entry["size"], entry["state"]) for path, entry in told.items()} == {
+    report = {entry["path"]: entry for entry in work.vfs.status()["unsent"]}
+    assert {path: (entry["size"], entry["state"]) for path, entry in report.items()} == {
         "open": (2, "dirty"),
         "closed": (3, "staging"),
     }

@@ -1,4 +1,4 @@
-"""What the Vfs tells of the job's changes, and of what is ours in them."""
+"""Changes of the job that the Vfs reports, and own changes that it leaves out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from jobfs.emulator import Server
 from jobfs.state.records import Verb
 
 
-def told(work: Workspace) -> list[str]:
-    """What is told once the listing has been read anew; second versions without their times."""
+def reported_changes(work: Workspace) -> list[str]:
+    """Return the changes reported after a new listing; conflict copies without their times."""
     work.vfs.refresh()
     return [re.sub(r"-\d+T\d+Z", "", f"{one.kind} {one.path}") for one in work.vfs.take_differences()]
 
@@ -19,22 +19,22 @@ def told(work: Workspace) -> list[str]:
 def test_a_watch_shows_changes_of_the_job_and_not_of_this_mount(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 7.2: not at a path with unsent bytes, nor where a change of ours decides what is shown."""
     server.store.seed({f"dir/{name}": name for name in ("theirs", "dirty", "going", "saved")}, age=60)
-    assert told(work) == []
+    assert reported_changes(work) == []
     work.write("dir/dirty", b"ours")
     work.write("dir/new", b"ours")
     change = work.vfs._state.plan_change(Verb.REMOVE, "dir/going", shows={"dir/going": None})
     for name in ("theirs", "dirty", "new"):
         server.store.write(f"dir/{name}", "the job's")
     server.store.delete("dir/going")
-    assert told(work) == ["changed dir/theirs"]
+    assert reported_changes(work) == ["changed dir/theirs"]
     work.vfs._state.end_change(change)
     work.drain()
     kept = ["created dir/dirty.conflict", "created dir/new.conflict"]
-    assert sorted(told(work)) == kept, "second versions, which nobody here has made"
+    assert sorted(reported_changes(work)) == kept, "conflict copies, which no program has made"
     assert work.read("dir/dirty") == b"ours"
     work.write("dir/saved", b"ours")
     work.mkdir("dir/made")
     work.vfs.rename("dir/theirs", "dir/made/renamed")
     work.vfs.unlink("dir/new")
     work.drain()
-    assert told(work) == []
+    assert reported_changes(work) == []

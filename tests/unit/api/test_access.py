@@ -29,13 +29,13 @@ MALFORMED = (
 PASSWORD = "https://me:hunter2@api.example.test"
 
 
-@pytest.mark.parametrize(("url", "told"), [
+@pytest.mark.parametrize(("url", "message"), [
     *((f"http://{host}", "plain http.*use https://") for host in PLAIN),
     *((url, "base URL") for url in MALFORMED), (PASSWORD, "user name or password"),
 ])  # fmt: skip
-def test_a_base_url_that_would_expose_the_key_is_refused(url: str, told: str) -> None:
+def test_a_base_url_that_would_expose_the_key_is_refused(url: str, message: str) -> None:
     """vfs/semantics.md 6.10: TLS is verified; plain http only to loopback. A password is not repeated."""
-    with pytest.raises(UsageError, match=told) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         normalize_base_url(url)
     assert "\n" not in str(caught.value)
     assert "hunter2" not in str(caught.value)

@@ -29,7 +29,7 @@ FIELDS = {"type": "workspaceItemFile", "path": "dir/a.txt", "permission": "readW
 both = pytest.mark.parametrize("encode", [make_multipart_body, make_json_body])
 
 
-def sent(body: RequestBody) -> bytes:
+def body_bytes(body: RequestBody) -> bytes:
     """The body's bytes, which are as many as it says, each time it is sent."""
     data = b"".join(body)
     assert len(data) == body.length
@@ -44,29 +44,29 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("name", "told", "mime_type"), [
+@pytest.mark.parametrize(("name", "reported", "mime_type"), [
     ("a.txt", "a.txt", "text/plain"),
     ("x.tar.gz", "x.tar.gz", "application/octet-stream"),
     ('say "hi"', "say %22hi%22", "application/octet-stream"),
     ("a\r\nb", "a%0D%0Ab", "application/octet-stream"), ("a\\b", "a\\b", "application/octet-stream"),
 ])  # fmt: skip
 def test_the_file_part_of_a_multipart_body_has_a_name_and_type(
-    source: Path, name: str, told: str, mime_type: str
+    source: Path, name: str, reported: str, mime_type: str
 ) -> None:
     """No name can break out of its header."""
     body = make_multipart_body({**FIELDS, "path": f"dir/{name}"}, (source, 5))
     assert len(list(body)) == 1, "each piece is a write, and work for the server"
-    part = f'; name="file"; filename="{told}"\r\nContent-Type: {mime_type}\r\n\r\nhello\r\n--'
-    assert part.encode() in sent(body)
+    part = f'; name="file"; filename="{reported}"\r\nContent-Type: {mime_type}\r\n\r\nhello\r\n--'
+    assert part.encode() in body_bytes(body)
 
 
 @given(content=st.binary(max_size=50))
 def test_a_json_body_has_content_in_base64(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("source") / "x"
     path.write_bytes(content)
-    told = json.loads(sent(make_json_body({**FIELDS, "path": 'ünï "q"\\'}, (path, len(content)))))
-    assert base64.b64decode(told.pop("content"), validate=True) == content
-    assert told == {**FIELDS, "path": 'ünï "q"\\'}
+    reported = json.loads(body_bytes(make_json_body({**FIELDS, "path": 'ünï "q"\\'}, (path, len(content)))))
+    assert base64.b64decode(reported.pop("content"), validate=True) == content
+    assert reported == {**FIELDS, "path": 'ünï "q"\\'}
 
 
 @both
@@ -76,7 +76,7 @@ def test_a_large_file_is_streamed_with_its_progress_reported(tmp_path: Path, enc
         file.truncate(24 << 20)
     tracemalloc.start()
     try:
-        body, told, took, taken = (
+        body, reported, took, taken = (
             encode(FIELDS, (path, 24 << 20)),
             list[int](),
             list[float](),
@@ -84,7 +84,7 @@ def test_a_large_file_is_streamed_with_its_progress_reported(tmp_path: Path, enc
         )
 
         def take(before: int, piece: bytes) -> None:
-            told.append(before)
+            reported.append(before)
             taken.update(piece)
 
         body.on_piece = take
@@ -93,16 +93,16 @@ def test_a_large_file_is_streamed_with_its_progress_reported(tmp_path: Path, enc
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
-    assert told == sorted(told)
-    assert (told[0], told[-1], 0 < told[1] < 1 << 20) == (0, 24 << 20, True)
+    assert reported == sorted(reported)
+    assert (reported[0], reported[-1], 0 < reported[1] < 1 << 20) == (0, 24 << 20, True)
     assert taken.digest() == hashlib.sha256(bytes(24 << 20)).digest()
-    assert len(took) == len(told)
+    assert len(took) == len(reported)
     assert all(seconds > 0 for seconds in took)
 
 
 @both
 def test_a_body_of_another_length_than_promised_is_an_error(source: Path, encode: Encode) -> None:
-    begun = sent(encode(FIELDS, (source, 3)))
+    begun = body_bytes(encode(FIELDS, (source, 3)))
     assert (b"hel\r\n" in begun or base64.b64encode(b"hel") in begun) is True
     for name, number in (("source", errno.EIO), ("missing", errno.ENOENT)):
         with pytest.raises(errors.FsError) as caught:

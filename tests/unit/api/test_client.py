@@ -93,7 +93,7 @@ def test_an_update_whose_answer_shows_something_else_is_not_trusted(
 
 
 def test_no_error_message_contains_a_hidden_name(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """A person reads of the file, wherever its bytes are meanwhile; so it is with what the server says of it."""
+    """Messages name the file, not the hidden path that its bytes have; so do messages of the server."""
     hidden = hidden_path("dir/notes.md", "1" * 12, "2" * 16, Role.STAGED)
     client = make(
         Script(*[failure(422, f"{hidden}, {hidden}: no")] * 2, one(hidden, type="workspaceItemFile"))
@@ -118,9 +118,9 @@ def test_a_move_that_was_acknowledged_and_not_done_is_reported(
     """Hidden names are shown as their file's: "path is 'f4.txt', not 'f4.txt'" would explain nothing."""
     with pytest.raises(errors.WrongAnswerError) as caught:
         make(Script(one(HIDDEN_F4))).update(ID, path=asked)
-    told = "renaming an item to f4.txt: the server answered, but did not move it"
-    assert (str(caught.value), caught.value.errno) == (told, errno.EIO)
-    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [told]
+    message = "renaming an item to f4.txt: the server answered, but did not move it"
+    assert (str(caught.value), caught.value.errno) == (message, errno.EIO)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [message]
 
 
 def test_an_update_speaks_the_style_of_the_servers_own_items(make: Make) -> None:
@@ -294,12 +294,12 @@ def test_a_hidden_item_stored_under_another_form_of_its_name_is_deleted(
     """save/protocol.md R6: this server changes names; the transaction in the name shows that it is ours."""
     script = Script(one(shown, type="directory"), httpx.Response(204))
     error = errors.BadRequestError if kept else errors.WrongAnswerError
-    told = (
+    message = (
         f"the server keeps the name {kept}"
         if kept
         else "path is|the server answered, but gave it another name"
     )
-    with pytest.raises(error, match=told) as caught:
+    with pytest.raises(error, match=message) as caught:
         make(script).create_directory(asked, RW)
     assert caught.value.errno == errno.EIO
     assert [request.method for request in script.requests] == ["POST", "DELETE"][: 1 + bool(kept)]
@@ -351,7 +351,7 @@ def test_the_response_to_a_range_says_which_bytes_it_contains(
     ("item", "error"), [(one(), errors.ContractError), (failure(404, "Not found"), errors.NotFoundError)]
 )
 def test_a_404_for_bytes_does_not_mean_a_missing_item(make: Make, item: Any, error: type[Exception]) -> None:
-    """vfs/semantics.md 5.14: a client that is told that an item is gone forgets it."""
+    """vfs/semantics.md 5.14: a client that learns that an item is gone forgets it."""
     script = Script(failure(404, "File not found"), item)
     with pytest.raises(error), make(script).download(ID):
         pass

@@ -21,7 +21,7 @@ from jobfs.api.deadline import UNBOUNDED, Deadline
 WAITED, BACKGROUND = Deadline(UNBOUNDED), Deadline(UNBOUNDED, foreground=False)
 
 
-def taken(line: ConnectionQueue, deadline: Deadline, **kind: bool) -> int:
+def count_granted(line: ConnectionQueue, deadline: Deadline, **kind: bool) -> int:
     """How many of this kind get a connection at once."""
     return next(count for count in itertools.count() if not ask(line, deadline, **kind).done())
 
@@ -59,7 +59,7 @@ def test_two_connections_are_reserved_for_small_foreground_requests(
         (WAITED, {}, connections),
     ):
         line = ConnectionQueue(connections)
-        assert taken(line, deadline, **kind) == most
+        assert count_granted(line, deadline, **kind) == most
         line.close()
 
 
@@ -140,7 +140,7 @@ def test_a_wait_for_transfers_that_progress_does_not_time_out() -> None:
     line = ConnectionQueue(1)
     slot = line.acquire(WAITED, "x", large=True)
     waiting = ask(line, Deadline(0.4), large=True)
-    line.progress_at = time.monotonic() + 60.0  # they go on moving
+    line.progress_at = time.monotonic() + 60.0  # they still progress
     time.sleep(1.0)
     assert not waiting.done()
     line.release(slot)

@@ -49,15 +49,15 @@ def test_each_status_has_its_error_and_errno(
     assert (failure.errno, failure.status) == (number, status)
 
 
-@pytest.mark.parametrize(("reason", "told"), [
+@pytest.mark.parametrize(("reason", "reported"), [
     ("Invalid path", "Invalid path"), ([{"path": "take"}], '[{"path": "take"}]'),
     ("two\nlines\x1b[31m", "two lines [31m"), ("x" * 5000, "x" * 300),
     ("x" * (300 - len(KEY) // 2) + KEY, "x" * (300 - len(KEY) // 2) + "***"),
 ])  # fmt: skip
-def test_a_message_is_one_line_of_operation_path_status_and_reason(reason: Any, told: str) -> None:
+def test_a_message_is_one_line_of_operation_path_status_and_reason(reason: Any, reported: str) -> None:
     """The key is scrubbed before the reason is cut."""
     message = str(from_answer(CHANGE, 400, {}, body(reason)))
-    assert message == f"uploading a.txt: the server answered 400 Bad Request: {told}"
+    assert message == f"uploading a.txt: the server answered 400 Bad Request: {reported}"
     assert str(from_answer(CHANGE, 401, {}, b"")) == (
         "uploading a.txt: the server answered 401 (API key refused)"
     )

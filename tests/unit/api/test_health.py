@@ -51,16 +51,16 @@ def admitted(held: Health, call: RequestInfo = CHANGE) -> bool:
         return not error.wait
 
 
-def refused(held: Health) -> bool:
+def is_refused(held: Health) -> bool:
     """True if no request of a program is sent."""
-    told = set()
+    results = set()
     for call in (READ, CHANGE):
         try:
-            told.add(held.admit_with_timeout(call, foreground=True))
+            results.add(held.admit_with_timeout(call, foreground=True))
         except errors.HeldBackError as error:
-            told.add(error.errno)
-    assert told in ({math.inf}, {errno.ENETUNREACH})
-    return told != {math.inf}
+            results.add(error.errno)
+    assert results in ({math.inf}, {errno.ENETUNREACH})
+    return results != {math.inf}
 
 
 def refuse(held: Health, clock: Clock, *gaps: float) -> None:
@@ -183,13 +183,13 @@ def test_three_refused_connections_within_two_seconds_are_an_outage(
     held = Health(30.0)
     heard(held)
     refuse(held, clock, 0.0, 0.1, 0.3, 0.7, 0.8)
-    assert (held.is_limited_to_probes, refused(held)) == (False, False)
+    assert (held.is_limited_to_probes, is_refused(held)) == (False, False)
     refuse(held, clock, 0.2, 0.1, 60.0)
-    assert (held.is_limited_to_probes, refused(held)) == (True, True)
+    assert (held.is_limited_to_probes, is_refused(held)) == (True, True)
     heard(held)
-    assert (held.is_limited_to_probes, refused(held)) == (False, False)
-    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    lines = [line.partition(":")[0] for line in told]
+    assert (held.is_limited_to_probes, is_refused(held)) == (False, False)
+    results = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    lines = [line.partition(":")[0] for line in results]
     assert lines == ["the server can't be reached (refused)", "the server answers again"]
 
 
@@ -200,29 +200,29 @@ def test_a_server_restarted_within_two_seconds_counts_as_reachable(
     """Nor if it is restarted again a minute later without a request in between, or once more after an answer."""
     held = Health(30.0)
     refuse(held, clock, *gaps)
-    assert (held.unreachable_reason, refused(held)) == (None, False)
+    assert (held.unreachable_reason, is_refused(held)) == (None, False)
     heard(held)
     refuse(held, clock, 0.5, 0.5, 0.5)
-    assert (held.unreachable_reason, refused(held)) == (None, False)
+    assert (held.unreachable_reason, is_refused(held)) == (None, False)
 
 
 def test_a_call_that_timed_out_makes_the_server_unreachable(clock: Clock) -> None:
-    """vfs/semantics.md 3: forty calls that the kernel lets go on one at a time end as soon as one; a call looks, then changes."""
+    """vfs/semantics.md 3: forty calls that the kernel runs one at a time end as soon as one; a call looks, then changes."""
     held = Health(30.0)
     heard(held)
     for seconds in (4.0, 26.0):
-        assert not refused(held)
+        assert not is_refused(held)
         clock.now += seconds
         held.note_no_reply(seconds, "no answer")
     assert held.unreachable_reason == "no answer"
     asked = 0
     for _ in range(40 * 4):  # it is asked once a second whether it is back, for reads and changes together
-        assert refused(held)
+        assert is_refused(held)
         clock.now += 0.25
         asked += admitted(held, READ) + admitted(held)
     assert asked == 40
     heard(held)
-    assert not refused(held)
+    assert not is_refused(held)
 
 
 def test_timeouts_far_apart_or_between_replies_are_not_an_outage(clock: Clock) -> None:
@@ -234,7 +234,7 @@ def test_timeouts_far_apart_or_between_replies_are_not_an_outage(clock: Clock) -
     for _ in range(20):
         clock.now += 15
         held.note_no_reply(5.0, "no answer")
-    assert not refused(held)
+    assert not is_refused(held)
 
 
 def test_an_unreachable_server_gets_one_request_a_second_in_total(make: Make, clock: Clock) -> None:

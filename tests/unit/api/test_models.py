@@ -54,7 +54,7 @@ def test_a_size_is_a_number_or_numeric_string_or_unknown(given: Any, size: int |
 
 
 def test_unknown_fields_and_types_do_not_break_a_listing() -> None:
-    """vfs/semantics.md 1.21. Items left out without an id are told apart by their place: else the list would never hold still."""
+    """vfs/semantics.md 1.21. Omitted items without an id are distinguished by position: else the list would never be stable."""
     link = {"type": "workspaceItemLink", "id": "b" * 24, "target": "elsewhere"}
     page, _ = parse_page(page_body(wire_item(color="red", nested={"deep": [1]}), link, {}, None, 5), 5, 2)
     assert [item.path for item in page.items] == ["a.txt"]

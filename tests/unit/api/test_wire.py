@@ -325,8 +325,8 @@ def read_request(connection: socket.socket, pause: float = 0.0) -> str:
     while b"\r\n\r\n" not in data:
         data += some()
     head, _, body = data.partition(b"\r\n\r\n")
-    told = re.search(rb"(?i)content-length: *(\d+)", head)
-    left = int(told[1]) - len(body) if told else 0
+    declared = re.search(rb"(?i)content-length: *(\d+)", head)
+    left = int(declared[1]) - len(body) if declared else 0
     while left > 0:
         time.sleep(pause)
         left -= len(some())

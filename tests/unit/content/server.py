@@ -27,7 +27,7 @@ def item_of(
 
 
 def pattern(size: int, seed: int = 0) -> bytes:
-    """Bytes in which every offset can be told from any other."""
+    """Bytes that differ at every offset."""
     return random.Random(seed).randbytes(size)
 
 
@@ -58,7 +58,7 @@ class FakeClient:
     max_connections: int = 4
     server_time_offset: float = 0.0
     shown_size: int | None = None  # what `get` says instead of the truth
-    tells: bool = True  # `get` says any size
+    has_sizes: bool = True  # `get` returns a size
     gone: bool = False
     looking: threading.Event | None = None  # set once `get` may answer
     unanswered: int = 0  # so many times it can't be asked
@@ -78,7 +78,7 @@ class FakeClient:
             raise UnavailableError("down")
         if self.gone:
             raise NotFoundError("gone")
-        size = (self.shown_size or len(self.data)) if self.tells else None
+        size = (self.shown_size or len(self.data)) if self.has_sizes else None
         return replace(item_of(size, item_id), updated_at=self.updated_at)
 
     def update(self, item_id: str, *, path: str, kind: object = None) -> Item:
@@ -153,7 +153,7 @@ class FakeClient:
             assert self.changed.wait_for(condition, 20), "the condition never came true"
 
     def release(self, number: int) -> None:
-        """Let a held request go on."""
+        """Release a held request."""
         with self.changed:
             del self.holds[number]
             self.changed.notify_all()

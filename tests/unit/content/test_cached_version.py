@@ -15,7 +15,7 @@ from .conftest import Open
 
 
 def test_forgotten_bytes_are_not_read_from_a_hole(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another thread may begin anew before a reader reads the bytes that are there, and before written bytes are announced."""
+    """Another thread may restart before a reader reads the present bytes, and before written bytes are announced."""
     file = opened(300)
     cached = file.store.attach_fetcher(file.handle).cached
     cached.store_bytes(0, b"x" * 100)

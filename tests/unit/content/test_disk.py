@@ -112,7 +112,7 @@ def test_content_reused_during_an_eviction_is_kept(disk: DiskCache, monkeypatch:
 def test_the_oldest_file_is_evicted_first_after_a_remount(
     start: Callable[[], DiskCache], tmp_path: Path
 ) -> None:
-    """vfs/semantics.md 3.11: of what an earlier mount left."""
+    """vfs/semantics.md 3.11: the files of an earlier mount."""
     keep(start(), *VERSIONS)
     for age, version in enumerate(VERSIONS):
         os.utime(path_of(tmp_path / "cache", version), (0, 1000 - age))
@@ -156,7 +156,7 @@ def test_files_that_a_power_loss_may_have_damaged_are_removed(
 
 
 def planted(directory: Path, version: Version, how: str) -> None:
-    """Puts a file of 100 bytes into the cache as somebody else would, or as a link to one."""
+    """Put a file of 100 bytes into the cache as another program would, or as a link to one."""
     path = path_of(directory, version)
     path.parent.mkdir(mode=0o700)
     if how == "link":
@@ -202,7 +202,7 @@ def test_a_write_that_the_disk_cuts_off_is_continued(
 def test_the_reason_for_not_caching_a_file_is_logged(
     disk: DiskCache, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """vfs/semantics.md 3.12: handles go on with the bytes; a person sees why the cache stays empty."""
+    """vfs/semantics.md 3.12: handles still serve the bytes; a person sees why the cache stays empty."""
     part = disk.create_partial()
     os.unlink(part.path)
     assert not disk.commit(part, VERSIONS[0], 100)

@@ -111,7 +111,7 @@ def test_a_failed_prefetch_does_not_fail_the_reader(opened: Open) -> None:
             file.store.attach_fetcher(file.handle).transfers,
         )
         eventually(lambda: ahead.waiters)
-        file.client.errors.append(UnavailableError("the second request of what is fetched ahead"))
+        file.client.errors.append(UnavailableError("the second request of a prefetch"))
         file.client.abort_requests()
         assert reader.result(20)
 
@@ -164,8 +164,8 @@ def test_closing_the_store_answers_every_reader(opened: Open) -> None:
         time.sleep(0.05)
         file.store.close()
         assert len(file.client.requests) == 1, "a connection is left for names"
-        for read, told in zip(reads, (".", "the mount is ending"), strict=True):
-            with pytest.raises(UnavailableError, match=told):
+        for read, message in zip(reads, (".", "the mount is ending"), strict=True):
+            with pytest.raises(UnavailableError, match=message):
                 read.result(10)
     with pytest.raises(UnavailableError), file.store.open(item_of(MIB, "c" * 24)) as late:
         late.read(0, 10)

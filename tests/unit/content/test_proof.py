@@ -42,7 +42,7 @@ def test_a_second_reply_is_served_after_a_look_later_than_its_headers(opened: Op
 def test_unverified_bytes_are_stale_unless_they_were_read_before(
     opened: Open, change: dict[str, Any]
 ) -> None:
-    """vfs/semantics.md 3.13: else ESTALE for bytes that were not read; who opens it once it is shown again begins anew."""
+    """vfs/semantics.md 3.13: else ESTALE for unread bytes; an open once the version is shown again starts a new download."""
     file = opened(16 * MIB, holds={0: MIB})
     client = file.client
     client.looking = looking = threading.Event()
@@ -69,7 +69,7 @@ def test_unverified_bytes_are_stale_unless_they_were_read_before(
 
 
 def test_a_second_download_never_changes_bytes_that_were_read(opened: Open) -> None:
-    """vfs/semantics.md 3.13: a server without ranges begins anew, with another version."""
+    """vfs/semantics.md 3.13: a server without ranges starts from the beginning, with another version."""
     file = opened(MIB, ranges=False, says_length=False, breaks=[320_000], chunk=64_000, gate=5)
     client, data = file.client, file.client.data
     client.looking = looking = threading.Event()

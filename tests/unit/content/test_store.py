@@ -109,17 +109,17 @@ def adopt(store: ContentStore, item: Item, source: Path, data: bytes) -> None:
     store.adopt_file(item, taken)
 
 
-@pytest.mark.parametrize("told", [100_000, None], ids=["its size is told", "no size is told"])
+@pytest.mark.parametrize("item_size", [100_000, None], ids=["the item has a size", "the item has no size"])
 def test_a_version_saved_by_this_mount_is_not_fetched(
-    make_store: MakeStore, tmp_path: Path, told: int | None
+    make_store: MakeStore, tmp_path: Path, item_size: int | None
 ) -> None:
-    """vfs/semantics.md 3.2; what this mount has replaced goes, but not while somebody has it open."""
+    """vfs/semantics.md 3.2; a replaced version is removed, but not while it is open."""
     data = pattern(100_000)
     client = FakeClient(data)
     store = make_store(client)
     ahead = int(time.time() + 10) * 10**9 + 125_000_000  # by the server's clock it is not even written yet
-    item = item_of(told, ns=ahead)
-    assert store.known_size(item) == told
+    item = item_of(item_size, ns=ahead)
+    assert store.known_size(item) == item_size
     adopt(store, item, tmp_path / "saved", data)
     assert (store.is_cached(item), store.known_size(item), store.used_bytes()) == (True, len(data), len(data))
     assert read(store, item) == data
@@ -141,7 +141,7 @@ def test_a_version_saved_by_this_mount_is_not_fetched(
 def test_a_size_that_items_omit_costs_one_request(
     make_store: MakeStore, size: int, says_length: bool
 ) -> None:
-    """vfs/semantics.md 2.2: the headers of a download tell it, or else its end."""
+    """vfs/semantics.md 2.2: it comes from the headers of a download, or from its end."""
     data = pattern(size)
     client = FakeClient(data, says_length=says_length, chunk=4 * KIB)
     store, item = make_store(client), item_of(None)
@@ -161,7 +161,7 @@ def test_a_body_without_a_size_is_not_measured_forever(make_store: MakeStore) ->
 
 
 def test_a_download_of_another_length_than_learned_is_another_version(make_store: MakeStore) -> None:
-    client = FakeClient(b"hello", updated_at=COARSE, tells=False)
+    client = FakeClient(b"hello", updated_at=COARSE, has_sizes=False)
     store, item = make_store(client), replace(coarse_item(0, seconds_ago=0), size=None)
     assert store.measure_size(item) == 5
     client.data = b"hello again"
@@ -219,7 +219,7 @@ def test_bytes_mixed_from_two_versions_serve_no_later_handle(opened: Open, cache
 
 
 def move(store: ContentStore, client: FakeClient, item: Item, path: str) -> Item:
-    """What a save does with an item that somebody reads."""
+    """What a save does with an item that is being read."""
     with store.exclude_verification(item) as readers:
         before = client.get(item.id) if readers else item
         answer = client.update(item.id, path=path)

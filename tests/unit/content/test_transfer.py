@@ -74,12 +74,12 @@ def test_a_length_that_remains_wrong_is_eio_and_leaves_nothing(opened: Open, wro
     with pytest.raises(ContractError) as caught:
         file.handle.read(MIB - 4096, 4096)
     assert caught.value.errno == errno.EIO
-    # A transfer beside the one that failed may go on for a moment.
+    # A transfer parallel to the one that failed may continue for a moment.
     assert eventually(lambda: (file.store.used_bytes(), file.store.is_cached(file.item)) == (0, False))
     file.client.lie = file.client.short = 0
 
     def right() -> bool:
-        with contextlib.suppress(ContractError):  # of the transfer beside that one, told to the next reader
+        with contextlib.suppress(ContractError):  # of the parallel transfer, raised to the next reader
             return file.handle.fetch_file().read_bytes() == file.client.data
         return False
 
@@ -87,13 +87,13 @@ def test_a_length_that_remains_wrong_is_eio_and_leaves_nothing(opened: Open, wro
 
 
 @pytest.mark.parametrize(
-    ("told", "size", "offset"),
+    ("has_length", "size", "offset"),
     [(False, 2 * MIB - 1, 0), (False, 8 * MIB + 1, 0), (True, 8 * MIB - 3, 0), (True, 8 * MIB - 3, 5 * MIB)],
 )
 def test_a_body_of_another_length_is_stale_if_the_item_was_written(
-    make_store: MakeStore, told: bool, size: int, offset: int
+    make_store: MakeStore, has_length: bool, size: int, offset: int
 ) -> None:
-    client = FakeClient(pattern(8 * MIB), says_length=told, ranges=told)
+    client = FakeClient(pattern(8 * MIB), says_length=has_length, ranges=has_length)
     with make_store(client).open(item_of(size)) as handle:
         assert errno_from(handle.read, offset, size) == errno.ESTALE
         assert (handle.is_stale, client.requests[0].sent < size + client.chunk) == (True, True)
@@ -101,7 +101,7 @@ def test_a_body_of_another_length_is_stale_if_the_item_was_written(
 
 @pytest.mark.parametrize(("ranges", "turn"), [(True, 0), (False, 0), (True, 60)])
 def test_transfers_take_turns(opened: Open, monkeypatch: pytest.MonkeyPatch, ranges: bool, turn: int) -> None:
-    """A long download does not keep another file's reader from its first byte, unless it would have to begin anew."""
+    """A long download does not keep another file's reader from its first byte, unless it would restart."""
     monkeypatch.setattr("jobfs.content.transfer._TURN", turn)
     turns = ranges and not turn
     file = opened(16 * MIB, max_connections=2, breaks=[64 * KIB], ranges=ranges)
@@ -161,7 +161,7 @@ def test_every_read_gives_the_servers_bytes_under_random_breakage(
     """vfs/semantics.md 3.5: random reads by several handles under random breakage give what the server has."""
     home = tmp_path_factory.mktemp("home")
     store = ContentStore(client, home / "cache/job/id", owner=home, limit=1 << 30, timeout=20.0)  # type: ignore[arg-type]
-    # Of a body that breaks, its headers have to tell the size where the item does not.
+    # The headers of a truncated body must have the size where the item has none.
     item = item_of(len(client.data) if known or not client.says_length else None)
     with contextlib.closing(store), contextlib.ExitStack() as stack, ThreadPoolExecutor(4) as threads:
         opened = [stack.enter_context(store.open(item)) for _ in range(handles)]

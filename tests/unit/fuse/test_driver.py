@@ -220,7 +220,7 @@ def test_reads_and_writes_update_the_recorded_kernel_size(driver: FuseDriver, vf
 def test_a_read_of_a_longer_version_expires_the_kernels_size(
     driver: FuseDriver, vfs: ListedVfs, size: int, expires: bool
 ) -> None:
-    """vfs/semantics.md 3.17: a shorter one, or the end of the same one, is told by the read itself."""
+    """vfs/semantics.md 3.17: the read itself shows a shorter one, or the end of the same one."""
     expired = list[int]()
     driver.node, driver.expire_attributes = lambda: 11, expired.append
     vfs.next_version = b"versions"[:size]

@@ -19,7 +19,7 @@ _OTHER = Path("/dev/shm")
     "call", ["create", "mkdir", "modify", "close", "attributes", "unlink", "rmdir", "rename"]
 )
 def test_the_helper_makes_no_call_on_another_file_system(tmp_path: Path, call: str, way: str) -> None:
-    """vfs/semantics.md 7.7: no file of anybody is changed by what tells of the job's changes."""
+    """vfs/semantics.md 7.7: the helper that produces the events of the job's changes alters no file."""
     assert _OTHER.stat().st_dev != tmp_path.stat().st_dev
     place = _OTHER / f"jobfs-test-{os.getpid()}"
     name = "new" if call in ("create", "mkdir") else "directory" if call == "rmdir" else "file"

@@ -46,7 +46,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(place: Path) -> str:
+def names_in(place: Path) -> str:
     """The names in a directory; a star follows one that has another time or mode than at first."""
     seen = {path.name: path.stat() for path in sorted(place.iterdir())}
     same = {name for name, at in seen.items() if (at.st_mtime_ns, stat.S_IMODE(at.st_mode)) == (1, 0o740)}
@@ -54,11 +54,11 @@ def found(place: Path) -> str:
 
 
 @pytest.fixture
-def teller(place: Path) -> Iterator[EventInjector]:
-    teller = EventInjector(lambda path: ATTR)
-    teller.mount = (str(place), place.stat().st_dev)
-    yield teller
-    teller.close()
+def injector(place: Path) -> Iterator[EventInjector]:
+    injector = EventInjector(lambda path: ATTR)
+    injector.mount = (str(place), place.stat().st_dev)
+    yield injector
+    injector.close()
 
 
 @pytest.mark.parametrize(("call", "left"), MADE)
@@ -66,74 +66,74 @@ def test_a_helper_makes_its_calls_only_on_the_mount(place: Path, call: HelperCal
     """fuse/events.py: on another device, which is what lies under a mount that is gone, nothing is made."""
     words, device = [call.path or ".", *filter(None, [call.new])], place.stat().st_dev
     assert event_helper.make_call(str(place), device + 1, call.name, *words) == errno.ENOENT
-    assert found(place) == "empty file old"
+    assert names_in(place) == "empty file old"
     assert event_helper.make_call(str(place), device, call.name, *words) == 0
-    assert found(place) == left
+    assert names_in(place) == left
     assert event_helper.make_call(str(place), device, "unlink", "none") == errno.ENOENT
     assert event_helper.make_call(str(place / "none"), device, call.name, *words) == errno.ENOENT
 
 
-def test_the_helper_answers_call_after_call(place: Path, teller: EventInjector) -> None:
+def test_the_helper_answers_call_after_call(place: Path, injector: EventInjector) -> None:
     """fuse/events.py: names of any kind; one process does it all."""
     odd = "l'ine\n\"ü"
-    assert [teller.inject(HelperCall("create", odd)), teller.inject(HelperCall("create", odd))] == [
+    assert [injector.inject(HelperCall("create", odd)), injector.inject(HelperCall("create", odd))] == [
         0,
         errno.EEXIST,
     ]
-    assert teller.inject(HelperCall("rename", odd, "new")) == 0
+    assert injector.inject(HelperCall("rename", odd, "new")) == 0
     assert (place / "new").exists()
-    assert len(teller.helpers) == 1
+    assert len(injector.helpers) == 1
 
 
-def test_a_hung_helper_is_replaced(teller: EventInjector) -> None:
+def test_a_hung_helper_is_replaced(injector: EventInjector) -> None:
     """vfs/semantics.md 7.7: requests of the one given up are recognised until it has ended."""
-    assert teller.inject(HelperCall("modify", "file")) == 0
-    (first,) = teller.helpers
+    assert injector.inject(HelperCall("modify", "file")) == 0
+    (first,) = injector.helpers
     os.kill(first, signal.SIGSTOP)
-    teller.patience = 0.1
-    assert teller.inject(HelperCall("modify", "file")) == errno.ETIMEDOUT
-    assert first in teller.helpers
-    teller.patience = 20.0
-    eventually(lambda: teller.inject(HelperCall("modify", "file")) == 0 and first not in teller.helpers)
-    assert len(teller.helpers) == 1
-    (second,) = teller.helpers
+    injector.patience = 0.1
+    assert injector.inject(HelperCall("modify", "file")) == errno.ETIMEDOUT
+    assert first in injector.helpers
+    injector.patience = 20.0
+    eventually(lambda: injector.inject(HelperCall("modify", "file")) == 0 and first not in injector.helpers)
+    assert len(injector.helpers) == 1
+    (second,) = injector.helpers
     os.kill(second, signal.SIGKILL)
-    eventually(lambda: teller.inject(HelperCall("modify", "file")) == 0 and second not in teller.helpers)
+    eventually(lambda: injector.inject(HelperCall("modify", "file")) == 0 and second not in injector.helpers)
 
 
 def test_a_dead_helper_is_remembered_until_it_is_replaced(
-    teller: EventInjector, monkeypatch: pytest.MonkeyPatch
+    injector: EventInjector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """fuse/events.py: libfuse knows nothing of the file that it had open; it aborts if it hears of the release."""
-    teller.inject(HelperCall("modify", "file"))
-    ((process, helper),) = teller.helpers.items()
+    injector.inject(HelperCall("modify", "file"))
+    ((process, helper),) = injector.helpers.items()
     helper.kill()
     helper.wait()
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: os.stat("/none"))
-    assert teller.inject(HelperCall("modify", "file")) == errno.EPIPE
-    assert [*teller.helpers] == [process]
+    assert injector.inject(HelperCall("modify", "file")) == errno.EPIPE
+    assert [*injector.helpers] == [process]
 
 
 @pytest.mark.parametrize("hangs", [False, True])
-def test_closing_ends_the_helper_even_in_a_hung_call(teller: EventInjector, hangs: bool) -> None:
+def test_closing_ends_the_helper_even_in_a_hung_call(injector: EventInjector, hangs: bool) -> None:
     """vfs/semantics.md 7.7: no process is left, not even a dead one; none is started any more."""
-    teller.inject(HelperCall("modify", "file"))
-    (process,) = teller.helpers
+    injector.inject(HelperCall("modify", "file"))
+    (process,) = injector.helpers
     codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(teller.inject(HelperCall("modify", "file"))))
+    thread = threading.Thread(target=lambda: codes.append(injector.inject(HelperCall("modify", "file"))))
     if hangs:
         os.kill(process, signal.SIGSTOP)
         thread.start()
-        eventually(lambda: teller.expects_request(Opcode.SETATTR))
+        eventually(lambda: injector.expects_request(Opcode.SETATTR))
     began = time.monotonic()
-    teller.close()
+    injector.close()
     assert not Path(f"/proc/{process}").exists()
     if hangs:
         thread.join()
-        assert time.monotonic() - began < teller.patience
+        assert time.monotonic() - began < injector.patience
         assert codes == [errno.EPIPE]
-    assert teller.inject(HelperCall("modify", "file")) == errno.EPIPE
-    assert [*teller.helpers] == [process]
+    assert injector.inject(HelperCall("modify", "file")) == errno.EPIPE
+    assert [*injector.helpers] == [process]
 
 
 UNIQUE, DIRECTORY, NODE, SIZE = 77, 5, 11, 0x0102030405060708
@@ -259,32 +259,32 @@ def test_a_node_moves_only_if_it_is_still_the_renamed_file(there: dict[str, int]
             raise FsError(errno.ENOENT)
         return ATTR._replace(ino=there[path])
 
-    teller = EventInjector(known)
-    assert not teller.has_moved("old", "new"), "nothing is known of what was there"
-    teller.previous_attrs = {"old": ATTR}
-    assert teller.has_moved("old", "new") is moves
+    injector = EventInjector(known)
+    assert not injector.has_moved("old", "new"), "the earlier file is not known"
+    injector.previous_attrs = {"old": ATTR}
+    assert injector.has_moved("old", "new") is moves
 
 
 def test_the_helper_finds_the_state_that_its_call_requires() -> None:
     """fuse/events.py: what is made or renamed is not there before; what is deleted is as it was; all else as it is known."""
     gone = ATTR._replace(size=7)
     with Answered(HelperCall("create", "new")) as answered:
-        teller = answered.teller
+        injector = answered.teller
         with pytest.raises(FsError) as refused:
-            teller.attr_for_helper("new")
-        assert (refused.value.errno, teller.attr_for_helper("other")) == (errno.ENOENT, ATTR)
+            injector.attr_for_helper("new")
+        assert (refused.value.errno, injector.attr_for_helper("other")) == (errno.ENOENT, ATTR)
         answered.request(Opcode.MKNOD, bytes(16) + b"new\0")
-        assert teller.attr_for_helper("new") == ATTR
-        teller.previous_attrs = {"old": gone, "d": gone, "d/old": gone, "e": gone}
-        teller._call, teller._has_reached_request = HelperCall("rename", "old", "new"), False
-        assert teller.attr_for_helper("old") == gone
+        assert injector.attr_for_helper("new") == ATTR
+        injector.previous_attrs = {"old": gone, "d": gone, "d/old": gone, "e": gone}
+        injector._call, injector._has_reached_request = HelperCall("rename", "old", "new"), False
+        assert injector.attr_for_helper("old") == gone
         with pytest.raises(FsError):
-            teller.attr_for_helper("new")
-        teller._call = HelperCall("unlink", "old")
-        assert (teller.attr_for_helper("old"), teller.attr_for_helper("new")) == (gone, ATTR)
-        teller._call = HelperCall("unlink", "d/old")
-        assert (teller.attr_for_helper("d"), teller.attr_for_helper("e")) == (gone, ATTR), (
+            injector.attr_for_helper("new")
+        injector._call = HelperCall("unlink", "old")
+        assert (injector.attr_for_helper("old"), injector.attr_for_helper("new")) == (gone, ATTR)
+        injector._call = HelperCall("unlink", "d/old")
+        assert (injector.attr_for_helper("d"), injector.attr_for_helper("e")) == (gone, ATTR), (
             "directories on the way"
         )
-        teller._call = HelperCall("create", "d/new")
-        assert teller.attr_for_helper("d") == ATTR, "it is a directory now"
+        injector._call = HelperCall("create", "d/new")
+        assert injector.attr_for_helper("d") == ATTR, "it is a directory now"

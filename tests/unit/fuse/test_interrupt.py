@@ -21,7 +21,7 @@ from jobfs.fuse.requests import Opcode, WorkerSlot
 
 @pytest.fixture(scope="module")
 def dying() -> Iterator[int]:
-    """A stopped program that must end: SIGTERM is pending for it until somebody continues it."""
+    """A stopped program that must end: SIGTERM is pending until the program is continued."""
     with subprocess.Popen(["sleep", "600"]) as program:
         program.send_signal(signal.SIGSTOP)
         os.waitpid(program.pid, os.WUNTRACED)
@@ -81,7 +81,7 @@ def test_an_interrupted_request_is_answered_once_at_the_second_check(lab: Lab) -
     lab.answered()
     lab.request(Opcode.GETATTR, 0xABE)
     assert looked(lab, 2) == [0xABE]
-    # One that was answered meanwhile, or is new, is left alone.
+    # A request that has been answered, or is new, is left alone.
     lab.answered()
     lab.request(Opcode.LOOKUP, 2)
     assert looked(lab) == []
@@ -108,14 +108,14 @@ def test_a_request_overwritten_during_the_check_is_not_trusted(
     """One thread reads the next request into the buffer while another looks."""
     header = requests._HEADER
 
-    def meanwhile(buffer: Any) -> tuple[Any, ...]:
+    def overwrite(buffer: Any) -> tuple[Any, ...]:
         lab.answered()
         lab.request(Opcode.LOOKUP, 4)
         return header.unpack_from(buffer)
 
     lab.request(Opcode.LOOKUP, 2)
     assert lab.slot.stuck_request() is None
-    monkeypatch.setattr(requests, "_HEADER", SimpleNamespace(unpack_from=meanwhile))
+    monkeypatch.setattr(requests, "_HEADER", SimpleNamespace(unpack_from=overwrite))
     assert lab.slot.stuck_request() is None
 
 

@@ -31,7 +31,7 @@ def entry(name: bytes, offset: int) -> bytes:
 
 
 class Libfuse:
-    """Answers as libfuse does; `nodes` has what it says of a name, and `forgotten` what it was told to forget."""
+    """Reply as libfuse does; `nodes` has the reply for a name, and `forgotten` the nodes that it was asked to forget."""
 
     def __init__(self) -> None:
         self.names = [b".", b"..", b"plain", b"unknown", b"last"]
@@ -133,7 +133,7 @@ def test_each_name_is_listed_with_the_reply_of_its_lookup(libfuse: Libfuse) -> N
     assert libfuse.entries() == [
         (b".", 0, 1), (b"..", 0, 2), (b"plain", 11, 3), (b"unknown", 0, 4), (b"last", 12, 5)
     ]  # fmt: skip
-    assert libfuse.listing == [True] * 3, "nothing is asked of the server meanwhile"
+    assert libfuse.listing == [True] * 3, "the server gets no request"
     assert libfuse.forgotten == []
 
 
@@ -147,7 +147,7 @@ def test_a_listing_has_no_size_other_than_the_kernels(libfuse: Libfuse) -> None:
 
 
 def test_entries_that_do_not_fit_the_reply_are_not_looked_up(libfuse: Libfuse) -> None:
-    """The kernel goes on from the offset of the last entry that it got."""
+    """The kernel continues from the offset of the last entry that it got."""
     libfuse.read_directory(room=3 * (FOUND + 32))
     assert [name for name, *_ in libfuse.entries()] == [b".", b"..", b"plain"]
     assert libfuse.asked == [Opcode.READDIR, Opcode.LOOKUP]
@@ -161,9 +161,9 @@ def test_the_end_of_a_directory_is_empty_and_an_error_is_passed_on(libfuse: Libf
 
 
 def test_nodes_of_a_reply_that_the_kernel_refuses_are_forgotten(libfuse: Libfuse) -> None:
-    """The answer to a program that was told to end is refused: nobody would ever tell libfuse to forget the nodes in it."""
+    """The reply to a killed program is refused: the kernel would never ask libfuse to forget its nodes."""
     read, write = os.pipe()
-    os.close(read)  # whoever writes there is refused
+    os.close(read)  # writes to it fail
     libfuse.plus = ReadDirPlus(write, libfuse.process, libfuse.here, libfuse.sizes)
     libfuse.read_directory()
     os.close(write)

@@ -60,7 +60,7 @@ def test_a_thread_is_started_where_none_is_idle(
 def test_a_reader_that_ends_lets_others_read(
     readers: ReadToken, first: WorkerSlot, replaced: list[bool]
 ) -> None:
-    """At the end of the mount each thread is told in its turn."""
+    """At the end of the mount each thread gets the error in turn."""
     slot, thread = idle(readers)
     assert readers.surrender(first)
     thread.join(20)

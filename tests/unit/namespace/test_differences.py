@@ -1,4 +1,4 @@
-"""The changes from one tree to another: told in order to a disk that shows the first, they make it show the second."""
+"""The changes from one tree to another: applied in order to a disk with the first, they yield the second."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def test_equal_trees_have_no_differences(tree: ItemTree) -> None:
     assert list_differences({path: tree.shown_at(path) for path in looks(tree)}, tree.shown_at) == []
 
 
-def told(before: Sequence[Item], now: Sequence[Item]) -> list[tuple[str, str, str]]:
-    """What is told of two sets of items: what has happened, the path, the old path."""
+def reported(before: Sequence[Item], now: Sequence[Item]) -> list[tuple[str, str, str]]:
+    """Return the differences of two sets of items: kind, path, old path."""
     first, second = ItemTree.from_items(before), ItemTree.from_items(now)
     return [
         (one.kind, one.path, one.old)
@@ -142,4 +142,4 @@ def test_each_kind_of_difference_is_reported(
     before: list[Item], now: list[Item], expected: list[str]
 ) -> None:
     """vfs/semantics.md 7: a file is renamed where its directories stay; a directory is deleted, and created with all in it."""
-    assert [" ".join(filter(None, one)) for one in told(before, now)] == expected
+    assert [" ".join(filter(None, one)) for one in reported(before, now)] == expected

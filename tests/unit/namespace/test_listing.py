@@ -83,7 +83,7 @@ def test_later_pages_are_fetched_in_parallel(expected: int) -> None:
     reading.server.before = meet
     assert len(as_set(reading.read())) == 350
     if expected:
-        assert len(as_set(reading.read())) == 350, "the last listing tells what to expect"
+        assert len(as_set(reading.read())) == 350, "the last listing sets the expected number"
         assert reading.server.operations() == ["list"] * 8
 
 
@@ -174,14 +174,14 @@ def test_a_page_with_a_wrong_total_is_read_while_the_job_makes_files(reading: Re
     assert as_set(reading.read()) == {*everything, *made}
 
 
-@pytest.mark.parametrize("told", [100, 350])
-def test_a_server_without_paging_is_read_completely(reading: Reading, told: int) -> None:
+@pytest.mark.parametrize("says_total", [100, 350])
+def test_a_server_without_paging_is_read_completely(reading: Reading, says_total: int) -> None:
     """vfs/semantics.md 1: the snapshot has every item; nobody is asked for more of them than the reference allows."""
     everything = reading.fill(350)
 
     def list_page(take: int, skip: int) -> Page:
         assert 1 <= take <= 100
-        return Page(everything, 350, told)
+        return Page(everything, 350, says_total)
 
     reading.server.list_page = list_page  # type: ignore[method-assign]
     for _ in range(2):

@@ -183,7 +183,7 @@ class Races(RuleBasedStateMachine):
 
     @rule()
     def news_are_told(self) -> None:
-        """Every difference between what was seen and what is shown is told exactly once, and nothing else is."""
+        """Each difference between the seen and the shown tree is reported exactly once, and nothing else."""
         now = looks(self.known.tree)
         for happened, path, _, old, _ in self.known.take_differences():
             assert happened is DifferenceKind.DELETED or self.seen.get(path) != now[path], f"{path} is known"
@@ -366,50 +366,52 @@ def test_an_older_reply_below_a_changed_path_is_rejected_if_all_changed() -> Non
         assert [change.invalidates(path, {"2"}) for path in ("d/x", "e")] == refused
 
 
-def told(known: MetadataCache) -> list[str]:
-    """What is told of: what has happened, the path, the old path."""
+def reported(known: MetadataCache) -> list[str]:
+    """Take the reported differences: kind, path, old path."""
     return [" ".join((one.kind, one.path, *filter(None, [one.old]))) for one in known.take_differences()]
 
 
-def landed(known: MetadataCache, *items: Item) -> list[str]:
-    """What is told after a listing has shown these items."""
+def differences_of_listing(known: MetadataCache, *items: Item) -> list[str]:
+    """Take the differences reported after a listing of these items."""
     ticket = known.begin_request()
     known.record_listing(ticket, 1.0, ItemTree.from_items(items))
     known.finish_request(ticket)
-    return told(known)
+    return reported(known)
 
 
-def listed(*items: Item) -> MetadataCache:
+def cache_with(*items: Item) -> MetadataCache:
     """What is known after a first listing, of which there are no news."""
     known = MetadataCache(60.0, Clock())
-    assert (landed(known, *items), known.is_directory_listed_since("", 1.0)) == ([], True)
+    assert (differences_of_listing(known, *items), known.is_directory_listed_since("", 1.0)) == ([], True)
     return known
 
 
 def test_the_set_aside_of_an_own_save_is_not_a_difference() -> None:
-    """vfs/semantics.md 7.2: at no step, whatever a listing shows meanwhile; nor is a listing that began before it."""
+    """vfs/semantics.md 7.2: at no step, whatever a listing shows; nor is a listing that began before it."""
     old, new = item("x", "1"), item("x", "2")
     aside = replace(old, path=hidden("x"))
-    known = listed(old)
+    known = cache_with(old)
     early = known.begin_request()
     known.record_own_change(aside)
-    assert landed(known, aside) == []
+    assert differences_of_listing(known, aside) == []
     known.record_own_change(new)
     known.record_deleted(aside)
     known.record_listing(early, 1.0, ItemTree.from_items([old]))
     known.finish_request(early)
-    assert told(known) == []
-    assert landed(known, new) == []
+    assert reported(known) == []
+    assert differences_of_listing(known, new) == []
     known.begin_request()
     known.record_own_change(new)
-    assert landed(known, replace(new, size=5)) == ["changed x"], "a listing that began after it is newer"
+    assert differences_of_listing(known, replace(new, size=5)) == ["changed x"], (
+        "a listing that began after it is newer"
+    )
 
 
 @pytest.mark.parametrize("ahead", [True, False])
 def test_hidden_items_do_not_make_a_removed_directory_visible(ahead: bool) -> None:
     """save/protocol.md R12: a listing that shows half of the removal lands before its answer, or after it."""
     folder = item("d", "1", kind=Kind.DIRECTORY)
-    known, aside = listed(folder), replace(folder, path=hidden("d"))
+    known, aside = cache_with(folder), replace(folder, path=hidden("d"))
     steps = [partial(known.record_own_change, aside, "d"), partial(known.record_deleted, folder)]
     landing = partial(
         known.record_listing,
@@ -424,7 +426,7 @@ def test_hidden_items_do_not_make_a_removed_directory_visible(ahead: bool) -> No
 
 def test_a_path_where_a_listing_shows_a_second_item_is_requested() -> None:
     """vfs/semantics.md 1.6: it has read the other item before that went, and ours before the answer about it came."""
-    known = listed(item("x", "1"), moved := item("x", "2"))
+    known = cache_with(item("x", "1"), moved := item("x", "2"))
     known.record_own_change(moved, "y")
     assert not known.is_fresh("x")
 
@@ -432,14 +434,14 @@ def test_a_path_where_a_listing_shows_a_second_item_is_requested() -> None:
 def test_a_directory_moves_with_its_content_and_nothing_else() -> None:
     """vfs/semantics.md 1.4, 7.2: it is no news, and as fresh as before, not as what was at the new path; a doubt moves too."""
     folder = item("d", "1", kind=Kind.DIRECTORY)
-    known = listed(folder, item("d/x", "2"), item("y", "3"))
+    known = cache_with(folder, item("d/x", "2"), item("y", "3"))
     known.record_listing(
         known.begin_request(), 1.0, ItemTree.from_items([folder, item("d/x", "4"), item("y", "5")])
     )
     known.record_find(known.begin_request(), 2.0, "e/x", [])
     known.invalidate("y")
     known.record_own_change(replace(folder, path="e"))
-    assert told(known) == ["changed y"]
+    assert reported(known) == ["changed y"]
     assert [known.is_fresh("e/x", since) for since in (1.0, 2.0)] == [True, False]
     known.invalidate("e/x")
     known.record_own_change(folder)
@@ -450,11 +452,11 @@ def test_an_own_conflict_copy_is_a_difference_and_a_save_of_it_is_not() -> None:
     """vfs/semantics.md 7.2."""
     path = names.second_version_path("x.txt", "conflict")
     staged = item(hidden("x.txt", names.Role.STAGED), "2")
-    known = listed(item("x.txt", "1"))
+    known = cache_with(item("x.txt", "1"))
     known.record_own_change(staged)
     known.record_own_change(kept := replace(staged, path=path), is_reported=True)
-    assert told(known) == [f"created {path}"]
+    assert reported(known) == [f"created {path}"]
     known.record_own_change(replace(kept, size=5))
-    assert told(known) == []
+    assert reported(known) == []
     known.record_deleted(kept)
-    assert told(known) == []
+    assert reported(known) == []

@@ -220,7 +220,7 @@ def test_a_missing_name_is_requested_again_after_a_moment(world: World, comes: b
     world.server.move(a, hidden("a"))
     new: list[Item] = []
     if comes:
-        world.meanwhile = lambda: new.append(world.server.file("a"))
+        world.during_pause = lambda: new.append(world.server.file("a"))
     for _ in range(2):
         assert world.namespace.lookup("a") == (new[0] if comes else None)
     world.expire()
@@ -237,7 +237,7 @@ def test_a_listing_during_another_mounts_save_requests_the_name_again(world: Wor
         world.server.move(saved, hidden(saved.path))
     world.server.delete(c)
     new: list[Item] = []
-    world.meanwhile = lambda: new.append(world.server.file("d/a"))
+    world.during_pause = lambda: new.append(world.server.file("d/a"))
     assert world.namespace.children("d") == {"a": new[0]}
     assert sorted(world.server.asked()) == [("find", "d/a"), ("find", "d/b"), ("list", 0)]
     assert [0.1 <= pause <= 0.25 for pause in world.pauses] == [True]
@@ -350,7 +350,7 @@ def test_many_lookups_at_once_cost_one_listing_and_four_finds(world: World, coun
 
 
 def test_a_listing_has_the_attributes_of_a_lookup_without_a_request(world: World) -> None:
-    """vfs/semantics.md 1: a change is visible to a new `stat` after the TTL, whoever has listed the directory meanwhile."""
+    """vfs/semantics.md 1: a change is visible to a new `stat` after the TTL, even if the directory was listed in between."""
     slow_pages(world, 3.0, files=300)
     looked_up = world.namespace.cached_lookup
     assert looked_up("f0001") is None, "as old as that a lookup would ask"
@@ -449,7 +449,7 @@ def test_a_failure_is_raised_to_every_call_that_joined_the_request(world: World)
 
 
 def test_a_caller_never_joins_a_request_that_started_too_early(world: World) -> None:
-    """vfs/semantics.md 1: an answer is as young as was asked for, whoever made the request."""
+    """vfs/semantics.md 1: an answer is no older than requested, whichever call made the request."""
     world.server.file("x")
     world.listed(3)
     gate = Gate("find")

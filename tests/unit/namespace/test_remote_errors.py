@@ -139,7 +139,7 @@ def test_a_refused_name_says_nothing_about_other_names(world: World) -> None:
 
 @pytest.mark.parametrize("error", [NO_END, UnavailableError("has no end", status=504)])
 def test_names_are_found_one_by_one_where_the_listing_is_unusable(world: World, error: ApiError) -> None:
-    """vfs/semantics.md 1: good items go on being shown; a directory that can't be listed is EIO, never empty."""
+    """vfs/semantics.md 1: good items are still shown; a directory that can't be listed is EIO, never empty."""
 
     a = world.server.file("a.txt")
     d = world.server.directory("d")
@@ -199,7 +199,7 @@ def test_a_listing_that_only_confirms_known_names_gets_little_time(world: World)
         world.namespace.children(path, max_age)
     confirming, needed = times
     assert confirming <= remote._PATIENCE
-    assert needed > STALE, "but what is to be changed is asked for as long as it takes"
+    assert needed > STALE, "but a change requests its item for as long as it takes"
 
 
 def test_one_slow_reply_blocks_no_other_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

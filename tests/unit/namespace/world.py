@@ -1,4 +1,4 @@
-"""A world for these tests: a clock that moves when told, a server in memory, a job that changes it."""
+"""A world for these tests: a clock that moves on request, a server in memory, a job that changes it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Hook = Callable[[str, Any], None]
 
 
 class Clock:
-    """Seconds that pass only when told."""
+    """Seconds that pass only on request."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -163,19 +163,19 @@ class Server:
 
 
 class World:
-    """Server, clock and namespace together; a pause is noted, and runs `meanwhile` instead of waiting."""
+    """Server, clock and namespace together; a pause is noted, and runs `during_pause` instead of waiting."""
 
     def __init__(self) -> None:
         self.server = Server()
         self.clock = Clock()
         self.pauses: list[float] = []
-        self.meanwhile: Callable[[], object] = lambda: None
+        self.during_pause: Callable[[], object] = lambda: None
         given: dict[str, Any] = {"ttl": TTL, "kernel_timeout": KERNEL, "stale_if_error": STALE}
         self.namespace = Namespace(cast(Client, self.server), clock=self.clock, pause=self._pause, **given)
 
     def _pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
-        self.meanwhile()
+        self.during_pause()
 
     def expire(self) -> None:
         """Let everything that is known become older than the TTL."""
@@ -197,5 +197,5 @@ def item(path: str, item_id: str = "", **fields: Any) -> Item:
 
 
 def hidden(target: str, role: Role = Role.ASIDE) -> str:
-    """The hidden path of what a save has put away from `target`."""
+    """The hidden path of an item that a save set aside from `target`."""
     return names.hidden_path(target, "0" * 12, "1" * 16, role)

@@ -70,7 +70,7 @@ class Keeping:
 def test_a_cached_base_is_kept_under_the_name_of_the_copy(
     world: World, tmp_path: Path, size: int | None
 ) -> None:
-    """vfs/semantics.md 4.61: where the server tells no sizes, too; a kill before that, or after it, loses nothing."""
+    """vfs/semantics.md 4.61: where items have no size, too; a kill before that, or after it, loses nothing."""
     keeping = Keeping(world, tmp_path, ("a", "before", size))
     keeping.bases.keep_base_of_aside(ASIDE, BASE)
     assert keeping.kept(names.basename(ASIDE.path)) == OLD

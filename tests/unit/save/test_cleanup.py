@@ -26,7 +26,7 @@ def cleanup(world: World) -> Cleanup:
     return world.write_back.cleanup
 
 
-def placed(world: World, *asides: Aside) -> Change:
+def placed_change(world: World, *asides: Aside) -> Change:
     change = world.state.plan_change(
         Verb.PUT, "file", stage=Stage.STAGED, tid=TID, staged_id="n", sha256=sha(NEW)
     )
@@ -44,8 +44,8 @@ def set_aside(world: World, item_id: str, content: bytes, **values: Any) -> Asid
 
 
 def test_the_placed_stage_is_synced_before_the_first_delete(world: World, cleanup: Cleanup) -> None:
-    """save/protocol.md R3; vfs/semantics.md 5.2: no retry storm: the pauses grow with each failure that is told."""
-    change = placed(world, set_aside(world, "o", OLD))
+    """save/protocol.md R3; vfs/semantics.md 5.2: no retry storm: the pauses grow with each reported failure."""
+    change = placed_change(world, set_aside(world, "o", OLD))
     assert world.state.store.needs_sync
     world.client.before["get"] = [away]
     with pytest.raises(UnavailableError):
@@ -64,7 +64,7 @@ def test_an_aside_the_job_writes_to_before_its_delete_is_kept(
     """save/protocol.md R8: a delete that was decided by bytes is for these bytes only."""
     monkeypatch.setattr("jobfs.save.context._FRESH", 0.0)
     world.client.health.latency = 0.0
-    change = placed(world, set_aside(world, "o", OLD))
+    change = placed_change(world, set_aside(world, "o", OLD))
     world.client.before["turn"] = [lambda: world.client.put("o", world.client.paths["o"], b"job")]
     assert cleanup.clean_up(change) > 0.0
     assert (world.client.contents, world.changes()) == ({"o": b"job"}, [])
@@ -73,7 +73,7 @@ def test_an_aside_the_job_writes_to_before_its_delete_is_kept(
 def test_an_aside_that_must_wait_delays_no_other(world: World, cleanup: Cleanup) -> None:
     """save/protocol.md R7: nobody waits for this, no other aside either."""
     late = time.monotonic() + 100
-    change = placed(world, set_aside(world, "w", OLD, unsure_until=late), set_aside(world, "o", OLD))
+    change = placed_change(world, set_aside(world, "w", OLD, unsure_until=late), set_aside(world, "o", OLD))
     assert cleanup.clean_up(change) == late
     assert set(world.client.items) == {"w"}
     assert [aside.id for found in world.state.journal.load_records(Change) for aside in found.asides] == ["w"]
@@ -156,7 +156,7 @@ def test_a_hidden_item_is_checked_again_before_it_gets_a_name(world: World, clea
     gone = world.client.put("g", hidden("y"), b"content")
     del world.client.items["g"]
     assert (cleanup.expose(listed), cleanup.expose(gone)) == ("", "")
-    assert (world.client.done, world.namespace.told) == ([], ["forget g"])
+    assert (world.client.done, world.namespace.updates) == ([], ["forget g"])
 
 
 def test_remembered_attributes_of_vanished_items_are_dropped(world: World, cleanup: Cleanup) -> None:
@@ -214,11 +214,11 @@ def test_the_aside_of_an_unlinked_save_is_not_shown_at_its_name(world: World, cl
     change = world.state.plan_change(Verb.PUT, "file", tid=TID, asides=[aside], displaced=(shown,))
     world.state.write(edit(change, stage=Stage.CANCELLED, base=Base.from_item(shown)))
     assert cleanup.clean_up(change) > time.monotonic()
-    assert world.namespace.told == ["forget o"]
+    assert world.namespace.updates == ["forget o"]
 
 
 def test_a_failed_rename_keeps_the_file_at_its_target(world: World, cleanup: Cleanup) -> None:
-    """save/protocol.md, The steps: a rename over a file whose caller was told that it failed is cancelled."""
+    """save/protocol.md, The steps: a rename over a file that has failed for its caller is cancelled."""
     over = world.client.put("o", "file", OLD)
     change = world.state.plan_change(
         Verb.MOVE, "file", stage=Stage.STAGED, source="x", staged_id="x", base=Base.from_item(over),
@@ -284,7 +284,7 @@ def test_a_refusal_does_not_apply_to_newer_waiting_bytes(world: World) -> None:
 
 
 def test_a_save_cancelled_during_its_refusal_remains_cancelled(world: World) -> None:
-    """save/protocol.md R10: its file was unlinked, and is not told that it was refused."""
+    """save/protocol.md R10: its file was unlinked, and does not become a refused one."""
     file = world.state.new_local_file(Kind.FILE, "file")
     world.state.write(edit(file, generation=5))
     change = change_of(world, set_aside(world, "1", OLD), file=file, generation=5)

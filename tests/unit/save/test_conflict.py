@@ -80,10 +80,10 @@ def test_an_aside_is_deleted_if_base_or_just_saved_otherwise_kept(
         assert checked.kept
         assert what != "another size" or "download a" not in checked.client.done
         path = checked.client.paths["a"]
-        assert checked.world.namespace.told == [f"publish {path} from {hidden(TARGET)}"]
+        assert checked.world.namespace.updates == [f"publish {path} from {hidden(TARGET)}"]
         assert caplog.messages == [f"{TARGET}: another version of it is kept as {path}"]
     else:
-        assert (checked.client.done, checked.world.namespace.told) == (requests, ["forget a"])
+        assert (checked.client.done, checked.world.namespace.updates) == (requests, ["forget a"])
 
 
 def test_a_directory_found_at_the_target_is_kept(world: World) -> None:
@@ -242,7 +242,7 @@ def test_a_hidden_item_is_content_unless_this_mount_is_removing_it(
         monkeypatch.setattr(world.namespace, "subtree", lambda path: [item])
         del world.client.items["b"]
     assert world.write_back.cleanup.has_lasting_children("dir") is content
-    assert world.namespace.told == (["forget b"] if why == "gone" else [])
+    assert world.namespace.updates == (["forget b"] if why == "gone" else [])
 
 
 def test_an_item_deleted_during_the_look_is_no_content(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def test_an_item_is_unsure_for_the_lifetime_of_an_unanswered_request(world: Worl
 
 
 class Readers:
-    """Somebody reads the item; notes what is carried over to its next version."""
+    """An open reader of the item; it notes what is carried over to the next version."""
 
     def __init__(self) -> None:
         self.carried: list[tuple[Item, Item]] = []
@@ -95,7 +95,7 @@ def test_a_repeated_look_decides_whether_the_request_is_sent(world: World, job: 
     with pytest.raises(error) if error else contextlib.nullcontext():
         world.context.delete_item(look)
     assert world.client.done == ([] if error else ["delete a"])
-    assert world.namespace.told == (["touch file"] if error is ItemChangedError else [])
+    assert world.namespace.updates == (["touch file"] if error is ItemChangedError else [])
 
 
 @pytest.mark.parametrize("read", [True, False])
@@ -134,7 +134,7 @@ def test_a_look_of_a_program_lasts_for_the_ttl_plus_a_second(world: World) -> No
 
 @pytest.mark.parametrize("sent", ["update", "delete"])
 def test_an_item_is_unsure_after_any_request_whose_answer_was_lost(world: World, sent: str) -> None:
-    """save/protocol.md R7: the request may be carried out late, whoever sent it."""
+    """save/protocol.md R7: the request may take effect late, whichever call sent it."""
     look, context = Observation(world.client.put("a", "file"), time.monotonic()), world.context
     world.client.lose = 1
     with pytest.raises(AnswerLostError):
@@ -159,7 +159,7 @@ def test_an_item_renamed_after_an_unanswered_request_has_its_new_name(world: Wor
 
 
 def test_an_item_is_in_the_directory_moved_after_an_unanswered_request(world: World) -> None:
-    """save/protocol.md R1: what this mount has renamed meanwhile is never deleted as a base."""
+    """save/protocol.md R1: an item that this mount has renamed is never deleted as a base."""
     context = world.context
     for item_id, path in (("a", "dir/file"), ("b", "other/file")):
         context.mark_unanswered(item_id)
@@ -199,7 +199,7 @@ def test_creating_an_item_changes_its_directorys_time(world: World) -> None:
     for path in ("new", "dir", "file", "none", ""):
         world.context.touch_directory(path)
     assert before <= new.mtime_ns == new.ctime_ns <= time.time_ns()
-    assert world.namespace.told == ["names of dir"]
+    assert world.namespace.updates == ["names of dir"]
 
 
 def test_implicit_directories_stay_when_this_mount_removes_their_last_file(world: World) -> None:
@@ -236,7 +236,7 @@ def test_a_free_name_and_an_implicit_directory_have_no_base(world: World) -> Non
 
 
 def test_a_full_disk_drops_cached_contents_and_then_kept_copies(world: World, tmp_path: Path) -> None:
-    """vfs/semantics.md 4.56: the content cache goes first; of what is kept, the oldest, 1 MiB at least."""
+    """vfs/semantics.md 4.56: the content cache goes first; then the oldest kept copies, 1 MiB at least."""
     source, saves = tmp_path / "source", world.state.saves
     source.write_bytes(bytes(600 << 10))
     for path in "abc":
@@ -248,7 +248,7 @@ def test_a_full_disk_drops_cached_contents_and_then_kept_copies(world: World, tm
 
 
 def test_the_hash_of_local_or_sent_bytes_is_known(world: World) -> None:
-    """save/protocol.md R1: its bytes equal base's; R2: base is H with the hash of what was sent."""
+    """save/protocol.md R1: its bytes equal base's; R2: base is H with the hash of the sent bytes."""
     version = item(world)
     assert world.context.base_of(version).sha256 == ""
     world.content.cached.add("a")
@@ -260,7 +260,7 @@ def test_the_hash_of_local_or_sent_bytes_is_known(world: World) -> None:
 
 
 def test_a_program_replaces_the_version_that_it_has_read(world: World) -> None:
-    """vfs/semantics.md 4.42: not the one that is shown; only its bytes tell which it was (save/protocol.md R1)."""
+    """vfs/semantics.md 4.42: not the one that is shown; only its bytes show which it was (save/protocol.md R1)."""
     process, seen = Process(None), item(world)
     world.state.read_log.note_read(process, "file", seen)
     world.content.cached.add("a")
@@ -277,7 +277,7 @@ LEARNED: dict[str, tuple[dict[str, Any], str]] = {
     "young": ({"racy": True}, sha(CONTENT)),
     "young, in whole seconds": ({"racy": True, "whole": True}, ""),
     "another version by now": ({"updated_at": "earlier"}, ""),
-    "told by its time, which moves leave alone": ({"kept": True}, ""),
+    "recognised by its time, which moves leave alone": ({"kept": True}, ""),
     "written while it is read": ({}, ""),
     "refused": ({}, ""),
 }

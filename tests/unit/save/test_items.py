@@ -32,17 +32,17 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, items: ItemRequ
     world.client.lose = lose
     assert items.update_item(item, path="new").path == "new"
     assert world.client.done == ["move new"]
-    assert world.namespace.told == ["publish new from file"]
+    assert world.namespace.updates == ["publish new from file"]
     elsewhere = [world.context.may_be_late_move("a", path) for path in ("file", "new")]
     assert elsewhere == [bool(lose), False], "a late request may bring it to its old name"
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "told"),
+    ("endpoint", "message"),
     [("update", "nobody there"), ("delete", "file could not be deleted: try again later")],
 )
 def test_a_postponed_request_is_sent_again_before_its_deadline(
-    world: World, items: ItemRequests, monkeypatch: pytest.MonkeyPatch, endpoint: str, told: str
+    world: World, items: ItemRequests, monkeypatch: pytest.MonkeyPatch, endpoint: str, message: str
 ) -> None:
     """vfs/semantics.md 5: 429 and 503 are tried again; the error is the call's when its time is up."""
     item = world.client.put("a", "file")
@@ -55,7 +55,7 @@ def test_a_postponed_request_is_sent_again_before_its_deadline(
         call()
     with monkeypatch.context() as patch:
         patch.setattr("jobfs.save.items._LOOKS", 1)
-        with pytest.raises(UnavailableError, match=f"^{told}$"):
+        with pytest.raises(UnavailableError, match=f"^{message}$"):
             call()
     assert world.client.paths == {"a": "file"}
     if updates:
@@ -135,7 +135,7 @@ def test_the_item_that_took_a_deleted_items_name_is_checked(
     stays = lost or job_made is None
     assert world.client.paths == ({"b": "file"} if stays else {})
     assert world.client.done == ["delete a"] + ["delete b"] * (not stays)
-    assert world.namespace.told[-1] == ("touch file" if stays else "forget b")
+    assert world.namespace.updates[-1] == ("touch file" if stays else "forget b")
 
 
 def test_open_handles_fetch_their_bytes_before_a_delete(world: World, items: ItemRequests) -> None:
@@ -235,7 +235,7 @@ def test_a_removed_directory_is_recorded_before_it_is_moved(
     assert [aside.id for change in seen for aside in change.asides] == ["d"]
     assert (parts := names.parse_hidden_name(names.basename(world.client.paths["d"]))) is not None
     assert (names.parent(world.client.paths["d"]), parts.name) == ("" if deep else "a", "dir")
-    assert world.namespace.told == [f"publish {world.client.paths['d']} from a/dir", "forget d at a/dir"]
+    assert world.namespace.updates == [f"publish {world.client.paths['d']} from a/dir", "forget d at a/dir"]
     assert world.state.index.file_of(item) is None, "its attributes are forgotten"
 
 
@@ -260,4 +260,4 @@ def test_cleanup_checks_a_directory_that_may_have_been_moved(world: World, items
     assert errno_from(items.remove_directory, item) == errno.EIO
     (change,) = world.state.changes.values()
     assert (change.stage, len(change.asides)) == (Stage.PLACED, 1)
-    assert world.namespace.told == ["touch dir"] * 2
+    assert world.namespace.updates == ["touch dir"] * 2

@@ -68,7 +68,7 @@ def overlap(world: World) -> OverlapSender:
     return OverlapSender(world.context, world.write_back.uploader)
 
 
-def staged(world: World) -> tuple[Change, Aside]:
+def staged_change(world: World) -> tuple[Change, Aside]:
     """A save that is to set its first item aside."""
     _, change = begun(world)
     world.state.apply_in_memory(change, asides=[Aside("o", hidden("file"))])
@@ -77,7 +77,7 @@ def staged(world: World) -> tuple[Change, Aside]:
 
 def test_requests_overlap_where_nothing_is_unsure(world: World, overlap: OverlapSender) -> None:
     """save/protocol.md R13: at first after a quarter of a round trip."""
-    assert overlap.choose_stagger(*staged(world)) == pytest.approx(0.005)
+    assert overlap.choose_stagger(*staged_change(world)) == pytest.approx(0.005)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_requests_do_not_overlap_if_risky_or_without_gain(
     world: World, overlap: OverlapSender, why: str
 ) -> None:
     """save/protocol.md R13: when."""
-    change, aside = staged(world)
+    change, aside = staged_change(world)
     match why:
         case "quick":
             world.client.health.latency = 0.0079
@@ -210,7 +210,7 @@ def test_without_two_connections_only_the_first_request_is_sent(
     assert (sent.result().id, following, held_by) == ("i", None, [None])
 
 
-def overlapping(world: World) -> World:
+def overlapping_world(world: World) -> World:
     """A world in which saves overlap, and promotes are sent once the set-asides have reached the server."""
     world.client.health.latency = 0.02
     world.context.server.learn(moves_refused=True)
@@ -219,7 +219,7 @@ def overlapping(world: World) -> World:
 
 def test_a_promoted_save_is_placed_even_if_its_set_aside_failed(world: World) -> None:
     """save/protocol.md R13: an aside whose set-aside was refused is dropped: here the job has deleted the item."""
-    item, client = world.client.put("o", "dir/file.txt", OLD), overlapping(world).client
+    item, client = world.client.put("o", "dir/file.txt", OLD), overlapping_world(world).client
     promoted = threading.Event()
 
     def delete() -> None:
@@ -236,7 +236,7 @@ def test_a_promoted_save_is_placed_even_if_its_set_aside_failed(world: World) ->
 
 def test_an_unanswered_aside_is_kept_after_its_save_was_promoted(world: World) -> None:
     """save/protocol.md R13: cleanup waits as R7 says."""
-    item, client = world.client.put("o", "dir/file.txt", OLD), overlapping(world).client
+    item, client = world.client.put("o", "dir/file.txt", OLD), overlapping_world(world).client
     promoting = threading.Event()
 
     def lose() -> None:
@@ -257,7 +257,7 @@ def test_an_unanswered_aside_is_kept_after_its_save_was_promoted(world: World) -
 
 def test_a_refused_promote_does_not_refuse_the_save(world: World) -> None:
     """save/protocol.md R13: whatever the reason."""
-    item, client = world.client.put("o", "dir/file.txt", OLD), overlapping(world).client
+    item, client = world.client.put("o", "dir/file.txt", OLD), overlapping_world(world).client
     refused = threading.Event()
 
     def refuse() -> None:
@@ -273,7 +273,7 @@ def test_a_refused_promote_does_not_refuse_the_save(world: World) -> None:
 def test_a_rename_over_a_file_sends_its_promote_on_a_held_connection(world: World) -> None:
     """save/protocol.md R13: promote must not queue for a connection while T is absent."""
     source = world.client.put("s", "draft", b"new!")
-    over, client = world.client.put("o", "file", OLD), overlapping(world).client
+    over, client = world.client.put("o", "file", OLD), overlapping_world(world).client
     queued = list[str]()
 
     def delete() -> None:

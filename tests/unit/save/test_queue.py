@@ -127,7 +127,7 @@ def cancelled(state: State, target: str = "file", **values: Any) -> Change:
     return change
 
 
-def going(runner: Runner, change: Change) -> Change:
+def running_change(runner: Runner, change: Change) -> Change:
     """A Change that runs until the gate is opened."""
     runner.gate.clear()
     runner.queue.add_change(change, 0.0)
@@ -314,7 +314,7 @@ def test_commit_returns_when_the_server_has_the_bytes(runner: Runner) -> None:
     for _ in range(2):
         runner.queue.run_until_finished(work)
         assert (work.is_settled, asked) == (True, ["file"]), "not even a server out of reach is asked twice"
-    other = going(runner, runner.put())
+    other = running_change(runner, runner.put())
     thread = waiting(lambda: runner.queue.run_until_finished(other))
     runner.gate.set()
     thread.join(20)
@@ -356,7 +356,7 @@ def test_commit_retries_and_raises_the_last_error(runner: Runner) -> None:
 
 def test_a_commit_passes_its_priority_and_deadline_to_the_running_change(runner: Runner) -> None:
     """vfs/semantics.md 3: what a program waits for goes before the background; a call ends after `timeout` without progress."""
-    work = going(runner, runner.put())
+    work = running_change(runner, runner.put())
     run = work.deadline
     assert run is not None
     assert not run.is_foreground
@@ -380,7 +380,7 @@ def test_a_commit_passes_its_priority_and_deadline_to_the_running_change(runner:
 
 
 def test_a_change_at_a_reserved_name_starts_only_for_the_holder(runner: Runner) -> None:
-    inside, outside = going(runner, runner.put("dir/sub/file")), runner.put("dirt")
+    inside, outside = running_change(runner, runner.put("dir/sub/file")), runner.put("dirt")
     with runner.state.reservations.hold("dir"):
         with deadline.limit_time(0.02), pytest.raises(UnavailableError):
             runner.queue.wait_idle("dir")
@@ -430,7 +430,7 @@ def test_a_name_is_idle_when_its_cancelled_change_is_undone(runner: Runner) -> N
     assert work.stage is Stage.DONE
 
 
-# -- what is left on the server meanwhile
+# -- items that remain on the server
 
 
 @pytest.mark.parametrize("unsure", [0.0, NEVER])
@@ -464,7 +464,7 @@ def test_no_change_starts_while_too_many_items_are_hidden(
 def test_an_item_that_cannot_be_deleted_blocks_no_save(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4: a key that may not delete leaves hidden items; the saves go on."""
+    """vfs/semantics.md 4: a key that may not delete leaves hidden items; saves still work."""
     monkeypatch.setattr(module, "MOST_HIDING", 1)
     kept = runner.put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)
     runner.failures[kept.seq] = [InvalidRequestError("not yours to delete")] * 100
@@ -505,7 +505,7 @@ def test_the_queue_survives_any_error(runner: Runner, monkeypatch: pytest.Monkey
 
 
 def test_stop_waits_for_running_changes_and_starts_none(runner: Runner) -> None:
-    running, waits = going(runner, runner.put("1")), runner.put("2")
+    running, waits = running_change(runner, runner.put("1")), runner.put("2")
     thread = waiting(runner.queue.stop)
     eventually(runner.queue._thread.stopping.is_set)
     runner.queue.add_change(waits, 0.0)

@@ -129,10 +129,10 @@ def test_a_completed_directory_rename_leaves_one_file_per_name(world: World, rem
 
 #: What an earlier mount had begun, and what is on the server once it is done.
 BEGUN = {
-    "mkdir": {},  # nobody was told of it
+    "mkdir": {},  # it was never acknowledged
     "rmdir": {},
     "unlink": {},
-    "save of what was unlinked": {},
+    "save of an unlinked file": {},
     "save": {"file": NEW},
     "rename over": {"file": JOBS},
     "rename over unsent bytes": {"file": JOBS},
@@ -160,7 +160,7 @@ def begin(world: World, what: str) -> Change:
     over = world.client.put("o", "file", OLD)
     if what == "unlink":
         return change(Verb.REMOVE, "file", base=Base.from_item(over), item=over)
-    if what == "save of what was unlinked":
+    if what == "save of an unlinked file":
         world.client.put("h", STAGED, NEW)
         return change(Verb.PUT, "file", base=Base.from_item(over), **staged | {"stage": Stage.CANCELLED})
     file = None if what == "rename over" else world.closed("file", b"first", over)
@@ -193,7 +193,7 @@ def test_recovery_finishes_each_started_change(world: World, remount: Remount, w
     assert all(taken_up.due <= time.monotonic() for taken_up in again.state.changes.values())
     assert again.state.index.has_override("file") is ("unlink" in what), "else it is shown"
     tidied = "file: needs cleanup on the server" in again.write_back.taken_up
-    assert tidied is (what == "save of what was unlinked")
+    assert tidied is (what == "save of an unlinked file")
     if what.endswith("newer ones"):
         again.closed("file", NEW, of=again.state.index.file_at("file"))
     found = {"conflict" if "conflict" in path else path: shown for path, shown in finish(again).items()}

@@ -129,7 +129,7 @@ def test_unsent_bytes_pass_their_due_time_to_what_displaces_them(
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_removal_that_was_not_started_is_taken_over(world: World, begun: bool) -> None:
-    """vfs/semantics.md 4, Rename: renamed over meanwhile: that Change takes it over."""
+    """vfs/semantics.md 4, Rename: renamed over: that Change takes the removal over."""
     item = world.client.put("o", "file", OLD)
     world.write_back.delete_once_fetched(item)
     (change,) = world.state.changes.values()
@@ -195,7 +195,7 @@ def test_a_refused_rename_over_a_file_keeps_both(world: World, monkeypatch: pyte
     with pytest.raises(Exception, match="no longer on the server"):
         world.write_back.renamer.move_item_over(source, "file", victim)
     assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
-    assert "forget s" in world.namespace.told
+    assert "forget s" in world.namespace.updates
     file, inos = world.closed("file", NEW, over), list[int]()
     world.written(file, NEW)
 

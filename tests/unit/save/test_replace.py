@@ -45,7 +45,7 @@ def steps(world: World) -> list[str]:
 
 
 def test_a_saved_version_is_the_base_of_the_next_save(world: World) -> None:
-    """save/protocol.md R2: after a save, base is H with the hash of what was sent."""
+    """save/protocol.md R2: after a save, base is H with the hash of the sent bytes."""
     file = world.closed("dir/file.txt", NEW, old(world))
     file.pending_permission, before = Permission.READ_ONLY, world.client.before
     before |= {"find": [lambda: None], "create": [lambda: eventually(lambda: not before["find"])]}
@@ -205,7 +205,7 @@ def test_only_the_item_of_an_unanswered_set_aside_is_checked(world: World, wrong
     (change,) = world.state.changes.values()
     assert change.asides[0].unsure_until > time.monotonic()
     assert world.context.unsure_until("o") > time.monotonic()
-    assert world.namespace.told == ["forget o", "publish dir/file.txt"]
+    assert world.namespace.updates == ["forget o", "publish dir/file.txt"]
     assert contents(world) == {"dir/file.txt": NEW}
     assert file.base.sha256 == sha(NEW)
     assert world.content.adopted == [(file.item_id, NEW)]
@@ -257,9 +257,9 @@ def test_a_save_without_progress_is_postponed(world: World, monkeypatch: pytest.
     assert change is not None
     gone = "the staged item of file keeps vanishing from the server"
     taken = "the job keeps taking the name file: it is tried again"
-    for answer, told in ((errors.NotFoundError, gone), (errors.PathExistsError, taken)):
+    for answer, message in ((errors.NotFoundError, gone), (errors.PathExistsError, taken)):
         world.client.before["update"] = [partial(away, answer("no"))] * 4
-        with pytest.raises(UnavailableError, match=told):
+        with pytest.raises(UnavailableError, match=message):
             world.write_back.replacer.run_change(change)
 
 

@@ -20,14 +20,14 @@ from .world import World, begun, opened
 OLD, NEW = b"old", b"new"
 
 
-def refused(world: World, path: str = "file") -> File:
+def refused_file(world: World, path: str = "file") -> File:
     file = world.closed(path, NEW)
     world.state.write(edit(file, refused="too large", refused_errno=errno.EFBIG))
     return file
 
 
 def test_a_refused_file_is_retried(world: World) -> None:
-    files = [refused(world, "dir/a"), refused(world, "b")]
+    files = [refused_file(world, "dir/a"), refused_file(world, "b")]
     world.closed("dir/waiting", NEW)
     assert retry(world.write_back, "dir") == ["dir/a"]
     assert [(file.refused, file.refused_errno) for file in files] == [("", 0), ("too large", errno.EFBIG)]
@@ -47,7 +47,7 @@ def test_a_refused_file_is_retried(world: World) -> None:
 @pytest.mark.parametrize("path", ["file", ""])
 def test_a_discarded_file_is_kept_and_the_servers_version_shown(world: World, path: str) -> None:
     """vfs/semantics.md 4: `jobfs discard`; nothing is forgotten."""
-    file = refused(world)
+    file = refused_file(world)
     if path:
         file.local = None  # it could not be taken up after a restart
     ((given_up, kept),) = discard(world.write_back, path)
@@ -62,7 +62,7 @@ def test_a_discarded_file_is_kept_and_the_servers_version_shown(world: World, pa
         {},
     )
     assert len(world.state.journal.load_records(File)) == 0
-    assert world.namespace.told == ["touch file"]
+    assert world.namespace.updates == ["touch file"]
     assert world.client.done == []
     with pytest.raises(FsError, match=f"^nothing is unsent at {path or 'this mount'}$") as caught:
         discard(world.write_back, path)

@@ -213,10 +213,10 @@ def test_quiescing_a_started_save_waits_for_it_or_restarts_it(world: World, out:
     change.started, world.namespace.is_unreachable = True, out
     sent = {"tid": TID, "generation": file.generation, "size": len(NEW)}
     world.state.write(edit(change, base=Base.from_item(item), **sent))
-    world.client.before["find"], anew = [partial(away, OutOfTimeError("late"))] * late, out or late
+    world.client.before["find"], restarts = [partial(away, OutOfTimeError("late"))] * late, out or late
     world.write_back.quiesce(file)
-    assert (change.stage is Stage.CANCELLED, file.needs_upload) == (anew, anew)
+    assert (change.stage is Stage.CANCELLED, file.needs_upload) == (restarts, restarts)
     world.clean_up()
     assert [path for path in world.client.paths.values() if path == "file"] == ["file"]
-    assert ("o" in world.client.items) is anew
+    assert ("o" in world.client.items) is restarts
     assert file.change is not change

@@ -227,11 +227,11 @@ class FakeClient:
 
 
 class FakeNamespace:
-    """What the last listing showed is what the server has, unless a test says otherwise; `told`: what it was told."""
+    """The last listing shows what the server has, unless a test says otherwise; `updates`: the calls that changed it."""
 
     def __init__(self, client: FakeClient) -> None:
         self._client = client
-        self.told: list[str] = []
+        self.updates: list[str] = []
         self.refreshed = 0
         self.listed = 0.0
         self.is_unreachable = False
@@ -240,16 +240,16 @@ class FakeNamespace:
         self.doubted: set[str] = set()
 
     def record_own_change(self, item: Item, old_path: str = "", *, is_reported: bool = False) -> None:
-        self.told.append(f"publish {item.path}" + f" from {old_path}" * bool(old_path))
+        self.updates.append(f"publish {item.path}" + f" from {old_path}" * bool(old_path))
 
     def record_deleted(self, item: Item) -> None:
-        self.told.append(f"forget {item.id}" + f" at {item.path}" * item.is_dir)
+        self.updates.append(f"forget {item.id}" + f" at {item.path}" * item.is_dir)
 
     def invalidate(self, path: str) -> None:
-        self.told.append(f"touch {path}")
+        self.updates.append(f"touch {path}")
 
     def note_names_changed(self, path: str, now: int) -> None:
-        self.told.append(f"names of {path}")
+        self.updates.append(f"names of {path}")
 
     def peek(self, path: str) -> Item | None:
         return next((item for item in self.subtree(path) if item.path == path), None)
@@ -286,7 +286,7 @@ class FakeNamespace:
 
 
 class FakeContent:
-    """The content cache. `cached`: hashes of what is on this machine, by item.
+    """The content cache. `cached`: hashes of the local bytes, by item.
 
     `evictable`: how often the cache can free bytes for the state directory; `freed`: how many it was asked for.
     """

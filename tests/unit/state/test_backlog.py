@@ -67,7 +67,7 @@ def test_only_a_file_that_was_never_closed_is_open_and_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "file", "told"),
+    ("change", "file", "expected"),
     [
         ({"deadline": Deadline(1.0)}, {}, {"state": "uploading", "sent": 10}),
         ({}, {}, {}),
@@ -85,7 +85,7 @@ def test_only_a_file_that_was_never_closed_is_open_and_changed() -> None:
     ],
 )
 def test_each_unsent_file_is_listed(
-    change: dict[str, Any], file: dict[str, Any], told: dict[str, Any]
+    change: dict[str, Any], file: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     """vfs/semantics.md 6: what was written and not closed has nothing on its way, whatever an earlier save of it does."""
     one = Change(
@@ -96,5 +96,5 @@ def test_each_unsent_file_is_listed(
     (entry,) = collect_backlog([of], [one] if of.is_unsent else []).to_entries()
     assert entry == {
         "path": "new", "size": 10, "sent": 0, "age": pytest.approx(130, abs=30), "attempts": 0, "reason": "", "state": "staging",
-        **told,
+        **expected,
     }  # fmt: skip

@@ -67,7 +67,7 @@ def test_changes_of_related_names_run_in_turn(state: State, name: str, waits: bo
             assert against(name) is None, "who holds the name may have it saved"
             later = elsewhere.submit(waited, 10)
             assert later.done() is False or not waits
-        assert later.result(5) is False, "it goes on when the name is free"
+        assert later.result(5) is False, "it continues when the name is free"
         assert elsewhere.submit(against, name).result(20) is None
 
 

@@ -41,7 +41,7 @@ def take(state: Path) -> Iterator[Take]:
         one.close()
 
 
-def ended(one: StateDirectory, journal: bool = True, *, clean: bool = False) -> StateDirectory:
+def end_mount(one: StateDirectory, journal: bool = True, *, clean: bool = False) -> StateDirectory:
     """As a mount leaves its places."""
     if journal:
         (one.path / "journal.db").touch()
@@ -56,8 +56,8 @@ def test_a_new_state_directory_is_private_and_names_its_job(take: Take, state: P
     for path in (state / JOB, one.path, one.path / "bytes"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert stat.S_IMODE((one.path / "lock").stat().st_mode) == 0o600
-    told = MountRecord(one.mount_id, JOB, "/mnt/a", URL, os.getpid(), one.record.started, False)
-    assert places.inspect_directory(one.path).record == told
+    expected = MountRecord(one.mount_id, JOB, "/mnt/a", URL, os.getpid(), one.record.started, False)
+    assert places.inspect_directory(one.path).record == expected
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_mount_takes_its_own_state_directory_or_the_last(
     """`left`: whether the mounts at /mnt/0, /mnt/1 had a journal."""
     places_left = [take(f"/mnt/{number}") for number in range(len(left))]
     for place, journal in zip(places_left, left, strict=True):
-        ended(place, journal)
+        end_mount(place, journal)
     one = take(at)
     assert (one.mount_id, one.record.directory) == (places_left[taken].mount_id, at)
 
@@ -83,39 +83,39 @@ def test_a_state_directory_without_its_record_is_taken_or_completed(
     take: Take, damage: Callable[[str], str]
 ) -> None:
     """It has none, or that of another place."""
-    lost = ended(take())
+    lost = end_mount(take())
     (lost.path / "mount.json").write_text(damage((lost.path / "mount.json").read_text()))
     again = places.reopen_state_directory(places.inspect_directory(lost.path), URL)
-    told = MountRecord(lost.mount_id, JOB, f"({lost.path})", URL, os.getpid(), again.record.started)
-    assert (again.path, again.mount_id, again.record) == (lost.path, lost.mount_id, told)
+    expected = MountRecord(lost.mount_id, JOB, f"({lost.path})", URL, os.getpid(), again.record.started)
+    assert (again.path, again.mount_id, again.record) == (lost.path, lost.mount_id, expected)
     assert lost.record.started <= again.record.started <= time.time()
     with pytest.raises(
         UsageError, match=f"^{lost.path} is in use by process {os.getpid()}: wait until it ends$"
     ):
         places.reopen_state_directory(places.inspect_directory(lost.path), URL)
-    own = ended(take("/mnt/own"), journal=False)
+    own = end_mount(take("/mnt/own"), journal=False)
     again.close()
     assert (take("/mnt/own").mount_id, take().mount_id) == (own.mount_id, lost.mount_id)
 
 
 def test_other_state_directories_with_a_journal_or_mount_are_listed(take: Take, state: Path) -> None:
     first, second, third, fourth = take("/mnt/a"), take("/mnt/b"), take("/mnt/c"), take("/mnt/d")
-    ended(second)
-    ended(third, journal=False)
-    ended(fourth, clean=True)
-    told = {
+    end_mount(second)
+    end_mount(third, journal=False)
+    end_mount(fourth, clean=True)
+    expected = {
         at.path: at.record and at.record.clean for at in places.find_ended_of_job(state, JOB, first.mount_id)
     }
-    assert told == {second.path: False, fourth.path: True}
+    assert expected == {second.path: False, fourth.path: True}
     assert [found.path for found in places.find_running(state)] == [first.path]
     assert places.is_in_use(places.inspect_directory(Path("/dev/null"))), (
-        "where that can't be told, it is left alone"
+        "where that is not known, it is left alone"
     )
 
 
 def test_the_next_mount_removes_the_remains_of_a_killed_merge(take: Take) -> None:
     """vfs/semantics.md 4.60: three versions of a file, of up to 16 MiB each."""
-    one = ended(take())
+    one = end_mount(take())
     left, other = one.path / f"{MERGING}x1y2", one.path / f"{MERGING}file"
     left.mkdir()
     (left / "ours").write_bytes(b"ours")
@@ -148,7 +148,7 @@ def test_a_starting_mount_waits_only_for_readers_of_the_directory(
     # And on a full disk without spare room.
     monkeypatch.setattr("jobfs.state.journal.free_bytes", lambda place: 0)
     *_, free = [take(f"/mnt/{number}") for number in range(4)]
-    ended(free)
+    end_mount(free)
     with (free.path / "lock").open() as look:
         fcntl.flock(look, fcntl.LOCK_SH)
         waits: list[float] = []

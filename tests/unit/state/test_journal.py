@@ -1,4 +1,4 @@
-"""The journal: written records come back, damage is told, and room is spared for records of what has happened."""
+"""The journal: written records come back, damage is reported, and space is reserved for records of past events."""
 
 from __future__ import annotations
 
@@ -131,17 +131,17 @@ def test_a_failure_to_prune_tombstones_fails_nothing(journal: Journal) -> None:
 
 #: What SQLite says of a disk that is full, and of a quota that is spent.
 @pytest.mark.parametrize(
-    ("said", "told"), [("database or disk is full", errno.ENOSPC), ("disk I/O error", errno.EIO)]
+    ("said", "expected"), [("database or disk is full", errno.ENOSPC), ("disk I/O error", errno.EIO)]
 )
 @pytest.mark.parametrize("room", [True, False])
 def test_a_full_journal_records_past_events_and_refuses_new_work(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch, said: str, told: int, room: bool
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, said: str, expected: int, room: bool
 ) -> None:
     """vfs/semantics.md 4, A full disk: what the journal can't hold fails with EIO, and can be tried again."""
     refuses(journal, "change", said)
     with pytest.raises(FsError, match=f"^the journal can't be written: {said}$") as caught:
         journal.write(put(1), is_new=True)
-    assert caught.value.errno == told
+    assert caught.value.errno == expected
 
     def give_up() -> bool:
         return bool(journal._db.execute("DROP TRIGGER refused"))
@@ -149,7 +149,7 @@ def test_a_full_journal_records_past_events_and_refuses_new_work(
     if room:
         monkeypatch.setattr(journal.spare, "release_half", give_up)
     assert (errno_from(journal.write, put(1)), len(journal.load_records(Change))) == (
-        (0, 1) if room else (told, 0)
+        (0, 1) if room else (expected, 0)
     )
     assert room or give_up()
     journal.write(put(2))
@@ -169,7 +169,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.needs_root("only root can mount a disk of its own for this")
 def test_a_full_disk_refuses_new_writes_and_records_past_events(small_disk: Path) -> None:
-    """vfs/semantics.md 4.41; 4, A full disk: records of what has happened take from some spare room."""
+    """vfs/semantics.md 4.41; 4, A full disk: records of past events use reserved space."""
     with closing(Journal(small_disk / "journal.db")) as journal:
         for piece in (1 << 16, 1):
             with (small_disk / "filler").open("ab", buffering=0) as filler, suppress(OSError):

@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> LocalBytes:
     return LocalBytes(tmp_path / "bytes", tmp_path / "trash", threading.Condition())
 
 
-def sealed(store: LocalBytes, generation: int, content: bytes = b"content") -> Path:
+def sealed_generation(store: LocalBytes, generation: int, content: bytes = b"content") -> Path:
     """A closed generation of file 7."""
     local = store.create(7, generation)
     local.write(content, 0)
@@ -97,7 +97,7 @@ def test_a_copy_that_the_disk_rejects_leaves_nothing(
 def test_a_descriptor_is_open_only_while_it_is_used(store: LocalBytes) -> None:
     """vfs/semantics.md 6.15: descriptors do not grow with what is unsent."""
     before = len(os.listdir("/proc/self/fd"))
-    path = sealed(store, 1)
+    path = sealed_generation(store, 1)
     local = store.open(7, 1)
     assert local is not None
     assert (local.sealed, local.size, local.stable_path, store.open(7, 2)) == (True, 7, path, None)
@@ -120,8 +120,8 @@ def test_a_descriptor_is_open_only_while_it_is_used(store: LocalBytes) -> None:
 def test_closed_bytes_are_readable_on_a_failing_disk(
     store: LocalBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4.41: reading goes on."""
-    path, real = sealed(store, 1), os.open
+    """vfs/semantics.md 4.41: reads still work."""
+    path, real = sealed_generation(store, 1), os.open
     local = store.open(7, 1, sealed=False)
     assert local is not None
     code = [errno.EMFILE]
@@ -143,7 +143,7 @@ def test_closed_bytes_are_readable_on_a_failing_disk(
 @pytest.mark.parametrize("count", [1, 40])
 def test_a_sync_covers_all_sealed_generations_and_returns_them(store: LocalBytes, count: int) -> None:
     for generation in range(count):
-        sealed(store, generation)
+        sealed_generation(store, generation)
     assert store.link_to_file(7, 0, 8).size == 7
     assert store.needs_sync
     assert sorted(store.sync()) == [*((7, generation) for generation in range(count)), (8, 0)]
@@ -153,7 +153,7 @@ def test_a_sync_covers_all_sealed_generations_and_returns_them(store: LocalBytes
 @pytest.mark.parametrize("count", [1, 17])
 def test_a_failed_sync_is_repeated(store: LocalBytes, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     for generation in range(count):
-        sealed(store, generation)
+        sealed_generation(store, generation)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", refusing(errno.EIO))
         patch.setattr("jobfs.state.localbytes._libc.syncfs", lambda handle: -os.fstat(handle).st_nlink)
@@ -162,8 +162,8 @@ def test_a_failed_sync_is_repeated(store: LocalBytes, monkeypatch: pytest.Monkey
             store.sync()
         assert (caught.value.errno, store.needs_sync) == (errno.EIO, True)
     assert sorted(store.sync()) == [(7, generation) for generation in range(count)]
-    sealed(store, 2).unlink()
-    assert store.sync() == [(7, 2)], "bytes that were unlinked meanwhile need no sync"
+    sealed_generation(store, 2).unlink()
+    assert store.sync() == [(7, 2)], "unlinked bytes need no sync"
 
 
 def test_unreadable_bytes_are_distinguished_from_missing_bytes(store: LocalBytes) -> None:
@@ -177,7 +177,7 @@ def test_unreadable_bytes_are_distinguished_from_missing_bytes(store: LocalBytes
 def test_a_failed_removal_prevents_no_other(store: LocalBytes, caplog: pytest.LogCaptureFixture) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: the next sync has it on the disk all the same."""
     store.generation_path(7, 1).mkdir()
-    gone = sealed(store, 2)
+    gone = sealed_generation(store, 2)
     for number in (1, 2):
         store.remove_after_sync(7, number)
     store.remove_retired(list(store.retired))
@@ -186,7 +186,7 @@ def test_a_failed_removal_prevents_no_other(store: LocalBytes, caplog: pytest.Lo
 
 
 def test_discarded_bytes_are_kept_in_the_trash_under_their_name(store: LocalBytes) -> None:
-    path = sealed(store, 5)
+    path = sealed_generation(store, 5)
     local = store.open(7, 5)
     assert local is not None
     kept = store.keep_in_trash(local, "notes.txt")
@@ -232,6 +232,6 @@ def test_a_failed_write_leaves_no_bytes(store: LocalBytes, monkeypatch: pytest.M
 
 def test_a_disk_error_never_looks_like_a_result_about_the_file() -> None:
     """vfs/semantics.md 1: "not there" is not "could not ask"."""
-    told = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE)
-    for code in (*told, errno.ENOENT, errno.EACCES, None):
-        assert errno_for_writer(OSError(code, "the disk")) == (code if code in told else errno.EIO)
+    passed_on = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+    for code in (*passed_on, errno.ENOENT, errno.EACCES, None):
+        assert errno_for_writer(OSError(code, "the disk")) == (code if code in passed_on else errno.EIO)

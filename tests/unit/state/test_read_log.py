@@ -152,7 +152,7 @@ def test_a_placed_version_with_a_racy_time_is_recognised_by_bytes(proc: Proc) ->
     racy = replace(PLACED["1"], racy=True)
     proc.readers.note_placed("dir/f", racy)
     assert proc.replaced(CAT, FIRST) == racy
-    assert proc.readers.version_read_by(None, FIRST) == racy, "whoever replaces it"
+    assert proc.readers.version_read_by(None, FIRST) == racy, "for any process"
 
 
 def rename(proc: Proc, before: Item, after: Item) -> bool:
@@ -244,7 +244,7 @@ KNOWN = [
     # An append, or new content for a file that nobody has read: the next save keeps nothing of that, unless it is kept beside.
     ("cat writes 1 1, cat writes", "cat 1", None), ("cat writes 2 1", "cat 2", Base()),
     ("cat reads 1, cc writes 2 2", "make 3", SECOND),
-    # A write tells the others nothing unless one of them has read (4.44): else each `cp` over a file would make a copy.
+    # A write is no note for the others unless one of them has read (4.44): else each `cp` over a file would make a copy.
     ("cat writes, placed 1", "make 2", None), ("cat writes, placed 1, cat writes 1 1", "make 2", None),
     ("cat writes, placed 1, shell reads 1, cat writes", "make 2", PLACED["1"]), ("cat reads 1, cat writes", "make 2", FIRST),
     # A read for a backup shows its program nothing (4.45), unless that version was read before; another new file leaves the note.
@@ -384,7 +384,7 @@ def test_an_ended_process_is_remembered_while_its_descriptors_are_open(proc: Pro
     assert proc.readers.version_read_by(cc, SECOND) == FIRST
     proc.readers.release_process(cc)
     proc.settle()
-    assert proc.count == 2, "of make, and of what it has started"
+    assert proc.count == 2, "of make, and of its children"
     assert proc.replaced(MAKE, THIRD) == SECOND
 
 
@@ -578,7 +578,7 @@ def test_notes_of_ended_processes_are_evicted_first(
     assert [proc.replaced(70, item) for item in shown] == [None] * 3 + kept, "it has begun since"
     assert proc.replaced(CAT, shown[-1]) == Base(), "a note of its own may have been evicted"
     proc.happens("cat writes 1 1")
-    assert proc.replaced(CAT, SECOND) == FIRST, "of what it has written it knows that it has not read it"
+    assert proc.replaced(CAT, SECOND) == FIRST, "a program has not read what it has written"
 
 
 def test_the_least_active_running_process_loses_a_note(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:

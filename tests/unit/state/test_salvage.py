@@ -19,7 +19,7 @@ from jobfs.state.localbytes import BOOT, generation_path
 from jobfs.state.records import File
 from jobfs.state.salvage import UnsentEntry, list_local_bytes, read_unsent
 
-#: When the bytes of `place` were written last, in ns, and how a name tells that.
+#: When the bytes of `place` were written last, in ns, and that time in a name.
 WRITTEN, STAMP = 1_764_594_303 * 10**9, "20251201T130503Z"
 LOST = "was closed just before the power failed"
 

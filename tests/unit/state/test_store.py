@@ -208,7 +208,7 @@ def test_bytes_closed_during_a_sync_wait_for_the_next_sync(
 
 @pytest.mark.parametrize("known", [{}, {"generation": 3}, {"item_id": "one"}], ids=repr)
 def test_dropping_the_open_generation_keeps_the_rest_of_the_file(state: State, known: dict[str, Any]) -> None:
-    """save/protocol.md, Recovery: of what was written and not closed before a kill."""
+    """save/protocol.md, Recovery: bytes that were written and not closed before a kill."""
     file, kept = state.new_local_file(Kind.FILE, "a"), state.new_local_file(Kind.FILE, "b")
     state.write(edit(file, open_generation=9, **known))
     state.unclosed.add(file)

@@ -170,7 +170,7 @@ def test_attributes_survive_a_remount_but_not_the_end_of_their_item(
 
 
 def test_unsent_bytes_are_kept_when_the_job_deletes_their_item(state: State) -> None:
-    """vfs/semantics.md 4: if the target was deleted meanwhile, the save brings it back; what is only open lives on."""
+    """vfs/semantics.md 4: a save recreates a deleted target; a file that is only open remains usable."""
     opened = state.get_or_add_file(replace(ITEM, id="two", path="b"))
     opens(opened)
     state.write(edit(opened, mode=0o755))

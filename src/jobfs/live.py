@@ -190,30 +190,32 @@ class ChangeNotifier:
             if (path := each.old or each.path * (each.kind is not DifferenceKind.CREATED))
         }
         self._injector.previous_attrs = previous
-        batch, made = _EventBatch(self._vfs, previous, self._limits), False
+        batch, made_directory = _EventBatch(self._vfs, previous, self._limits), False
         for _, level in groupby(differences, lambda each: each.path.count("/")):
-            if made:
+            if made_directory:
                 # Give programs time to watch the directories that were just made.
                 self._stopping.wait(_SETTLE)
                 self._watched = self._find_watched(self._device)
-            made = self._make_events_at_depth(level, batch)
+            made_directory = self._make_events_and_see_if_directory_made(level, batch)
             if self._stopping.is_set():
                 return
         for directory in batch.summarized_directories:
             self._injector.inject(HelperCall("attributes", directory))
 
-    def _make_events_at_depth(self, differences: Iterable[Difference], batch: _EventBatch) -> bool:
-        """Make the events of differences at one depth; return whether a directory was created."""
-        made = False
+    def _make_events_and_see_if_directory_made(
+        self, differences: Iterable[Difference], batch: _EventBatch
+    ) -> bool:
+        """Make the events of differences at one depth; return whether the job has made a directory there."""
+        made_directory = False
         for each in differences:
             if not self._is_watched(batch.inodes_of(each)) or not batch.count_if_allowed(each):
                 continue
-            made |= each.item.is_dir and each.kind is DifferenceKind.CREATED
+            made_directory |= each.item.is_dir and each.kind is DifferenceKind.CREATED
             if not self._make_events_of(each):
                 batch.summarized_directories.add(names.parent(each.path))
             if self._stopping.wait(batch.seconds_until_due()):
                 break
-        return made
+        return made_directory
 
     def _is_watched(self, inodes: set[int]) -> bool:
         return any(not inodes.isdisjoint(watched) for watched in self._watched.values())

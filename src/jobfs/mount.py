@@ -76,12 +76,12 @@ class MountParts:
 
 def run_mount(
     settings: Settings,
-    slot: StateDirectory,
+    place: StateDirectory,
     build: Callable[[], MountParts],
     say: Callable[[str], None],
     on_mounted: Callable[[], None],
 ) -> int:
-    """Mount what `build` makes, at the directory in the record of `slot`, and serve it until it is over. Main thread only.
+    """Mount what `build` makes, at the directory in the record of `place`, and serve it until it is over. Main thread only.
 
     `say` shows the user a sentence; `on_mounted` is called once the mount answers. Returns the exit code: 0 if the server has
     everything at the end, else 1. Raises UsageError if mounting fails; then nothing is mounted. Ends the process itself, with
@@ -90,7 +90,7 @@ def run_mount(
     stopping = frozenset(number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN)
     # SIGPIPE too: libfuse's teardown restores its default, and the next write to a closed pipe would kill the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, stopping | {signal.SIGPIPE})
-    mount = Mount(settings, slot, say, stopping)
+    mount = Mount(settings, place, say, stopping)
     mount.start(build)
     try:
         return mount.serve(on_mounted)
@@ -105,12 +105,12 @@ class Mount:
     def __init__(
         self,
         settings: Settings,
-        slot: StateDirectory,
+        place: StateDirectory,
         say: Callable[[str], None],
         stopping: frozenset[signal.Signals],
     ) -> None:
         """`stopping`: the signals that end the mount; they are blocked in all threads."""
-        self._settings, self._slot, self._say, self._stopping = settings, slot, say, stopping
+        self._settings, self._place, self._say, self._stopping = settings, place, say, stopping
         #: Why the mount should end: the name of a signal, or a phrase; "" once it is over.
         self._reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._unmounted = threading.Event()
@@ -131,7 +131,7 @@ class Mount:
     @property
     def _directory(self) -> str:
         """The mount point that was asked for."""
-        return self._slot.record.directory
+        return self._place.record.directory
 
     def start(self, build: Callable[[], MountParts]) -> None:
         """Build the parts, mount, and return once the kernel and the control socket get answers. Raises UsageError."""
@@ -146,7 +146,7 @@ class Mount:
                 _log.warning("taken up: %s", line)
             self._session, self._pool, self._mount_info = self._mount(mounted.vfs)
             self._notifier.start()
-            self._control_server = ControlServer(self._slot.path, self._make_handlers(mounted.vfs))
+            self._control_server = ControlServer(self._place.path, self._make_handlers(mounted.vfs))
         except BaseException:
             self.abandon()
             mounted.vfs.stop()
@@ -181,7 +181,7 @@ class Mount:
                 _log.warning("a call was still in flight at the end")
             os._exit(code)
         self._session.close()
-        self._slot.close()
+        self._place.close()
         return code
 
     def _announce_ready(self, on_mounted: Callable[[], None]) -> None:
@@ -213,7 +213,7 @@ class Mount:
         self._control_server.close()
         # Written last. If this fails, the next mount looks for unsent work, and may find none.
         try:
-            self._slot.write_record(clean=clean)
+            self._place.write_record(clean=clean)
         except UsageError as error:
             _log.warning("%s", error)
 
@@ -225,7 +225,7 @@ class Mount:
         greeted = threading.Event()
         self._previous_mount = find_mount_at(self._directory)
         self._serving = True
-        options = libfuse_options(self._settings, self._slot.record.job)
+        options = libfuse_options(self._settings, self._place.record.job)
         driver = FuseDriver(vfs, greeted.set, self._settings.timeout)
         session = Session(driver, self._directory, options)
         here = find_mount_at(self._directory)
@@ -411,10 +411,12 @@ class Mount:
         return {
             "status": in_time(lambda args, conversation: vfs.status()),
             "info": in_time(lambda args, conversation: vfs.info(str(args["path"]))),
-            "set": in_time(lambda args, conversation: vfs.set_on_server(str(args.pop("path")), args)),
+            "set": in_time(
+                lambda args, conversation: vfs.upload_then_set_attributes(str(args.pop("path")), args)
+            ),
             "retry": in_time(lambda args, conversation: {"paths": vfs.retry(args.get("path"))}),
             "discard": in_time(lambda args, conversation: {"given_up": vfs.discard(str(args["path"]))}),
-            "forget": lambda args, conversation: {"known": vfs.forget_save(str(args["path"]))},
+            "forget": lambda args, conversation: {"known": vfs.drop_save_copy(str(args["path"]))},
             "put_back": in_time(
                 lambda args, conversation: vfs.note_restore(str(args["path"]), int(args["pid"]))
             ),
@@ -478,7 +480,7 @@ class DrainReporter:
             self._conversation.send_progress(sent)
         if self._has_reported_silence or self._clock() - self._progress_at < _SILENCE:
             return
-        if why := self._vfs.describe_silence(self._clock() - _SILENCE):
+        if why := self._vfs.silence_predicate(self._clock() - _SILENCE):
             self._has_reported_silence = True
             self._conversation.send_sentence(
                 f"waiting for the server, which {why}: {self._describe_unsent()}; Ctrl-C ends the waiting"

@@ -30,10 +30,10 @@ DOUBLES: list[tuple[type, type, str]] = [
     (FakeNamespace, Namespace, "record_own_change record_deleted invalidate note_names_changed peek refresh "
                                "has_listing_since last_seen_at peek_by_id lookup"),
     (FakeNamespace, Namespace, "subtree children hidden_items"),
-    (FakeContent, ContentStore, "exclude_verification is_cached open link_or_copy drop_replaced remember_size adopt_file"),
+    (FakeContent, ContentStore, "exclude_verification is_cached open create_partial_from drop_replaced remember_size adopt_file"),
     (Runner, Replacer, "run_change"),
     (Runner, Cleanup, "clean_up"),
-    (MemoryVfs, Vfs, "edition getattr cached_getattr last_attr handles_on_other_versions open create write "
+    (MemoryVfs, Vfs, "edition_if_fresh getattr cached_getattr last_attr handles_on_other_versions open create write "
                      "flush release flush_all"),
     (MemoryVfs, Report, "list_unsent"),
     (DrainedVfs, Vfs, "flush_all"),

@@ -90,7 +90,7 @@ def test_a_set_aside_that_waited_does_not_take_a_file_from_its_new_name(
 ) -> None:
     """save/protocol.md R8: when the set-aside is sent, the look is fresh."""
     replace = work.vfs._write_back.replacer
-    with waiting(work, replace, "_set_aside", rename_away(server)):
+    with waiting(work, replace, "_try_set_aside", rename_away(server)):
         run_through(work, writer, "file", NEW)
     wait_until_settled(work, {"file": OLD + NEW, "elsewhere": OLD, "other": NEW})
 
@@ -98,7 +98,7 @@ def test_a_set_aside_that_waited_does_not_take_a_file_from_its_new_name(
 def test_an_unchanged_file_is_set_aside_after_one_more_look(server: Server, work: Workspace) -> None:
     """save/protocol.md R8: the look is repeated on the connection that is held, and the request follows."""
     replace = work.vfs._write_back.replacer
-    with waiting(work, replace, "_set_aside", server.log.clear):
+    with waiting(work, replace, "_try_set_aside", server.log.clear):
         edit(work)
     wait_until_settled(work, {"file": NEW, "other": NEW})
     sent = [entry.operation for entry in server.log.entries() if entry.operation != "list"]
@@ -170,7 +170,7 @@ def test_a_source_renamed_while_its_rename_over_a_file_waits_is_left_alone(
     """save/protocol.md R8: what was set aside for it goes back."""
     moved = lambda: server.store.move("other", "elsewhere")  # noqa: E731
     with (
-        waiting(work, work.vfs._write_back.replacer, "_move_to_target", moved, NAMED),
+        waiting(work, work.vfs._write_back.replacer, "_try_move_to_target", moved, NAMED),
         pytest.raises(JobfsError) as caught,
     ):
         work.vfs.rename("other", "file")

@@ -117,12 +117,12 @@ def test_no_edition_outlasts_its_snapshot(server: Server, start: Start) -> None:
     """vfs/semantics.md 1: a change made by the job is visible to a new stat within the TTL."""
     server.store.seed({"a": "x"}, age=60)
     work = start(ttl=1.2)
-    eventually(lambda: work.names() and work.vfs.edition())
+    eventually(lambda: work.names() and work.vfs.edition_if_fresh())
     assert [work.vfs.changes_only_with_edition(path) for path in ("a", ".jobfs/status.json")] == [True, False]
-    before = work.vfs.edition()
+    before = work.vfs.edition_if_fresh()
     work.vfs.chown("a", 7, 8)
-    assert work.vfs.edition() != before, "what is changed here counts too"
-    eventually(lambda: not work.vfs.edition())
+    assert work.vfs.edition_if_fresh() != before, "what is changed here counts too"
+    eventually(lambda: not work.vfs.edition_if_fresh())
     server.store.write("a", "longer")
     assert work.vfs.getattr("a").size == 6
 

@@ -74,10 +74,10 @@ def test_no_cached_reply_has_the_old_size_after_a_failed_open(
     work = start(ttl=60)
     work.vfs.refresh()
     assert work.vfs.getattr("file").size == len(OLD)
-    edition = work.vfs.edition()
+    edition = work.vfs.edition_if_fresh()
     server.store.write("file", NEW)
     assert is_refused(work, flags, len(OLD))
-    assert work.vfs.edition() != edition
+    assert work.vfs.edition_if_fresh() != edition
     assert work.vfs.getattr("file").size == len(NEW)
 
 

@@ -207,7 +207,7 @@ def test_a_save_that_copies_closed_bytes_takes_space_from_the_cache(
             return True
 
         monkeypatch.setattr(LocalBytes, "create", refusing)
-        monkeypatch.setattr(work.vfs._content, "free_disk", gives_way)
+        monkeypatch.setattr(work.vfs._content, "evict_on_disk_of", gives_way)
         (file,) = state.backlog().files
         assert file.change is not None
         work.vfs._write_back.queue.run_until_finished(file.change)

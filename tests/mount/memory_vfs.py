@@ -54,7 +54,7 @@ class MemoryVfs:
     def _attr(node: Node) -> Attr:
         return Attr(node.ino, node.mode, 1, 0, 0, len(node.data), node.mtime, node.mtime, node.mtime)
 
-    def edition(self) -> int:
+    def edition_if_fresh(self) -> int:
         return 0
 
     def getattr(self, path: str) -> Attr:

@@ -15,7 +15,7 @@ from jobfs.cli import graph
 from jobfs.emulator import Server
 from jobfs.errors import FsError, JobfsError
 from jobfs.settings import Settings
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 from jobfs.vfs import Caller, Vfs
 
 from .files import errno_from
@@ -39,7 +39,7 @@ class Workspace:
 
     def start(self) -> None:
         home, server = self.home, self.server
-        self._slot = slot.acquire_state_directory(
+        self._slot = directories.acquire_state_directory(
             self.settings.state_dir, server.job, str(home / "mnt"), server.url
         )
         try:

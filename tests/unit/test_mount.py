@@ -156,7 +156,7 @@ class SilentVfs(MemoryVfs):
     def list_unsent(self, under: str | None = None) -> list[dict[str, Any]]:
         return [{"path": f"dir/{number}"} for number in range(3 if under == "dir" else 1)]
 
-    def describe_silence(self, since: float) -> str:
+    def silence_predicate(self, since: float) -> str:
         return "" if self.heard > since else "does not answer"
 
 

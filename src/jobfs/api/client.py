@@ -29,7 +29,7 @@ from jobfs.api.bodies import (
 from jobfs.api.connection_queue import LARGE
 from jobfs.api.deadline import call_blocking_hook, current_deadline
 from jobfs.api.failures import MismatchError, RequestInfo
-from jobfs.api.models import Instance, Page, Spelling, parse_instance, parse_item, parse_page
+from jobfs.api.models import Instance, ItemStyle, Page, parse_instance, parse_item, parse_page
 from jobfs.api.wire import PLAIN, HeldConnection, Payload, Reply, Wire
 from jobfs.errors import (
     AnswerLostError,
@@ -47,7 +47,7 @@ from jobfs.errors import (
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
 _Parsed = TypeVar("_Parsed")
-_Parse = Callable[[bytes], tuple[_Parsed, Spelling | None]]
+_Parse = Callable[[bytes], tuple[_Parsed, ItemStyle | None]]
 
 #: Seconds between two requests that check whether the server answers again, and that a caller waits for one of them.
 _PROBE_EVERY, _PROBE_WAIT = 1.0, 0.5
@@ -114,7 +114,7 @@ class Client(AbstractContextManager["Client"]):
 
     @property
     def working_forms(self) -> dict[Kind, CreateForm]:
-        """The form of a create that has worked on this server, by kind."""
+        """Return, by kind, the form of create request that this server has accepted; a kind that was not created is absent."""
         return dict(self._forms.working)
 
     @property
@@ -440,7 +440,7 @@ class Client(AbstractContextManager["Client"]):
         return self._wire.request(call, payload, connection=connection)
 
     def _require_reachable_if_foreground(self, subject: object) -> None:
-        """Call `probe_and_require_reachable` if a program waits for `subject`; background requests find out by themselves."""
+        """Call `probe_and_require_reachable` if a program waits for the reply. A background request is sent without a probe."""
         deadline = current_deadline()
         if deadline is not None and deadline.is_foreground:
             self.probe_and_require_reachable(subject)

@@ -109,7 +109,7 @@ class ConnectionQueue:
         while waiter.granted is None:
             foreground, began = deadline.is_foreground, time.monotonic()
             waiter.is_granted.wait(
-                min(max(deadline.remaining(), 0.0), _POLL_INTERVAL) if foreground else _POLL_INTERVAL
+                min(max(deadline.signed_remaining(), 0.0), _POLL_INTERVAL) if foreground else _POLL_INTERVAL
             )
             with self._lock:
                 self._grant_connections()
@@ -121,7 +121,7 @@ class ConnectionQueue:
                     break
                 if self.closed.is_set():
                     raise UnavailableError(f"{call}: the client is closed")
-                if deadline.is_foreground and deadline.remaining() <= 0:
+                if deadline.is_foreground and deadline.signed_remaining() <= 0:
                     self._waiting.remove(waiter)
                     raise timeout_error(f"{call}: no connection became free")
         return waiter.granted

@@ -54,10 +54,10 @@ class Deadline:
         others = (self._outer, *self._waiters)
         return self._is_foreground or any(other is not None and other.is_foreground for other in others)
 
-    def remaining(self) -> float:
+    def signed_remaining(self) -> float:
         """Return the seconds that remain; negative once the deadline has passed."""
         seconds = self._end - time.monotonic()
-        return seconds if self._outer is None else min(seconds, self._outer.remaining())
+        return seconds if self._outer is None else min(seconds, self._outer.signed_remaining())
 
     def extend(self, seconds: float) -> None:
         """Exclude `seconds` in which bytes moved, here and in the deadlines that wait for the same work."""
@@ -87,7 +87,7 @@ class Deadline:
 
     def raise_if_passed(self, work: str) -> None:
         """Raise OutOfTimeError(ETIMEDOUT) if the deadline has passed; `work` names the unfinished work."""
-        if self.remaining() <= 0:
+        if self.signed_remaining() <= 0:
             raise timeout_error(work)
 
 
@@ -146,18 +146,18 @@ def bind_deadline(task: Callable[..., _Result]) -> Callable[..., _Result]:
 def remaining_time(limit: float = UNBOUNDED) -> float:
     """Return the seconds that this thread's call may still wait: not negative, and at most `limit`."""
     deadline = _current.get()
-    return max(0.0, limit if deadline is None else min(limit, deadline.remaining()))
+    return max(0.0, limit if deadline is None else min(limit, deadline.signed_remaining()))
 
 
 def wait_for_notification(condition: threading.Condition, work: str) -> None:
-    """Wait for a notification, with the condition's lock held, until this thread's deadline; the caller looks again.
+    """Wait for a notification, at most until this thread's deadline. The caller holds the lock, and checks again afterwards.
 
-    Raises OutOfTimeError(ETIMEDOUT) if the deadline has passed already; `work` names the unfinished work.
+    Raises OutOfTimeError(ETIMEDOUT) if the deadline had passed before the wait; `work` names the unfinished work.
     """
     call_blocking_hook()
     if (deadline := _current.get()) is not None:
         deadline.raise_if_passed(work)
-    condition.wait(None if deadline is None else deadline.remaining())
+    condition.wait(None if deadline is None else deadline.signed_remaining())
 
 
 def wait_for_result(future: Future[_Result], work: str) -> _Result:
@@ -166,7 +166,7 @@ def wait_for_result(future: Future[_Result], work: str) -> _Result:
     while True:
         deadline = _current.get()
         try:
-            return future.result(None if deadline is None else max(deadline.remaining(), 0.0))
+            return future.result(None if deadline is None else max(deadline.signed_remaining(), 0.0))
         except TimeoutError:
             if deadline is None or future.done():
                 raise

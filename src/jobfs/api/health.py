@@ -102,7 +102,7 @@ class Health:
                 f"{subject}: not sent: the server can't be reached: {why}", errno=errno.ENETUNREACH
             )
 
-    def describe_silence(self, since: float) -> str:
+    def silence_predicate(self, since: float) -> str:
         """Complete the sentence "the server …" if no reply has come after `since` (monotonic time); return "" otherwise."""
         if self.unreachable_reason is not None:
             return "can't be reached"

@@ -80,7 +80,7 @@ class _WireItem(BaseModel):
     key: _Text = ""
 
     def to_item(self) -> Item:
-        """Return this item as an Item."""
+        """Return the Item that this wire form describes: with either name of its type, and no outer slashes in its path."""
         kind = Kind.FILE if self.type in ("workspaceItemFile", "file") else Kind.DIRECTORY
         return Item(
             id=self.id,
@@ -98,9 +98,9 @@ class _WireItem(BaseModel):
             key=self.key,
         )
 
-    def read_spelling(self) -> Spelling:
+    def read_spelling(self) -> ItemStyle:
         """Return how the server spells this item's path and type."""
-        return Spelling("/" if self.path.startswith("/") else "", self.type.startswith("workspaceItem"))
+        return ItemStyle("/" if self.path.startswith("/") else "", self.type.startswith("workspaceItem"))
 
 
 class _UnknownItem(BaseModel):
@@ -126,7 +126,7 @@ class _ItemReply(BaseModel):
     )
 
 
-class Spelling(NamedTuple):
+class ItemStyle(NamedTuple):
     """How a server writes its items: paths begin with `slash` ("" or "/"), and types are long (`workspaceItemFile`) or short."""
 
     slash: str
@@ -153,7 +153,7 @@ class Instance(BaseModel):
     count_items: _Number = _nested_field("data", "workspaceInstance", "countItems", default=None)
 
 
-def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None]:
+def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, ItemStyle | None]:
     """Parse the reply to a list or a find for `take` items from position `skip` on; raises MismatchError."""
     reply = _parse_model(_ItemsReply, body)
     entries = reply.items or []  # Go writes null for an empty list
@@ -177,7 +177,7 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
     return page, first.read_spelling() if isinstance(first, _WireItem) else None
 
 
-def parse_item(body: bytes) -> tuple[Item, Spelling]:
+def parse_item(body: bytes) -> tuple[Item, ItemStyle]:
     """Parse the reply to a get, create or update, under either name of the item; raises MismatchError."""
     wire = _parse_model(_ItemReply, body).item
     return wire.to_item(), wire.read_spelling()

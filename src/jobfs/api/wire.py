@@ -209,24 +209,24 @@ class Wire:
             except UnavailableError as error:
                 # A subclass is final: the request may have been carried out.
                 final = connection is not None or type(error) is not UnavailableError
-                if final or not self._wait_to_retry(call, deadline, retry_delay(attempt, error)):
+                if final or not self._wait_and_may_retry(call, deadline, retry_delay(attempt, error)):
                     raise
                 last, attempt = error, attempt + 1
 
-    def _wait_to_retry(self, call: RequestInfo, deadline: Deadline, pause: float) -> bool:
+    def _wait_and_may_retry(self, call: RequestInfo, deadline: Deadline, pause: float) -> bool:
         """Wait `pause` seconds before the next attempt; return False early if the server, the deadline or `close` allows none."""
         held = (
             self.health.unreachable_reason
             if deadline.is_foreground
             else self.health.background_delay(changing=call.is_change)
         )
-        return not (held or pause >= deadline.remaining() or self.connections.closed.wait(pause))
+        return not (held or pause >= deadline.signed_remaining() or self.connections.closed.wait(pause))
 
     def error_from_bad_reply(
         self, call: RequestInfo, exc: httpx.HTTPError | MismatchError | WrongAnswerError
     ) -> ApiError:
         """Return the error for a successful reply with wrong contents, or a streamed body that failed while it was read."""
-        return self._note_failure(call, exc, self._key())
+        return self._record_failure_as_error(call, exc, self._key())
 
     def _attempt_once(
         self,
@@ -255,17 +255,17 @@ class Wire:
         self, call: RequestInfo, payload: Payload, key: str, deadline: Deadline, priority: Priority
     ) -> Reply:
         """Make one attempt if time remains and `health` admits it; raises ApiError."""
-        if deadline.remaining() <= 0:
+        if deadline.signed_remaining() <= 0:
             raise timeout_error(str(call))
         patience = self.health.admit_with_timeout(call, foreground=deadline.is_foreground)
-        if patience < deadline.remaining():
+        if patience < deadline.signed_remaining():
             deadline = Deadline(patience, current_deadline(), foreground=False)
         if payload.body is not None:
             payload.body.on_send_time = functools.partial(self._extend_by_send_time, deadline)
         try:
             return self._send_and_receive(call, payload, key, deadline, priority)
         except (httpx.HTTPError, MismatchError, ApiError) as exc:
-            raise self._note_failure(call, exc, key) from None
+            raise self._record_failure_as_error(call, exc, key) from None
 
     def _send_and_receive(
         self, call: RequestInfo, payload: Payload, key: str, deadline: Deadline, priority: Priority
@@ -343,7 +343,7 @@ class Wire:
         headers, body = [*self._headers, *payload.headers, ("Authorization", f"Bearer {key}")], payload.body
         if body is not None:
             headers += [("Content-Type", body.content_type), ("Content-Length", str(body.length))]
-        seconds = max(deadline.remaining(), _LEAST)
+        seconds = max(deadline.signed_remaining(), _LEAST)
         steps = {
             "connect": min(seconds, _CONNECT_WITHIN),
             "read": deadline,
@@ -366,7 +366,7 @@ class Wire:
         deadline.extend(seconds)
         self.connections.progress_at = time.monotonic()
 
-    def _note_failure(
+    def _record_failure_as_error(
         self, call: RequestInfo, exc: httpx.HTTPError | MismatchError | ApiError, key: str
     ) -> ApiError:
         """Return the error for a failure, and record it in `health` and in the log."""
@@ -396,12 +396,12 @@ def _let_stream_take_deadlines(stream: Any) -> None:
 
     # In a SOCKS handshake, `timeout` is None.
     def bounded_read(max_bytes: int, timeout: Deadline | None = None) -> bytes:
-        seconds = None if timeout is None else timeout.remaining()
+        seconds = None if timeout is None else timeout.signed_remaining()
         if seconds is not None and seconds <= 0:
             raise httpx.ReadTimeout("the answer came too slowly")
         return bytes(read(max_bytes, seconds))
 
     def bounded_write(buffer: bytes, timeout: Deadline | None = None) -> None:
-        write(buffer, None if timeout is None else max(timeout.remaining(), _LEAST))
+        write(buffer, None if timeout is None else max(timeout.signed_remaining(), _LEAST))
 
     stream.read, stream.write = bounded_read, bounded_write

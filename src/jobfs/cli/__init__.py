@@ -111,6 +111,11 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="jobfs")
 def jobfs(**_: Any) -> None:
     """Mount the workspace of a running AI job as a directory."""
+    _warn_of_unknown_variables()
+
+
+def _warn_of_unknown_variables() -> None:
+    """Print a warning for each variable JOBFS_… of the environment that is no setting, to stderr."""
     from jobfs.cli.screen import print_escaped
     from jobfs.settings import describe_unknown_variables
 

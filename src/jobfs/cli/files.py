@@ -11,7 +11,13 @@ import click
 
 from jobfs import control
 from jobfs.cli.options import complete_files, complete_mounted, reject_empty, state_dir_option
-from jobfs.cli.running import call_or_report, find_mount_of, find_mounts_of, mount_point_of, report_ended
+from jobfs.cli.running import (
+    call_or_report,
+    find_mount_of,
+    find_mounts_of,
+    mount_point_of,
+    report_ended_if_any,
+)
 from jobfs.cli.screen import confirm, print_escaped, print_sentence, show_progress
 from jobfs.document import describe_paths
 from jobfs.errors import FsError, UsageError
@@ -40,7 +46,7 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
     left = [entry for answer in filter(None, answers) for entry in answer["left"]]
     if left:
         print_escaped(f"jobfs: {len(left)} unsent: {describe_paths(left)}", err=True)
-    ended = path is None and report_ended(state_dir)
+    ended = path is None and report_ended_if_any(state_dir)
     return 1 if left or ended or None in answers else 0
 
 

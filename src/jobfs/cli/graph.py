@@ -14,11 +14,11 @@ from jobfs.vfs import Vfs
 
 
 def build_mount(
-    settings: Settings, job: str, slot: StateDirectory, key: KeySource, expected: int = 0
+    settings: Settings, job: str, place: StateDirectory, key: KeySource, expected_items: int = 0
 ) -> MountParts:
-    """Build everything that serves `job`, with its unsent work in `slot`. Make no request and start nothing.
+    """Build everything that serves `job`, with its unsent work in `place`. Make no request and start nothing.
 
-    `expected`: the approximate number of items of the job.
+    `expected_items`: the approximate number of items of the job.
     """
     server = KnownServer(settings.state_dir, normalize_base_url(settings.base_url))
     client = Client(
@@ -31,8 +31,8 @@ def build_mount(
     )
     content = ContentStore(
         client,
-        settings.cache_dir / job / slot.mount_id,
-        owner=slot.path,
+        settings.cache_dir / job / place.mount_id,
+        owner=place.path,
         limit=settings.cache_size,
         timeout=settings.timeout,
         ranges=server.facts.ranges,
@@ -42,7 +42,7 @@ def build_mount(
         ttl=settings.ttl,
         kernel_timeout=settings.kernel_timeout,
         stale_if_error=settings.stale_if_error,
-        expected=expected,
+        expected=expected_items,
     )
 
     def close() -> None:
@@ -50,7 +50,7 @@ def build_mount(
         client.close()
 
     return MountParts(
-        vfs=Vfs(settings, slot, client, content, namespace, server),
+        vfs=Vfs(settings, place, client, content, namespace, server),
         abort_requests=client.abort_requests,
         close=close,
     )

@@ -17,7 +17,7 @@ import click
 from jobfs import control
 from jobfs.cli.options import complete_files, reject_empty, state_dir_option
 from jobfs.cli.output import (
-    make_read_only_error,
+    make_chmod_needed_error,
     make_write_error,
     print_unless_same_file,
     replace_file,
@@ -29,7 +29,7 @@ from jobfs.errors import FsError, UsageError
 from jobfs.names import parse_second_version, second_version_order
 from jobfs.nodes import Permission, Version
 from jobfs.settings import format_size, shell_command
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 from jobfs.state.copies import BASES, read_copy
 
 #: The largest version in bytes, and the seconds that one run of git may take.
@@ -43,7 +43,7 @@ class CannotMergeError(Exception):
 
 
 class _MountedFile(NamedTuple):
-    """A file in a mount, its path inside the mount, and the mount's slot in the state directory."""
+    """A file in a mount, its path inside the mount, and the mount's state directory."""
 
     file: Path
     relative_path: str
@@ -145,7 +145,7 @@ def _check_writable(target: _MountedFile, copies: list[_MountedFile]) -> None:
         raise UsageError(f"{target.file} is mounted read-only: mount the job without --read-only")
     for each in (target, *copies):
         if each.is_read_only():
-            raise make_read_only_error(each.file)
+            raise make_chmod_needed_error(each.file)
 
 
 def _read_consistent(target: _MountedFile) -> tuple[os.stat_result, bytes]:
@@ -213,7 +213,7 @@ def merge_three_way(
         raise CannotMergeError("a version is binary")
     labels = [word for label in (ours[0], "both started from", theirs[0]) for word in ("-L", label)]
     try:
-        with tempfile.TemporaryDirectory(prefix=slot.MERGING, dir=place) as private:
+        with tempfile.TemporaryDirectory(prefix=directories.MERGING, dir=place) as private:
             for name, data in versions.items():
                 Path(private, name).write_bytes(data)
             done = _run_isolated(["git", "merge-file", "-p", "-q", *labels, *versions], private, patience)

@@ -21,7 +21,7 @@ from jobfs.cli.options import complete_directories, reject_empty, setting_option
 from jobfs.cli.screen import print_escaped
 from jobfs.errors import JobfsError, UsageError
 from jobfs.settings import Settings, load_settings
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 
 #: The exit code after an unexpected error.
 _UNEXPECTED = 70
@@ -89,7 +89,7 @@ def _serve(settings: Settings, job: str, directory: str, ready: Ready) -> int:
     gc.set_threshold(*_CYCLES)
     process.limit_arenas()
     raise_descriptor_limit()
-    place = slot.acquire_state_directory(
+    place = directories.acquire_state_directory(
         settings.state_dir, job, directory, settings.base_url, settings.api_key_file
     )
     try:

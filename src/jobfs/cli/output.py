@@ -74,11 +74,11 @@ def make_write_error(file: Path, error: OSError) -> UsageError | FsError:
     if error.errno == errno.EROFS:
         return UsageError(f"{file} is mounted read-only: mount the job without --read-only")
     if error.errno in (errno.EPERM, errno.EACCES):
-        return make_read_only_error(file)
+        return make_chmod_needed_error(file)
     return FsError(error.errno or errno.EIO, f"{file}: {error.strerror}")
 
 
-def make_read_only_error(file: Path) -> UsageError:
+def make_chmod_needed_error(file: Path) -> UsageError:
     """Return the error for a command that must change a readOnly file."""
     return UsageError(f"{file} is readOnly in the job: run chmod u+w {quote_for_shell(file)} first")
 

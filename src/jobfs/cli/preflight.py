@@ -60,7 +60,7 @@ def check_machine(settings: Settings, job: str, directory: str, say: Callable[[s
 
 def list_checks(settings: Settings) -> dict[str, Callable[[], str]]:
     """Return the checks of this machine by their subjects. Each check returns a text on what is well, or raises UsageError."""
-    return {"/dev/fuse": check_device, "libfuse 2": load_libfuse, "fusermount": check_may_mount} | {
+    return {"/dev/fuse": check_device, "libfuse 2": pin_libfuse_for_fusepy, "fusermount": check_may_mount} | {
         f"{what} directory": partial(ensure_writable_directory, path, what, option)
         for path, what, option in _directories_to_write(settings)
     }
@@ -152,8 +152,8 @@ def check_device() -> str:
     return "can be opened"
 
 
-def load_libfuse() -> str:
-    """Load libfuse, and give fusepy its path: fusepy would start other programs to find it. Raises UsageError."""
+def pin_libfuse_for_fusepy() -> str:
+    """Load libfuse, and set FUSE_LIBRARY_PATH for fusepy, which would start other programs to find it. Raises UsageError."""
     library = os.environ.get("FUSE_LIBRARY_PATH", _LIBRARY)
     try:
         ctypes.CDLL(library)

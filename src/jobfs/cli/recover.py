@@ -22,7 +22,7 @@ from jobfs.document import describe_kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.names import is_mount_id, replace_hidden_names
 from jobfs.settings import Settings, load_settings
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 
 if TYPE_CHECKING:
     from jobfs.mount import MountParts
@@ -77,7 +77,10 @@ def recover(
 
 def _finish_ended_mounts(settings: Settings, job: str, key: KeySource) -> int:
     """Finish the work that each ended mount of the job has left; return the exit code."""
-    running, ended = _report_running(settings, job), slot.find_ended_of_job(settings.state_dir, job, "")
+    running, ended = (
+        _report_running_if_any(settings, job),
+        directories.find_ended_of_job(settings.state_dir, job, ""),
+    )
     if not ended and not running:
         print_escaped(f"nothing to send: {settings.state_dir} has nothing of job {job}")
     outcomes = [_finish_or_report(settings, job, key, found) for found in ended]
@@ -87,9 +90,11 @@ def _finish_ended_mounts(settings: Settings, job: str, key: KeySource) -> int:
     return 1 if running or left or None in outcomes else 0
 
 
-def _report_running(settings: Settings, job: str) -> bool:
+def _report_running_if_any(settings: Settings, job: str) -> bool:
     """Name the running mounts of the job on stderr; return whether there are any."""
-    running = [found for found in slot.find_running(settings.state_dir) if found.path.parent.name == job]
+    running = [
+        found for found in directories.find_running(settings.state_dir) if found.path.parent.name == job
+    ]
     for found in running:
         directory = mount_point_of(found) or "?"
         print_escaped(f"jobfs: the mount at {directory} is running, and sends its own files", err=True)
@@ -97,19 +102,23 @@ def _report_running(settings: Settings, job: str) -> bool:
 
 
 def _finish_or_report(
-    settings: Settings, job: str, key: KeySource, found: slot.FoundDirectory
+    settings: Settings, job: str, key: KeySource, found: directories.FoundDirectory
 ) -> list[Any] | None:
-    """Finish one slot as `_finish_slot` does; if that fails, print the error and return None, for the others' sake."""
+    """Call `_finish_ended_mount`; if that fails, print the error and return None, so that the others are still finished."""
     try:
-        return _finish_slot(settings, job, key, slot.reopen_state_directory(found, settings.base_url))
+        return _finish_ended_mount(
+            settings, job, key, directories.reopen_state_directory(found, settings.base_url)
+        )
     except JobfsError as error:
         print_escaped(f"jobfs: {error}", err=True)
         return None
 
 
 @limit_time()
-def _finish_slot(settings: Settings, job: str, key: KeySource, place: slot.StateDirectory) -> list[Any]:
-    """Do for one slot what its next mount would do; return what is still left."""
+def _finish_ended_mount(
+    settings: Settings, job: str, key: KeySource, place: directories.StateDirectory
+) -> list[Any]:
+    """Do for one state directory what its next mount would do; return what is still left."""
     place.write_record()
     where = place.record.directory
     with (
@@ -143,7 +152,7 @@ def _expose_hidden_items(settings: Settings, job: str, key: KeySource, mount: st
         )
     with tempfile.TemporaryDirectory(prefix="jobfs-recover-") as directory:
         # In a state directory of its own, which keeps it from taking over what other mounts have left on this machine.
-        place = slot.acquire_state_directory(Path(directory), job, "(recover)", settings.base_url)
+        place = directories.acquire_state_directory(Path(directory), job, "(recover)", settings.base_url)
         with _run_without_mount(settings, job, key, place) as mounted:
             mounted.vfs.refresh()
             found = mounted.vfs.hidden_items_of(mount)
@@ -163,9 +172,9 @@ def _expose_hidden_items(settings: Settings, job: str, key: KeySource, mount: st
 
 @contextmanager
 def _run_without_mount(
-    settings: Settings, job: str, key: KeySource, place: slot.StateDirectory
+    settings: Settings, job: str, key: KeySource, place: directories.StateDirectory
 ) -> Iterator[MountParts]:
-    """Run the parts of a mount without a mount point; at the end, record in the slot whether anything is left."""
+    """Run the parts of a mount without a mount point; at the end, record in the state directory whether anything is left."""
     from jobfs.cli import graph
 
     mounted = graph.build_mount(settings, job, place, key)
@@ -178,7 +187,7 @@ def _run_without_mount(
         raise
     finally:
         mounted.vfs.stop()
-        clean = not describe_leftovers(slot.inspect_directory(place.path))
+        clean = not describe_leftovers(directories.inspect_directory(place.path))
         if clean:
             mounted.vfs.empty_trash()
         mounted.close()

@@ -15,7 +15,7 @@ from jobfs.cli.output import print_unless_same_file, replace_file
 from jobfs.cli.running import find_ended_at, find_mount_of, is_still_mounted, mount_point_of
 from jobfs.errors import UsageError
 from jobfs.names import is_at_or_below
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 from jobfs.state.copies import SAVES, SAVES_LIFETIME, CopyStore, read_copy
 
 
@@ -38,7 +38,7 @@ def restore(file: str, in_place: bool, forget: bool, state_dir: str | None) -> i
         raise UsageError(f"{file} is a directory: give a file")
     places, runs = _find_mounts_with_saves(file, state_dir)
     if forget:
-        if not sum(_forget_save(*place, runs=runs) for place in places):
+        if not sum(_drop_save_copy(*place, runs=runs) for place in places):
             raise _no_save_error(file)
         return 0
     data = _read_save(file, places)
@@ -56,7 +56,7 @@ def restore(file: str, in_place: bool, forget: bool, state_dir: str | None) -> i
 
 def _find_mounts_with_saves(
     file: str, state_dir: str | None
-) -> tuple[list[tuple[slot.FoundDirectory, str]], bool]:
+) -> tuple[list[tuple[directories.FoundDirectory, str]], bool]:
     """Return the mounts that may keep a save of a file, each with its path inside, and whether they run. Raises UsageError."""
     try:
         return [find_mount_of(file, state_dir)], True
@@ -70,7 +70,7 @@ def _no_save_error(file: str) -> UsageError:
     return UsageError(f"no save of {file} is kept on this machine")
 
 
-def _read_save(file: str, places: list[tuple[slot.FoundDirectory, str]]) -> bytes:
+def _read_save(file: str, places: list[tuple[directories.FoundDirectory, str]]) -> bytes:
     """Return the save from the first of these mounts that keeps one. Raises UsageError if none does."""
     for found, inside in places:
         data = read_copy(found.path / SAVES, inside, lifetime=SAVES_LIFETIME)
@@ -79,7 +79,7 @@ def _read_save(file: str, places: list[tuple[slot.FoundDirectory, str]]) -> byte
     raise _no_save_error(file)
 
 
-def _path_in_mount(file: str, found: slot.FoundDirectory) -> Path:
+def _path_in_mount(file: str, found: directories.FoundDirectory) -> Path:
     """Return the file's path in a mount. Raises UsageError if the job is not mounted there.
 
     A link from outside the mount is resolved, so that the file is replaced and not the link.
@@ -90,15 +90,15 @@ def _path_in_mount(file: str, found: slot.FoundDirectory) -> Path:
     return Path(path if is_at_or_below(path, mount_point_of(found)) else os.path.realpath(file))
 
 
-def _announce_restore(found: slot.FoundDirectory, inside: str) -> None:
+def _announce_restore(found: directories.FoundDirectory, inside: str) -> None:
     control.call_mount(found.path, "put_back", {"path": inside, "pid": os.getpid()})
 
 
-def _forget_save(found: slot.FoundDirectory, inside: str, *, runs: bool) -> bool:
+def _drop_save_copy(found: directories.FoundDirectory, inside: str, *, runs: bool) -> bool:
     """Remove the save that a mount keeps of a file; return whether it kept one. Raises UsageError, NoMountError."""
     if runs:
         return bool(control.call_mount(found.path, "forget", {"path": inside})["known"])
-    place = slot.reopen_state_directory(found, "")
+    place = directories.reopen_state_directory(found, "")
     try:
         with closing(CopyStore(found.path / SAVES, max_files=sys.maxsize)) as saves:
             return saves.drop(inside)

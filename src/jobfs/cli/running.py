@@ -1,4 +1,4 @@
-"""Mounts of this user, found by their slots in the state directory: running mounts, and ended ones with what they have left."""
+"""Mounts of this user, found by their state directories: running mounts, and ended ones with what they have left."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from jobfs.mountpoint import STAT_LIMIT, MountInfo, find_mount_at, is_dead, run_
 from jobfs.names import CONTROL_DIR, is_at_or_below, quote_for_shell
 from jobfs.private import user_name
 from jobfs.settings import load_settings, shell_command
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 from jobfs.state.backlog import read_backlog
 
 
-def running_mounts(state_dir: str | None) -> list[slot.FoundDirectory]:
+def running_mounts(state_dir: str | None) -> list[directories.FoundDirectory]:
     """Return every running mount of the state directory, sorted by mount point."""
-    found = slot.find_running(load_settings({"state_dir": state_dir}).state_dir)
+    found = directories.find_running(load_settings({"state_dir": state_dir}).state_dir)
     return sorted((entry for entry in found if entry.record is not None), key=mount_point_of)
 
 
-def find_mount_of(path: str, state_dir: str | None) -> tuple[slot.FoundDirectory, str]:
+def find_mount_of(path: str, state_dir: str | None) -> tuple[directories.FoundDirectory, str]:
     """Return the running mount at or above `path`, and the path inside it. Raises UsageError if there is none."""
     found = _find_by_record(path, state_dir) or _find_by_mount_table(path, state_dir)
     if found is None:
@@ -36,7 +36,7 @@ def find_mount_of(path: str, state_dir: str | None) -> tuple[slot.FoundDirectory
     return found
 
 
-def _find_by_record(path: str, state_dir: str | None) -> tuple[slot.FoundDirectory, str] | None:
+def _find_by_record(path: str, state_dir: str | None) -> tuple[directories.FoundDirectory, str] | None:
     """Find the running mount of `path` by the records in the state directory, without touching the mount; None if none fits."""
     # Of several mounts at one directory some may be detached: the one of the job that is mounted there now comes first.
     candidates = sorted(
@@ -51,10 +51,10 @@ def _find_by_record(path: str, state_dir: str | None) -> tuple[slot.FoundDirecto
     return None
 
 
-def _find_by_mount_table(path: str, state_dir: str | None) -> tuple[slot.FoundDirectory, str] | None:
+def _find_by_mount_table(path: str, state_dir: str | None) -> tuple[directories.FoundDirectory, str] | None:
     """Find the mount of `path` in the mount table, for a mount with another state directory; None if no job is mounted there.
 
-    Raises UsageError if the mount does not say which slot it has.
+    Raises UsageError if the mount does not say which state directory it has.
     """
     for spelt in map(Path, _possible_paths(path)):
         for above in (spelt, *spelt.parents):
@@ -70,16 +70,16 @@ def _possible_paths(path: str) -> Iterator[str]:
     yield os.path.realpath(path)
 
 
-def _find_by_status(mount: MountInfo, state_dir: str | None) -> slot.FoundDirectory:
-    """Return the slot of a mount with another state directory, read from its own status. Raises UsageError, with the remedy."""
+def _find_by_status(mount: MountInfo, state_dir: str | None) -> directories.FoundDirectory:
+    """Return the directory that a mount outside our state directory has, from its status. Raises UsageError, with the remedy."""
     point = mount.point
     if mount.user is not None and mount.user != os.geteuid():
         name = user_name(mount.user)
         raise UsageError(f"{point} was mounted by {name}: run this command as {name}")
     with contextlib.suppress(OSError, ValueError, KeyError):
         status = json.loads(run_bounded(Path(point, CONTROL_DIR, "status.json").read_bytes, STAT_LIMIT))
-        found = slot.inspect_directory(Path(status["state_dir"]))
-        if slot.is_in_use(found):
+        found = directories.inspect_directory(Path(status["state_dir"]))
+        if directories.is_in_use(found):
             return found
     if is_dead(point):
         known = [each for each in find_ended(state_dir) if each.dead and each.directory == point]
@@ -90,17 +90,17 @@ def _find_by_status(mount: MountInfo, state_dir: str | None) -> slot.FoundDirect
     )
 
 
-def is_still_mounted(found: slot.FoundDirectory) -> bool:
-    """Return whether the slot's job is the one that is mounted at the slot's directory now."""
+def is_still_mounted(found: directories.FoundDirectory) -> bool:
+    """Return whether the job of a state directory is the one that is mounted at its mount point now."""
     there = find_mount_at(mount_point_of(found))
     return there is not None and there.kind == "fuse.jobfs" and there.source in ("", found.path.parent.name)
 
 
-def find_ended_at(path: str, state_dir: str | None) -> list[tuple[slot.FoundDirectory, str]]:
+def find_ended_at(path: str, state_dir: str | None) -> list[tuple[directories.FoundDirectory, str]]:
     """Return the ended mounts that `path` was in, latest first, each with the path inside it."""
     found = [
         (each, spelt[len(directory) + 1 :])
-        for each in _ended_slots(state_dir)
+        for each in _find_ended_directories(state_dir)
         if (directory := mount_point_of(each))
         for spelt in dict.fromkeys(_possible_paths(path))
         if is_at_or_below(spelt, directory)
@@ -108,7 +108,7 @@ def find_ended_at(path: str, state_dir: str | None) -> list[tuple[slot.FoundDire
     return sorted(found, key=lambda pair: -pair[0].record.started if pair[0].record else 0.0)
 
 
-def find_mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.FoundDirectory, str]]:
+def find_mounts_of(path: str | None, state_dir: str | None) -> list[tuple[directories.FoundDirectory, str]]:
     """Return the mount of a path, or every running one, each with the path inside it. Raises UsageError if there is none."""
     if path is not None:
         return [find_mount_of(path, state_dir)]
@@ -118,7 +118,7 @@ def find_mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.F
     return [(entry, "") for entry in found]
 
 
-def call_or_report(found: slot.FoundDirectory, name: str, args: dict[str, Any], **how: Any) -> Any:
+def call_or_report(found: directories.FoundDirectory, name: str, args: dict[str, Any], **how: Any) -> Any:
     """Return a mount's reply. If there is none, print why and return None: others can still be asked. Raises FsError."""
     try:
         return control.call_mount(found.path, name, args, **how)
@@ -127,15 +127,15 @@ def call_or_report(found: slot.FoundDirectory, name: str, args: dict[str, Any], 
         return None
 
 
-def mount_point_of(found: slot.FoundDirectory) -> str:
-    """Return the mount point of a slot; "" if unknown."""
+def mount_point_of(found: directories.FoundDirectory) -> str:
+    """Return the mount point of a state directory; "" if unknown."""
     return found.record.directory if found.record else ""
 
 
 class EndedMount(NamedTuple):
-    """A slot whose process is gone. `dead`: its mount still exists. `leftovers`: what it has left, in words; "" if nothing."""
+    """A mount whose process is gone. `dead`: it still exists. `leftovers`: what it has left, in words; "" if nothing."""
 
-    found: slot.FoundDirectory
+    found: directories.FoundDirectory
     dead: bool
     leftovers: str
 
@@ -170,7 +170,7 @@ def find_ended(state_dir: str | None) -> list[EndedMount]:
     """
     mounted = {found.path.parent for found in running_mounts(state_dir)}
     every = list[EndedMount]()
-    for found in _ended_slots(state_dir):
+    for found in _find_ended_directories(state_dir):
         dead = is_still_mounted(found) and is_dead(mount_point_of(found))
         done = found.path.parent in mounted or (found.record is not None and found.record.clean)
         left = "" if done and not dead else describe_leftovers(found)
@@ -178,16 +178,16 @@ def find_ended(state_dir: str | None) -> list[EndedMount]:
     return every
 
 
-def _ended_slots(state_dir: str | None) -> Iterator[slot.FoundDirectory]:
-    """Yield the slots whose process is gone."""
+def _find_ended_directories(state_dir: str | None) -> Iterator[directories.FoundDirectory]:
+    """Yield the state directories of all jobs that no process uses, in order of their job."""
     root = load_settings({"state_dir": state_dir}).state_dir
     with contextlib.suppress(OSError):  # there is no state directory yet
         for job in sorted(os.listdir(root)):
             with contextlib.suppress(OSError):  # a mount of that job reports what is wrong with its directory
-                yield from slot.find_ended_of_job(root, job, "")
+                yield from directories.find_ended_of_job(root, job, "")
 
 
-def report_ended(state_dir: str | None) -> bool:
+def report_ended_if_any(state_dir: str | None) -> bool:
     """Name the ended mounts on stderr; return whether there are any."""
     every = find_ended(state_dir)
     for each in every:
@@ -195,7 +195,7 @@ def report_ended(state_dir: str | None) -> bool:
     return bool(every)
 
 
-def describe_leftovers(found: slot.FoundDirectory) -> str:
+def describe_leftovers(found: directories.FoundDirectory) -> str:
     """Return in words what an ended mount has left, as its journal says; "" if nothing."""
     try:
         return describe_kept(read_backlog(found.path).to_entries())

@@ -14,7 +14,7 @@ from jobfs.cli.running import mount_point_of
 from jobfs.cli.screen import format_size, print_escaped
 from jobfs.errors import UsageError
 from jobfs.names import quote_for_shell
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 from jobfs.state.destination import Destination
 from jobfs.state.salvage import UnsentEntry, list_local_bytes, read_unsent
 
@@ -23,7 +23,7 @@ def save_unsent(state_dir: Path, job: str, to: Path) -> int:
     """Copy the unsent files of ended mounts of the job to `to`; return the exit code. Raises UsageError."""
     _check_destination(to, state_dir)
     copies, whole = UnsentCopier(to), True
-    for found in slot.find_of_job(state_dir, job):
+    for found in directories.find_of_job(state_dir, job):
         whole &= _copy_from_mount(found, copies)
     if copies.count:
         print_escaped(f"{copies.count} copied to {to}")
@@ -42,11 +42,11 @@ def _check_destination(to: Path, state_dir: Path) -> None:
         )
 
 
-def _copy_from_mount(found: slot.FoundDirectory, copies: UnsentCopier) -> bool:
+def _copy_from_mount(found: directories.FoundDirectory, copies: UnsentCopier) -> bool:
     """Copy the unsent files of one mount; return whether all were copied."""
     where = mount_point_of(found) or str(found.path)
     try:
-        with slot.exclude_mounts(found) as ended:
+        with directories.exclude_mounts(found) as ended:
             if ended:
                 return copies.copy_all(_list_unsent(found, where), found.path.name, where)
         print_escaped(
@@ -57,7 +57,7 @@ def _copy_from_mount(found: slot.FoundDirectory, copies: UnsentCopier) -> bool:
     return False
 
 
-def _list_unsent(found: slot.FoundDirectory, mount_point: str) -> list[UnsentEntry]:
+def _list_unsent(found: directories.FoundDirectory, mount_point: str) -> list[UnsentEntry]:
     """Return the unsent files of a mount, with their names if its journal can be read. Raises OSError."""
     try:
         return read_unsent(found.path)

@@ -14,7 +14,7 @@ import click
 
 from jobfs import document
 from jobfs.cli.options import complete_mounted, reject_empty, state_dir_option
-from jobfs.cli.running import call_or_report, find_mounts_of, report_ended
+from jobfs.cli.running import call_or_report, find_mounts_of, report_ended_if_any
 from jobfs.cli.screen import escape_for_terminal, format_count, format_size
 from jobfs.document import JobStatus, Status, Unsent
 from jobfs.errors import UsageError
@@ -62,7 +62,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
     if watch:
         return _repeat(watched)
     code = watched()
-    ended = directory is None and report_ended(state_dir)
+    ended = directory is None and report_ended_if_any(state_dir)
     return NEEDS_A_PERSON if ended and code == WELL else code
 
 
@@ -139,7 +139,7 @@ def _format_mount(report: Status) -> Iterator[str]:
 def _format_entries(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     # Files that failed come first.
     for entry in sorted(entries, key=lambda entry: entry.get("state") != "failed")[:_MOST]:
-        yield f"  {escape_for_terminal(_describe_entry(entry))}"
+        yield f"  {escape_for_terminal(_describe_listed_path(entry))}"
         yield from (
             f"    {escape_for_terminal(entry[name])}" for name in ("diff", "merge") if entry.get(name)
         )
@@ -201,8 +201,8 @@ def _describe_unsent(entries: Sequence[Unsent], failed: int) -> str:
     return f"{format_count(len(entries), 'file')}, {format_size(whole)}{sent}{old}{refused}"
 
 
-def _describe_entry(entry: Mapping[str, Any]) -> str:
-    """Return one line for an entry of a list: its path, and what else is known of it."""
+def _describe_listed_path(entry: Mapping[str, Any]) -> str:
+    """Return one line for a path of a list in the status, with its size, progress, age and error where they are known."""
     if "origin" in entry:
         return str(entry["reason"])
     told = [

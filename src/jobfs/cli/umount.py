@@ -129,7 +129,7 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
             f"{directory} is detached; process {answer['goes_on']} continues until everything is closed and "
             f"sent{open_there}{unsent}"
         )
-    # Wait, so that the next mount finds the slot free.
+    # Wait, so that the next mount finds the state directory free.
     is_in_use(found, _ENDING)
     return _report_leftovers(describe_kept(left))
 

@@ -19,7 +19,7 @@ from jobfs.cli.status import describe_job
 from jobfs.document import WatchEvent
 from jobfs.errors import JobfsError
 from jobfs.names import join
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 
 #: Seconds within which this command notices that nobody reads its output, or that a process is gone.
 _POLL_INTERVAL = 1.0
@@ -64,7 +64,9 @@ def watch(directory: str | None, as_json: bool, state_dir: str | None) -> int:
     return 1
 
 
-def _listen(found: slot.FoundDirectory, inside: str, events: queue.Queue[WatchEvent | JobfsError]) -> None:
+def _listen(
+    found: directories.FoundDirectory, inside: str, events: queue.Queue[WatchEvent | JobfsError]
+) -> None:
     """Put the events of a mount into the queue, and at the end the reason why no more will come."""
     where = mount_point_of(found)
     try:
@@ -72,7 +74,7 @@ def _listen(found: slot.FoundDirectory, inside: str, events: queue.Queue[WatchEv
         events.put(JobfsError(f"{where} is unmounted"))
     except control.NoMountError as error:
         slow = "its changes were not read for ten seconds, and it sends no more"
-        events.put(JobfsError(f"{where}: {slow if slot.is_in_use(found, _POLL_INTERVAL) else error}"))
+        events.put(JobfsError(f"{where}: {slow if directories.is_in_use(found, _POLL_INTERVAL) else error}"))
     except JobfsError as error:
         events.put(JobfsError(f"{join(where, inside)}: {error}"))
 

@@ -149,7 +149,7 @@ class CachedVersion:
             if file is None:
                 file = self._disk.create_partial()
             elif not file.is_linked():
-                file = self._disk.link_or_copy(Path(f"/proc/self/fd/{file.fd}"), self.size)
+                file = self._disk.create_partial_from(Path(f"/proc/self/fd/{file.fd}"), self.size)
         except OSError as error:
             message = f"can't write to the content cache: {error.strerror}"
             raise FsError(error.errno or errno.EIO, message) from None

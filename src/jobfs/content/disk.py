@@ -195,7 +195,7 @@ class DiskCache:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         return self._track_file(CacheFile(handle, path, unfinished=True))
 
-    def link_or_copy(self, source: Path, size: int) -> CacheFile:
+    def create_partial_from(self, source: Path, size: int) -> CacheFile:
         """Return an unfinished file with the `size` bytes of `source`: a link if possible, else a copy.
 
         `source` must not be written again. Raises FsError(EIO) if the file has another size.

@@ -169,7 +169,7 @@ class Fetcher:
         """Wait for a notification; raises UnavailableError if the deadline has passed or the store is closed."""
         if self._pool.closed:
             raise UnavailableError("download: the mount is ending")
-        seconds = deadline.remaining() + _GRACE
+        seconds = deadline.signed_remaining() + _GRACE
         if seconds > 0:
             call_blocking_hook()
             self._cond.wait(seconds)
@@ -262,7 +262,7 @@ class Fetcher:
         try:
             # While a reader waits for this transfer, its requests go before the rest.
             with use_deadline(transfer.deadline):
-                is_over = transfer.run()
+                is_over = transfer.run_unless_preempted()
             if not is_over:
                 self._pool.submit(partial(self._run_transfer, transfer))
                 return

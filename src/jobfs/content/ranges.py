@@ -89,5 +89,5 @@ class SequentialRun:
         return min(max(2 * length // CHUNK * CHUNK, CHUNK), CHUNK_MAX)
 
     def is_sequential(self, read_size: int) -> bool:
-        """Return whether the run has more than one read of `read_size` bytes."""
+        """Return whether the run is longer than one read of `read_size` bytes, so that more than one read made it."""
         return self.end - self.start > read_size

@@ -318,11 +318,14 @@ class ContentStore:
 
     # -- bytes that were saved here ------------------------------------------------------------------------
 
-    def link_or_copy(self, source: Path) -> CacheFile | None:
-        """Link or copy `source` for `adopt_file`; return None if neither works. `source` must not be written again."""
+    def create_partial_from(self, source: Path) -> CacheFile | None:
+        """Return an unfinished file for `adopt_file`, a link to `source` or a copy; None if neither works.
+
+        `source` must not be written again.
+        """
         try:
             size = os.stat(source).st_size
-            return self._disk.link_or_copy(source, size) if size <= self._disk.limit else None
+            return self._disk.create_partial_from(source, size) if size <= self._disk.limit else None
         except (OSError, FsError) as error:
             _log.warning("a saved file can't be kept in the content cache: %s", error)
             return None
@@ -337,7 +340,7 @@ class ContentStore:
             self._pool.sizes.remember(item.version, size)
 
     def adopt_file(self, item: Item, file: CacheFile) -> None:
-        """Make a file from `link_or_copy` the content of the version that `item` shows.
+        """Make a file from `create_partial_from` the content of the version that `item` shows.
 
         Open handles use the file, and later ones if it can be kept. This only fills a cache: if it fails, readers download
         the bytes. Call `evict_to_limit` afterwards, because the cache may exceed its limit; callers hold locks here, so this
@@ -360,8 +363,10 @@ class ContentStore:
         """Bring the cache under its limit. This may remove thousands of files: call it with no lock held."""
         self._disk.evict_to_limit()
 
-    def free_disk(self, directory: Path, size: int) -> bool:
-        """Free `size` bytes for unsent bytes on the disk of `directory`; return False if the cache could free nothing there.
+    def evict_on_disk_of(self, directory: Path, size: int) -> bool:
+        """Evict cached contents until `size` bytes are free for unsent bytes on the disk of `directory`.
+
+        Return True if anything was removed, False if the cache is on another disk or has nothing to remove.
 
         This may remove thousands of files: call it with no lock held.
         """
@@ -408,7 +413,7 @@ class ContentStore:
             return size
         began = steady_time()
         with self._pool.client.download(item.id) as body:
-            size, data = _measure_body(body, self._disk.limit)
+            size, data = _read_size_and_small_body(body, self._disk.limit)
         self._pool.sizes.remember(item.version, size)
         if data:
             fetcher = Fetcher(item, size, self._pool, self._disk)
@@ -437,8 +442,8 @@ class ContentStore:
             self._disk.remove_orphaned_caches()
 
 
-def _measure_body(body: Download, max_bytes: int) -> tuple[int, bytes]:
-    """Return how many bytes a body has, and the bytes if they are few.
+def _read_size_and_small_body(body: Download, max_bytes: int) -> tuple[int, bytes]:
+    """Return the size of a body, and its bytes if they are few, else b"".
 
     Raises ApiError, ContractError if more than `max_bytes` come.
     """

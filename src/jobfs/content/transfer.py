@@ -134,7 +134,7 @@ class Transfer:
             UNBOUNDED, foreground=not background and call is not None and call.is_foreground
         )
 
-    def run(self) -> bool:
+    def run_unless_preempted(self) -> bool:
         """Send requests until no byte is missing; return False if another transfer needs this thread first.
 
         After False, this must be called again later. Raises ApiError, StaleVersionError if the version is gone, FsError if
@@ -217,17 +217,17 @@ class Transfer:
         """
         start, size = self.pos, self._cached.size
         with self._pool.client.download(self._cached.version.item_id, start, self.end, size=size) as body:
-            if not self._accept_reply(start, body):
+            if not self._accept_reply_if_needed(start, body):
                 return None
             try:
-                complete = self._receive(body)
+                complete = self._receive_to_end(body)
             except UnavailableError as broken:
                 return broken
         if complete and self.pos < self._end_position and (self.pos == start or body.start == 0):
             raise ContractError(f"download: {self.pos} bytes came instead of the {size} promised")
         return None
 
-    def _accept_reply(self, start: int, body: Download) -> bool:
+    def _accept_reply_if_needed(self, start: int, body: Download) -> bool:
         """Process the headers of a reply; return False if its bytes are not needed. Raises ContractError."""
         self._check_headers(start, body)
         if start:
@@ -262,7 +262,7 @@ class Transfer:
         self.end = None
         return True
 
-    def _receive(self, body: Download) -> bool:
+    def _receive_to_end(self, body: Download) -> bool:
         """Store the body; return False if its end was not read. Raises ContractError if too much comes, UnavailableError."""
         began = time.monotonic()
         for chunk in filter(None, body.chunks()):

@@ -95,7 +95,7 @@ class Workspace:
     def carry_out_update(
         self, item_id: str, path: str | None, permission: str | None, lifecycle: str | None
     ) -> StoredItem:
-        """Do the second half of `update`, even if the path has been taken since the first. Raises Missing."""
+        """Do the second half of `update`, even if another item has taken the path since `begin_update`. Raises Missing."""
         with self.lock:
             item = self.get(item_id)
             target = item.path if path is None else self._check_destination(path, item)

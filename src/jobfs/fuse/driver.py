@@ -165,7 +165,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
 
         Attributes that are found after this call belong to the edition read here.
         """
-        edition = self.vfs.edition()
+        edition = self.vfs.edition_if_fresh()
         cached_edition, cache = self._attr_cache
         if not edition or edition != cached_edition or len(cache) > _MAX_CACHED:
             cache = {}

@@ -59,7 +59,7 @@ class HelperCall(NamedTuple):
 
     @property
     def is_removal(self) -> bool:
-        """Return whether the call removes the name at `path`: the file is already gone, but the call must find it."""
+        """True if the call removes the name `path`. The job has removed it already, so the kernel must be shown a file there."""
         return bool(self.new) or self.name in ("unlink", "rmdir")
 
 

@@ -49,9 +49,9 @@ def has_fatal_signal(thread: int) -> bool:
 
 
 class Interrupter:
-    """A background thread that replies EINTR to requests of programs with a fatal signal.
+    """A background thread that replies EINTR to waiting requests of programs that have received a fatal signal.
 
-    Each check calls `revoke` with the slots that have served the same request since the last check.
+    Each check also calls `revoke` with the slots that still serve the request which they served at the last check.
     """
 
     def __init__(

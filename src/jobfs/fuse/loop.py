@@ -306,7 +306,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         if request.is_injected:
             ctypes.memmove(buffer, pack_stat(self._injector.attr_for_helper(to_vfs_path(name))), _STAT_SIZE)
             return
-        stat = self.operations.getattr(name, listed=request.no_fetch)
+        stat = self.operations.getattr(name, listed=request.forbids_fetch)
         others = vfs.handles_on_other_versions(name[1:])
         request.is_attr_uncached = bool(others)
         if others and not any(handle.writable for handle in others):

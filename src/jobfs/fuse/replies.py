@@ -109,7 +109,7 @@ class ReplyFilter:
             slot.captured_reply = ctypes.string_at(_body_address(vector), _NUMBER.size)
             return 0
         if count > 1:
-            node = self._complete_reply(slot, request, _body_address(vector))
+            node = self._patch_reply(slot, request, _body_address(vector))
         elif request.opcode in _ABOUT_A_NODE:
             error = ctypes.c_int32.from_address(ctypes.c_size_t.from_address(vector).value + _ERROR)
             if self._replace_error_or_repeat(slot, request, error):
@@ -149,22 +149,22 @@ class ReplyFilter:
                 self._stale_replies.clear()
             self._stale_replies[thread] = node
 
-    def _complete_reply(self, slot: WorkerSlot, request: Request, reply: int) -> int:
-        """Complete a reply, and note the size that the kernel learns from it; return the node that the reply is about."""
+    def _patch_reply(self, slot: WorkerSlot, request: Request, address: int) -> int:
+        """Fill in the reply at `address`, and note the size that the kernel learns from it; return the node that it describes."""
         opcode, node, number = request.opcode, request.node, ctypes.c_uint64.from_address
         if opcode == Opcode.OPEN:
-            self._complete_open(slot, request, reply)
+            self._complete_open(slot, request, address)
             return node
-        node = number(reply).value if opcode in (Opcode.LOOKUP, Opcode.CREATE) else node
-        self._sizes.note_sent(node, number(reply + SIZE[Opcode(opcode)]).value, request.began)
+        node = number(address).value if opcode in (Opcode.LOOKUP, Opcode.CREATE) else node
+        self._sizes.note_sent(node, number(address + SIZE[Opcode(opcode)]).value, request.began)
         if opcode == Opcode.CREATE:
-            self._nodes[number(reply + _FOUND).value] = node
+            self._nodes[number(address + _FOUND).value] = node
         elif request.is_attr_uncached:
             seconds, nanoseconds = _VALID[Opcode(opcode)]
-            ctypes.memset(reply + seconds, 0, 8)
-            ctypes.memset(reply + nanoseconds, 0, 4)
+            ctypes.memset(address + seconds, 0, 8)
+            ctypes.memset(address + nanoseconds, 0, 4)
         elif request.attr_cache is not None and opcode == Opcode.GETATTR:
-            request.attr_cache[node] = ctypes.string_at(reply, _ATTR)
+            request.attr_cache[node] = ctypes.string_at(address, _ATTR)
         return node
 
     def _complete_open(self, slot: WorkerSlot, request: Request, reply: int) -> None:

@@ -71,7 +71,7 @@ class Request:
         self.opcode, self.node, self.began = opcode, node, began
 
     @property
-    def no_fetch(self) -> bool:
+    def forbids_fetch(self) -> bool:
         """Return whether attributes must come without a request to the server: those in a listing."""
         return self.opcode == Opcode.READDIRPLUS
 

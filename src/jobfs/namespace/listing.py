@@ -57,7 +57,7 @@ class ListingPass:
         if not self.size or (self.size >= first.total and self.size != TAKE):
             self._end = -1
 
-    def next_page(self) -> int | None:
+    def take_page_number(self) -> int | None:
         """Return the number of the next page that may hold items; None if there is none.
 
         If the last page is full, the list may continue beyond its total. Raises ContractError if the list has no end.
@@ -245,7 +245,7 @@ class Lister:
         this = ListingPass(read_page(TAKE, 0))
         pending: deque[Future[Page]] = deque()
         while True:
-            while len(pending) < workers and (number := this.next_page()) is not None:
+            while len(pending) < workers and (number := this.take_page_number()) is not None:
                 page = ahead.pop(number, None) if this.size == TAKE else None
                 pending.append(page or ask(min(this.size, TAKE), number * this.step))
             if not pending:

@@ -193,7 +193,7 @@ class MetadataCache:
                 self._mark_doubtful(path, self._next_ticket())
         old, self.tree = self.tree, tree
         if self.snapshot_count:
-            self._note_changed_names(old, changed := tree.differences_from(old))
+            self._note_changed_names(old, changed := tree.items_before_differences(old))
             self._pending_differences = changed | self._pending_differences
         self.snapshot_count += 1
         self.snapshot = Stamp(began, ticket, began)

@@ -99,7 +99,7 @@ class PendingRequest:
     @property
     def caller_timed_out(self) -> bool:
         """Whether the call that makes the request has run out of time: one slow answer is no outage."""
-        return self.deadline.remaining() <= 0
+        return self.deadline.signed_remaining() <= 0
 
 
 class CircuitBreaker:
@@ -298,12 +298,12 @@ class Namespace:
         return self._cache.snapshot_count
 
     @property
-    def revision(self) -> int:
+    def edition(self) -> int:
         """A number that grows with each request and each change of ours: while it is the same, so are the answers of `peek`."""
         return self._cache.last_ticket + self._cache.snapshot_count
 
-    def edition(self) -> int:
-        """Return the `revision` while a fresh snapshot gives every lookup the same answer; 0 if no snapshot is fresh."""
+    def edition_if_fresh(self) -> int:
+        """Return the `edition` while a fresh snapshot gives every lookup the same answer; 0 if no snapshot is fresh."""
         known = self._cache  # inlined, because every getattr calls this
         fresh = known.snapshot.began > self._clock() - self._max_age
         return known.last_ticket + known.snapshot_count if fresh else 0
@@ -501,7 +501,7 @@ class Namespace:
             its_own = isinstance(error, NOT_ASKED) or (
                 isinstance(error, UnavailableError) and request.caller_timed_out
             )
-            if error is not None and not (its_own and own_deadline.remaining() > 0):
+            if error is not None and not (its_own and own_deadline.signed_remaining() > 0):
                 raise copy_error(error)
 
     def _perform_request(self, request: PendingRequest) -> None:
@@ -537,9 +537,9 @@ class Namespace:
             if request.path is None:
                 self._listings.note_success(now)
         elif isinstance(error, COULD_NOT_ASK) and not isinstance(error, NOT_ASKED):
-            self._note_failure(request, error, now)
+            self._note_failure_in_breaker(request, error, now)
 
-    def _note_failure(self, request: PendingRequest, error: ApiError, now: float) -> None:
+    def _note_failure_in_breaker(self, request: PendingRequest, error: ApiError, now: float) -> None:
         only_listings = request.path is None and (isinstance(error, ContractError) or error.status in _FAULTS)
         breaker = self._listings if only_listings else self._breaker
         # api/health.py logs that the server can't be reached, or stays silent.

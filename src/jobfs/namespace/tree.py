@@ -157,8 +157,8 @@ class ItemTree:
             if item is not self.shown_at(path)
         ]
 
-    def differences_from(self, before: ItemTree) -> dict[str, Item | None]:
-        """Return the paths that show something else than in `before`, each with what `before` shows there."""
+    def items_before_differences(self, before: ItemTree) -> dict[str, Item | None]:
+        """Return, by path, the item that `before` shows wherever this tree shows another; None where `before` shows nothing."""
         shown = ((path, before.shown_at(path)) for path in self._possible_differences(before))
         return {path: was for path, was in shown if looks_different(was, self.shown_at(path))}
 

@@ -164,6 +164,7 @@ class Cleanup:
         return True
 
     def _delete_observed(self, observation: Observation) -> None:
+        """Delete an observed item on the server, or accept that it is gone, and forget it in the namespace. Raises ApiError."""
         with contextlib.suppress(NotFoundError):
             self._context.delete_item(observation)
         forget_item(self._context, observation.item)
@@ -297,14 +298,14 @@ class Cleanup:
             self._delete_observed(Observation(own, time.monotonic(), is_exact=True))
         if change.verb is Verb.PUT and change.base.id:
             self._delete_unlinked_base(change)
-        self._record_displaced_deleted(change)
+        self._note_asides_gone_in_namespace(change)
         self._context.keep_implicit_parent(change.target)
         # Now the next Change may have the name, unless asides must go back to it first: those of a directory or a rename.
         stage = change.stage if change.restores_asides else Stage.PLACED
         self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))
 
-    def _record_displaced_deleted(self, change: Change) -> None:
-        """Record in the namespace that the remaining asides are no longer at the target; the others are recorded already."""
+    def _note_asides_gone_in_namespace(self, change: Change) -> None:
+        """Record in the namespace that the remaining asides have left the target; for the others it was recorded before."""
         asides = {aside.id for aside in change.asides}
         for taken in change.displaced:
             if taken.id in asides:
@@ -415,7 +416,7 @@ def _is_decided_by_bytes(aside: Aside, change: Change) -> bool:
 def _target_beside(item: Item, target: str) -> str:
     """Return the target's path in the directory that its aside is in: that directory may have been renamed since.
 
-    An aside at the top of the workspace may belong to a directory elsewhere (`ItemRequests.remove_directory`), so then return
+    An aside at the top of the workspace may belong to a directory elsewhere (`ItemRequests.hide_empty_directory`), so then return
     `target` itself.
     """
     above = names.parent(item.path)

@@ -266,16 +266,16 @@ class Context:
                 return attempt()
             except (OSError, FsError) as error:
                 full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-                if not full or not self._make_room(needs() << turn):
+                if not full or not self._try_free_bytes(needs() << turn):
                     raise
         raise AssertionError
 
-    def _make_room(self, size: int) -> bool:
+    def _try_free_bytes(self, size: int) -> bool:
         """Free `size` bytes on the disk of the state directory: cached contents, else kept copies. False if none are left."""
-        if self.content.free_disk(self.state.bytes.directory, size):
+        if self.content.evict_on_disk_of(self.state.bytes.directory, size):
             return True
         size = max(size, _AT_LEAST)
-        if not (self.state.saves.free_disk(size) or self.state.bases.free_disk(size)):
+        if not (self.state.saves.drop_oldest(size) or self.state.bases.drop_oldest(size)):
             return False
         with contextlib.suppress(FsError):
             self.state.store.sync()  # a copy of a recent save shares its file with local bytes, which only a sync removes

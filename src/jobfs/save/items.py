@@ -99,7 +99,7 @@ class ItemRequests:
             deadline.retry_delay(attempt, error, max_delay=deadline.UNBOUNDED), error, self._context.timeout
         )
 
-    def remove_directory(self, item: Item) -> None:
+    def hide_empty_directory(self, item: Item) -> None:
         """Move a directory to a hidden name, out of the job's reach, if a listing shows it empty; cleanup deletes it (R12).
 
         Raises FsError(ENOTEMPTY), ApiError.
@@ -155,7 +155,7 @@ class ItemRequests:
         fetch_bytes_for_handles(self._context, item.id)
         self._delete_observed(self._context.observe_by_name(item, 0.0), observe_again)
 
-    def delete_version(self, path: str, base: Base) -> None:
+    def delete_if_still(self, path: str, base: Base) -> None:
         """Delete the item at `path` if it still is the version `base` (R7). Raises ApiError, FsError."""
         if not base.id:
             return
@@ -192,6 +192,7 @@ class ItemRequests:
         raise UnavailableError(f"{observation.item.path} could not be deleted: try again later")
 
     def _observe_base(self, path: str, base: Base) -> Observation | None:
+        """Look at the item of `base`; return None if it is another version, or not at `path`. Raises ApiError, FsError."""
         with contextlib.suppress(NotFoundError):
             item = self._client.get(base.id)
             observation = Observation(item, time.monotonic(), is_exact=True)
@@ -213,7 +214,7 @@ class ItemRequests:
             self._state.store.sync()
             self._state.write(edit(change))
         try:
-            self.delete_version(change.target, change.base)
+            self.delete_if_still(change.target, change.base)
         except REFUSALS as error:
             # Otherwise a new file of this name would wait for the removal for ever.
             log.warning("%s: the server refuses to delete it, so it is shown again: %s", change.target, error)

@@ -172,8 +172,8 @@ class ChangeQueue:
     def _requeue_ready(self, now: float) -> None:
         """Queue the ready Changes: those that waited for another Change, and those that have only cleanup left."""
         for change in set(self._state.changes.ready):
-            if change.is_finished or change.due > 0.0:
-                self._push(change, now if change.is_finished else max(now, change.due))
+            if change.places_nothing_more or change.due > 0.0:
+                self._push(change, now if change.places_nothing_more else max(now, change.due))
         self._state.changes.ready.clear()
 
     def _pop_next(self, now: float) -> Change | None:
@@ -225,7 +225,7 @@ class ChangeQueue:
         """Run a claimed Change as far as it gets, then reschedule it. Raises the error of the run."""
         later, error, file = 0.0, None, change.file
         try:
-            if change.is_finished:
+            if change.places_nothing_more:
                 later = self._replacer.clean_up(change)
             elif change.verb is Verb.REMOVE:
                 self._items.run_removal(change)
@@ -260,7 +260,7 @@ class ChangeQueue:
 
     def run_until_finished(self, change: Change) -> None:
         """Run a Change until only cleanup is left. Raises the server's refusal, UnavailableError at this call's deadline."""
-        self._run_until(change, lambda change: change.is_finished)
+        self._run_until(change, lambda change: change.places_nothing_more)
 
     def _run_until(self, change: Change, is_over: Callable[[Change], bool]) -> None:
         """Run a Change in this thread, after its predecessors, until `is_over`.
@@ -314,7 +314,7 @@ class ChangeQueue:
                 is_tried = change.is_settled or change.attempts or change.is_running
                 if not is_tried and names.is_at_or_below(change.target, under):
                     self._push(change, time.monotonic())
-        return self._wait_for_zero(lambda: self._state.backlog(under).has_waiting, timeout) == 0
+        return self._wait_for_zero(lambda: self._state.backlog(under).has_anything_to_send, timeout) == 0
 
     def wait_and_count_uncleaned(self, timeout: float, *, includes_waiting: bool) -> int:
         """Wait for cleanup, at most `timeout` seconds; return how many Changes still need it.
@@ -325,7 +325,7 @@ class ChangeQueue:
         def count() -> int:
             now = time.monotonic()
             return sum(
-                change.is_finished
+                change.places_nothing_more
                 and (
                     includes_waiting or not change.asides or any(a.unsure_until <= now for a in change.asides)
                 )

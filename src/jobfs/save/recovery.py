@@ -34,7 +34,9 @@ def restore_journal(write_back: WriteBack) -> list[str]:
     files, changes = state.store.load_records()
     write_back.context.relist_after = write_back.context.late_request_deadline()
     states = {True: "needs cleanup on the server", False: "was started and not finished"}
-    found = {names.replace_hidden_names(change.target): states[change.is_finished] for change in changes}
+    found = {
+        names.replace_hidden_names(change.target): states[change.places_nothing_more] for change in changes
+    }
     for file in files:
         _separate_closed_bytes(state, file)
     _restore_changes(write_back, changes)

@@ -155,7 +155,7 @@ class Renamer:
         self.release_displaced(displaced)
         return change.item
 
-    def rename_to_scratch(
+    def make_local_only(
         self,
         node: Item | File,
         old: str,

@@ -7,7 +7,7 @@ A save from its first line to its last, in reading order:
     save/queue.py   run_until_finished  fsync runs the File's Change; otherwise the timer does
     here            run_change        runs the steps until the Change is placed, or can't continue now
                     _stage            records a transaction id; creates the hidden item while it looks at the target
-                    _place_staged     repeats: set aside the item at the target (`_clear_target`), then promote
+                    _place_staged     repeats: set aside the item at the target (`_try_clear_target`), then promote
                     plan_aside        records the aside in the journal, and syncs that (S)
                     _set_aside        moves the aside to its hidden name
                     _move_to_target   promotes: moves the staged item to the target
@@ -94,7 +94,7 @@ class Replacer:
                     self._place_staged(change, None)
                 elif change.stage is Stage.STAGING:
                     self._stage(change)
-            if not change.is_finished:
+            if not change.places_nothing_more:
                 raise UnavailableError(f"the staged item of {change.target} keeps vanishing from the server")
         except Cancelled:
             return
@@ -132,7 +132,7 @@ class Replacer:
         lookup: Future[FoundItem] | None = None
         if staged is None:
             self._undo_unless_bytes_whole(change)
-            if self._uploader.may_create_directly(change) and self._create_directly(change):
+            if self._uploader.may_create_directly(change) and self._try_create_directly(change):
                 return
             self._record_new_transaction(change)
             if change.base.id:
@@ -212,7 +212,7 @@ class Replacer:
             self._record_new_transaction(change)
         raise UnavailableError(f"{change.target} could not be created: it is tried again")
 
-    def _create_directly(self, change: Change) -> bool:
+    def _try_create_directly(self, change: Change) -> bool:
         """Create a new file directly at its target, and record it as placed; False if another item has the target (R9)."""
         self._record_step(change, direct=True, sha256=self._uploader.digest_to_send(change))
         item = self._create_at_target(change)
@@ -252,9 +252,9 @@ class Replacer:
             (current, observed_at), found = found or self._find_at(change.target), None
             if self._record_if_placed(change, current):
                 return
-            if current is None or self._clear_target(change, Observation(current, observed_at)):
+            if current is None or self._try_clear_target(change, Observation(current, observed_at)):
                 # An overlapped promote (R13) has already changed the stage.
-                if change.stage is not Stage.STAGED or self._move_to_target(change):
+                if change.stage is not Stage.STAGED or self._try_move_to_target(change):
                     return
                 time.sleep(deadline.retry_delay(turn, first_delay=0.02))
         raise UnavailableError(f"the job keeps taking the name {change.target}: it is tried again")
@@ -295,14 +295,14 @@ class Replacer:
         self._state.store.sync()
         return aside
 
-    def _clear_target(self, change: Change, observation: Observation) -> bool:
+    def _try_clear_target(self, change: Change, observation: Observation) -> bool:
         """Set aside the item at the target; return False if the target must be looked at again."""
         self._context.learn_base_hash_before_aside(change, observation.item)
         aside = self.plan_aside(change, observation.item)
         raise_if_cancelled(change)
         if (stagger := self._overlap_sender.choose_stagger(change, aside)) is not None:
             return self._set_aside_and_promote(change, aside, observation, stagger)
-        return self._set_aside(
+        return self._try_set_aside(
             change, aside, observation.item, lambda: self._context.update_item(observation, path=aside.path)
         )
 
@@ -319,7 +319,7 @@ class Replacer:
         error = promoting.exception() if promoting is not None else None
         if promoting is None or not (error is None or isinstance(error, AnswerLostError)):
             # The promote was not sent, or came too early.
-            return self._set_aside(change, aside, observation.item, hiding.result)
+            return self._try_set_aside(change, aside, observation.item, hiding.result)
         self._note_aside_outcome(change, aside, observation.item, hiding)
         if error is None:
             self._record_placed(change, promoting.result(), adopted=True)
@@ -345,7 +345,7 @@ class Replacer:
             aside.mark_moved(reply)
         change.displaced += (current,)
 
-    def _set_aside(self, change: Change, aside: Aside, current: Item, hide: Callable[[], Item]) -> bool:
+    def _try_set_aside(self, change: Change, aside: Aside, current: Item, hide: Callable[[], Item]) -> bool:
         """Move the item at the target to its hidden name by `hide`; return False if the target must be looked at again."""
         try:
             reply = hide()
@@ -388,7 +388,7 @@ class Replacer:
                 return True
         return False
 
-    def _move_to_target(self, change: Change) -> bool:
+    def _try_move_to_target(self, change: Change) -> bool:
         """Promote: move the staged item to the target; return False if the target must be looked at again (R5)."""
         try:
             reply = self._send_move(change, change.first_moved_aside())
@@ -450,9 +450,9 @@ class Replacer:
         return False
 
     def _stage_again(self, change: Change, *, elsewhere: bool = False) -> None:
-        """Return to `staging` after the staged item vanished; undo a rename, and raise NotFoundError: it has no local bytes.
+        """Return a save to `staging` after its staged item vanished.
 
-        `elsewhere`: the source of a rename still exists, under another name.
+        A rename has no bytes to stage: undo it, and raise NotFoundError. `elsewhere`: its source has another name now.
         """
         if change.verb is Verb.MOVE:
             if change.item is not None and not elsewhere:
@@ -481,7 +481,7 @@ class Replacer:
         state, content = self._state, self._context.content
         source = state.bytes.generation_path(file.ino, change.generation)
         # Copied before the locks are taken, because readers wait for these.
-        saved = content.link_or_copy(source) if adopted else None
+        saved = content.create_partial_from(source) if adopted else None
         copy = state.saves.prepare(change.target, source, change.size, change.sha256)
         try:
             with self._lock_for_step(change):
@@ -590,9 +590,9 @@ class Replacer:
     def abandon_change(self, change: Change) -> None:
         """Cancel a Change whose caller gets an error: cleanup undoes its steps and gives its asides back. Raises FsError(EIO)."""
         with self._state.lock:
-            if change.recorded and change.started and not change.is_finished:
+            if change.recorded and change.started and not change.places_nothing_more:
                 self._state.cancel_change(change, shows={})
-            elif not change.is_finished:
+            elif not change.places_nothing_more:
                 self._state.end_change(change)
 
     def _has_directory(self, path: str) -> bool:

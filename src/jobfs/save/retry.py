@@ -60,7 +60,7 @@ def _discard_file(write_back: WriteBack, file: File, target: str) -> str:
             "" if local is None else str(write_back.state.bytes.keep_in_trash(local, names.basename(target)))
         )
         if change is not None and (
-            change.is_running or (change.started and not write_back.withdraw_save(file))
+            change.is_running or (change.started and not write_back.try_withdraw_save(file))
         ):
             raise FsError(errno.EBUSY, f"{target} is being sent: try again in a moment")
         with file.lock, write_back.state.lock:

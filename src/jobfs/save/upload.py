@@ -33,7 +33,7 @@ _WORTH, _AGAIN = 4, 50
 
 
 class Uploader:
-    """Creates items, and finds items whose replies were lost. Every method may be called from any thread."""
+    """Creates items, and finds those whose create got no reply. Every method may be called from any thread."""
 
     def __init__(self, context: Context, directory: Path) -> None:
         """`directory`: the state directory of this mount."""

@@ -92,7 +92,7 @@ class WriteBack:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Stop the background threads, if they run, and close the state; what is unsent stays in the journal."""
         for thread in self._threads:
             thread.stop()
@@ -110,7 +110,7 @@ class WriteBack:
         """Sync closed bytes to the disk, and record closes again that found the disk full. Raises FsError(ENOSPC, EIO)."""
         if self.state.store.needs_sync:
             self.state.store.sync()
-        if self.state.journal.spare.refill():
+        if self.state.journal.spare.try_refill():
             for file in list(self.state.unclosed):
                 self.record_closed(file)
                 self.queue.schedule(file)
@@ -185,24 +185,24 @@ class WriteBack:
             self.queue.schedule(file)
             raise
 
-    def quiesce(self, file: File) -> None:
+    def wait_or_withdraw_save(self, file: File) -> None:
         """Wait until no save of a File is in flight; withdraw and reschedule a save that can't finish now.
 
         Raises ApiError, FsError.
         """
         if file.never_sent:
             return
-        if self.namespace.is_unreachable and self.withdraw_save(file):
+        if self.namespace.is_unreachable and self.try_withdraw_save(file):
             self.queue.schedule(file)
         try:
             while (change := file.change) is not None and change.is_in_flight:
                 self.queue.run_until_finished(change)
         except UnavailableError:
-            if not self.withdraw_save(file):
+            if not self.try_withdraw_save(file):
                 raise
             self.queue.schedule(file)
 
-    def withdraw_save(self, file: File) -> bool:
+    def try_withdraw_save(self, file: File) -> bool:
         """Cancel the started save of a File, for cleanup to undo; False if there is none, or it may have set an item aside."""
         with file.lock, self.state.lock:
             change = file.change

@@ -29,8 +29,8 @@ class Backlog(NamedTuple):
     changes: list[Change]
 
     @property
-    def has_waiting(self) -> bool:
-        """True if anything waits to be sent and is not refused. Unclosed files do not count."""
+    def has_anything_to_send(self) -> bool:
+        """True if a Change is left, or a file has unsent bytes that were not refused. Unclosed files do not count."""
         return bool(self.changes) or any(f.is_unsent and not f.refused for f in self.files)
 
     def to_entries(self) -> list[Unsent]:
@@ -69,9 +69,11 @@ def _is_pending(change: Change) -> bool:
     """Return whether a Change belongs in the backlog: if it or its undo is unfinished, and its File is not there."""
     if change.file is not None and change.file.is_unsent:
         return False
-    if change.is_finished or change.verb is Verb.REMOVE:
+    if change.places_nothing_more or change.verb is Verb.REMOVE:
         # A refused one does not count: it is repeated in the background, and no program waits for it.
-        return (change.needs_undo or not change.is_finished) and not isinstance(change.error, REFUSALS)
+        return (change.needs_undo or not change.places_nothing_more) and not isinstance(
+            change.error, REFUSALS
+        )
     return True
 
 

@@ -130,7 +130,7 @@ class Changes(dict[int, Change]):
         is_renamed = not changed.keys().isdisjoint(("target", "source"))
         if is_renamed:
             self._wake_waiters(change)
-        self._remove(change)
+        self._drop_from_index(change)
         self._set_stage(change, changed.get("stage", change.stage))
         for name, value in changed.items():
             setattr(change, name, value)
@@ -146,20 +146,21 @@ class Changes(dict[int, Change]):
         if stage is change.stage:
             return
         change.stage = stage
-        if change.is_finished:
+        if change.places_nothing_more:
             change.finished_at = time.monotonic()
             if not change.is_running:
                 self.ready.append(change)
 
     def end(self, change: Change) -> None:
         """Remove a Change, and make it DONE."""
-        self._remove(change)
+        self._drop_from_index(change)
         change.stage = Stage.DONE
         self._wake_waiters(change)
         if change.file is not None and change.file.change is change:
             change.file.change = None
 
-    def _remove(self, change: Change) -> None:
+    def _drop_from_index(self, change: Change) -> None:
+        """Remove a Change from the table and from the index by path; do nothing if it is not there."""
         if self.pop(change.seq, None) is None:
             return
         for path in change.touched_paths:

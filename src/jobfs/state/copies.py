@@ -200,8 +200,8 @@ class CopyStore:
             )
             self._apply(*({"moved": [path, names.path_after_rename(path, old, new)]} for path in moved))
 
-    def free_disk(self, size: int) -> bool:
-        """Remove the oldest copies until `size` bytes are freed; False if there was no copy."""
+    def drop_oldest(self, size: int) -> bool:
+        """Remove the oldest copies until `size` bytes are freed; return True if any copy was removed."""
         with self._lock:
             oldest = [*self._table.by_number.values()]
             for copy in oldest:

@@ -106,7 +106,7 @@ def acquire_state_directory(
     with report_disk_errors(state_dir), (_make_private(home) / "lock").open("w") as choosing:
         # One mount at a time chooses a state directory and writes its record.
         fcntl.flock(choosing, fcntl.LOCK_EX)
-        places = _find_slots(home)
+        places = _find_directories(home)
         for found in places:
             _make_private(found.path)
             if found.record and found.record.directory == directory and is_in_use(found):
@@ -154,7 +154,7 @@ def find_ended_of_job(state_dir: Path, job: str, mount_id: str) -> list[FoundDir
     """Return the state directories of a job, except that of `mount_id`, that have a journal and that no process holds."""
     return [
         found
-        for found in _find_slots(state_dir / job)
+        for found in _find_directories(state_dir / job)
         if found.path.name != mount_id and found.has_journal and not is_in_use(found)
     ]
 
@@ -162,13 +162,15 @@ def find_ended_of_job(state_dir: Path, job: str, mount_id: str) -> list[FoundDir
 def find_of_job(state_dir: Path, job: str) -> list[FoundDirectory]:
     """Return all state directories of a job, held or not; the one used last comes first."""
     return sorted(
-        _find_slots(state_dir / job), key=lambda found: -found.record.started if found.record else 0.0
+        _find_directories(state_dir / job), key=lambda found: -found.record.started if found.record else 0.0
     )
 
 
 def find_running(state_dir: Path) -> list[FoundDirectory]:
     """Return the state directories under `state_dir` that a process holds."""
-    return [found for home in sorted(state_dir.glob("*")) for found in _find_slots(home) if is_in_use(found)]
+    return [
+        found for home in sorted(state_dir.glob("*")) for found in _find_directories(home) if is_in_use(found)
+    ]
 
 
 def inspect_directory(path: Path) -> FoundDirectory:
@@ -211,7 +213,7 @@ def exclude_mounts(found: FoundDirectory) -> Iterator[bool]:
         yield free
 
 
-def _find_slots(home: Path) -> list[FoundDirectory]:
+def _find_directories(home: Path) -> list[FoundDirectory]:
     return [inspect_directory(path) for path in sorted(home.glob("*")) if is_mount_id(path.name)]
 
 
@@ -226,6 +228,7 @@ def _try_lock(place: Path) -> int:
 
 
 def _flock_within(lock: int, operation: int, patience: float) -> bool:
+    """Lock a descriptor; return False if another process holds the lock for all of `patience` seconds."""
     end = time.monotonic() + patience
     while True:
         try:

@@ -51,7 +51,7 @@ class FileIndex:
         """Return whether a Change overrides a path."""
         return path in self._overrides
 
-    def override_at(self, path: str) -> Item | None:
+    def item_shown_by_override(self, path: str) -> Item | None:
         """Return the item that an override shows at a path; None if it shows nothing there, or if there is no override."""
         overrides = self._overrides.get(path)
         return overrides[-1][1] if overrides else None
@@ -130,7 +130,7 @@ class FileIndex:
         self._by_item = {file.item_id: file for file in files if file.item_id}
 
     def get_or_add(self, item: Item) -> File:
-        """Return the File of an item; if there is none, add one, which does not override the server."""
+        """Return the File of an item, or add one. A File that does not override the server takes over `item` and its path."""
         file = self.file_of(item)
         if file is None:
             file = File(self._unused_inode_number(item), item.kind, item.path, item.id, item=item)

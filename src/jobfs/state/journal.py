@@ -59,7 +59,7 @@ class ReservedSpace:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def refill(self, extra: int = 0) -> bool:
+    def try_refill(self, extra: int = 0) -> bool:
         """Restore the file to its full size; False if the disk lacks the space for that, or has fewer than `extra` bytes besides.
 
         Raises OSError if the disk can't be asked.
@@ -131,7 +131,7 @@ class Journal:
                     "are in numbered files there"
                 ) from error
             opened.pop_all()
-        self.spare.refill()
+        self.spare.try_refill()
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         # After this sync, a loss of power can't make the journal look new.
         os.fdatasync(self._wal)
@@ -219,7 +219,7 @@ class Journal:
         FsError(ENOSPC, EIO); then nothing was changed. Without `is_new`, ENOSPC comes only once the reserved space is used up.
         """
         with self.lock:
-            if is_new and not self._make_room():
+            if is_new and not self._try_make_room():
                 raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
             while True:
                 try:
@@ -233,10 +233,10 @@ class Journal:
                         raise FsError(errno.ENOSPC if full else errno.EIO, message) from error
             self._written += 1
 
-    def _make_room(self) -> bool:
+    def _try_make_room(self) -> bool:
         """Return whether the disk has space for something new, after removing copies if necessary."""
-        while not self.spare.refill(extra=_LEAST):
-            if not any(store.free_disk(_SPARE) for store in self._copies):
+        while not self.spare.try_refill(extra=_LEAST):
+            if not any(store.drop_oldest(_SPARE) for store in self._copies):
                 return False
         return True
 

@@ -112,7 +112,7 @@ class Processes:
 
     def _look_up(self, thread: int) -> Process | None:
         try:
-            status = self._read_text(str(thread), "status")
+            status = self._read_proc_file(str(thread), "status")
             number = status.partition("\nTgid:")[2].split(None, 1)[0]
         except (OSError, IndexError):
             return None
@@ -148,13 +148,14 @@ class Processes:
 
     def _read_facts(self, number: str) -> _Facts | None:
         try:
-            fields = self._read_text(number, "stat").rpartition(") ")[2].split()
+            fields = self._read_proc_file(number, "stat").rpartition(") ")[2].split()
             return _Facts(number, fields[_START], fields[_PARENT])
         except (OSError, IndexError):
             return None
 
-    def _read_text(self, number: str, name: str) -> str:
-        with open(f"{self._proc}/{number}/{name}", errors="replace") as file:
+    def _read_proc_file(self, pid: str, name: str) -> str:
+        """Return the text of the file `name` of a process in /proc. Raises OSError."""
+        with open(f"{self._proc}/{pid}/{name}", errors="replace") as file:
             return file.read()
 
     def _add(self, parent: Process | None, key: tuple[str, str]) -> Process:

@@ -75,8 +75,8 @@ class ReadRecords:
         """Return the notes of a path by process. The caller must not change them."""
         return self.by_path.get(path, {})
 
-    def records_of(self, process: Process) -> Mapping[str, ReadRecord]:
-        """Return the notes of a process by path. The caller must not change them."""
+    def own_records_of(self, process: Process) -> Mapping[str, ReadRecord]:
+        """Return the notes of this process alone, without its ancestors', by path. The caller must not change them."""
         return self._table(process).get(process, {})
 
     def put(self, process: Process, path: str, note: ReadRecord) -> None:
@@ -159,11 +159,11 @@ class ReadLog:
             if process.uses:
                 return
             for holder in process.self_and_ended_descendants:
-                for path in [*itertools.islice(self._notes.records_of(holder), _MOVED)]:
+                for path in [*itertools.islice(self._notes.own_records_of(holder), _MOVED)]:
                     note = self._notes.pop(holder, path)
                     if process.parent is not None:
                         self._merge_record(process.parent.ended_descendants, path, note)
-            if any(self._notes.records_of(holder) for holder in process.self_and_ended_descendants):
+            if any(self._notes.own_records_of(holder) for holder in process.self_and_ended_descendants):
                 self._processes.check_next(process)
             else:
                 self._processes.forget(process)
@@ -204,9 +204,9 @@ class ReadLog:
         replaced_item: Item | None,
         base: Base,
         *,
-        read: bool = False,
+        opened_for_read: bool = False,
     ) -> None:
-        """Note that a process writes unsent bytes, or opens them for reading (`read`).
+        """Note that a process writes unsent bytes, or opens them for reading (`opened_for_read`).
 
         It then knows the version that this mount will place there. It also knows `replaced_item`, if that is the `base` which
         these bytes replace.
@@ -216,7 +216,7 @@ class ReadLog:
         replaces = replaced_item is not None and base.matches_version(replaced_item)
         with self._lock:
             self._processes.add_with_ancestors(process)
-            self._put(process, path, replaced_item if replaces else None, wrote=True, read=read)
+            self._put(process, path, replaced_item if replaces else None, wrote=True, read=opened_for_read)
 
     def _put(self, process: Process, path: str, item: Item | None, *, wrote: bool, read: bool) -> None:
         known, number = self._notes.records_at(path).get(process), next(self._numbers)
@@ -239,13 +239,13 @@ class ReadLog:
             loser = self._notes.least_active_process()
             self._evicted = self._processes.next_serial
         loser.forgot = True
-        self._notes.pop(loser, next(iter(self._notes.records_of(loser))))
+        self._notes.pop(loser, next(iter(self._notes.own_records_of(loser))))
 
     def note_unread_replace(self, process: Process | None, path: str) -> None:
         """Note that a process replaces a path without having read it, unless a process near it has."""
         with self._lock:
             if process is not None and self._closest_reader(process, self._notes.records_at(path)) is None:
-                self.note_write(process, path, None, _NONE, read=True)
+                self.note_write(process, path, None, _NONE, opened_for_read=True)
 
     def inherit_note(self, process: Process | None, path: str) -> bool:
         """Give a process that is about to rename a file its closest reader's note, to be carried; False if none has read."""
@@ -337,6 +337,7 @@ class ReadLog:
             self._placed[new] = self._placed.pop(old)
 
     def _drop_records(self, path: str, which: Callable[[ReadRecord], bool]) -> None:
+        """Drop the notes at `path` for which `which` is true."""
         for process in [process for process, note in self._notes.records_at(path).items() if which(note)]:
             self._notes.pop(process, path)
 

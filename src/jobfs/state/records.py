@@ -361,19 +361,19 @@ class Change:
         return self.stage is Stage.CANCELLED and (self.verb is not Verb.PUT or not self.base.id)
 
     @property
-    def is_finished(self) -> bool:
-        """True if it will place nothing more: at most cleanup is left."""
+    def places_nothing_more(self) -> bool:
+        """True once it is placed, done or cancelled: at most cleanup, or the undo, is left."""
         return self.is_settled or self.stage is Stage.CANCELLED
 
     @property
     def is_in_flight(self) -> bool:
         """True while one of its requests may still change the target."""
-        return self.started and not self.is_finished
+        return self.started and not self.places_nothing_more
 
     @property
     def holds_names(self) -> bool:
         """True if its names are not free for another operation: it was started, is a removal, or still needs its undo."""
-        if self.is_finished:
+        if self.places_nothing_more:
             return self.needs_undo or (self.is_running and not self.is_settled)
         return self.started or self.verb is Verb.REMOVE
 

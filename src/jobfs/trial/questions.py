@@ -187,7 +187,7 @@ def check_moved_along(client: Client, inside: Iterable[Item], directory: str) ->
 # The questions
 
 
-def _ask_writes(trial: Trial) -> Findings:
+def _ask_new_file(trial: Trial) -> Findings:
     trial.client.create_directory(trial.root, Permission.READ_WRITE)
     item = trial.create_file("file")
     ways = {
@@ -278,7 +278,7 @@ def _ask_reads(trial: Trial) -> Findings:
         yield Mark.SLOWER, "a read far into a large file waits for everything before it (Range is ignored)"
 
 
-def _ask_permissions(trial: Trial) -> Findings:
+def _ask_read_only(trial: Trial) -> Findings:
     item = trial.create_file("read-only")
     try:
         trial.client.update(item.id, permission=Permission.READ_ONLY)
@@ -325,14 +325,14 @@ class Question(NamedTuple):
 
 
 QUESTIONS = (
-    Question("writes", "a new directory and a new file are found at once, with the size", _ask_writes),
+    Question("writes", "a new directory and a new file are found at once, with the size", _ask_new_file),
     Question("creates", "a create at a taken path is refused", _ask_creates),
     Question("names", "names are kept as they are sent", _ask_names),
     Question(
         "moves", "a move includes all contents, keeps updatedAt, and is refused at a taken path", _ask_moves
     ),
     Question("reads", "a download returns what was uploaded, in whole and in part", _ask_reads),
-    Question("permissions", "readOnly is kept", _ask_permissions),
+    Question("permissions", "readOnly is kept", _ask_read_only),
 )
 _LAST = Question("cleanup", "everything that was created is deleted", _clean_up)
 

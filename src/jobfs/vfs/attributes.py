@@ -36,7 +36,7 @@ class AttributeOperations:
         self._view.check_may_change(path)
         mode &= 0o7777
         wanted = Permission.READ_WRITE if mode & 0o200 else Permission.READ_ONLY
-        with self._hold_quiesced(path, mode) as node:
+        with self._hold_node_to_change(path, mode) as node:
             if isinstance(node, File):
                 self._remember(
                     node,
@@ -52,7 +52,7 @@ class AttributeOperations:
         """Remember owner and group on this machine; -1 leaves either as it is (2.8). Raises as `chmod`."""
         self._view.check_may_change(path)
         values = {name: value for name, value in (("uid", uid), ("gid", gid)) if 0 <= value != _NONE}
-        with self._hold_quiesced(path) as node:
+        with self._hold_node_to_change(path) as node:
             self._remember(node, **values)
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
@@ -60,7 +60,7 @@ class AttributeOperations:
         self._view.check_may_change(path)
         given = {"atime_ns": atime_ns, "mtime_ns": mtime_ns}
         times = {name: clamp_ns(value) for name, value in given.items() if value is not None}
-        with self._hold_quiesced(path) as node:
+        with self._hold_node_to_change(path) as node:
             if isinstance(node, Item):
                 now = self._view.attr_of_node(node)
                 times = {"atime_ns": now.atime_ns, "mtime_ns": now.mtime_ns, **times}
@@ -94,7 +94,7 @@ class AttributeOperations:
             return "uploading" if change.is_running else "dirty", str(change.error or "")
         return "dirty" if node.local is not None or node.needs_create else "clean", ""
 
-    def set_on_server(self, path: str, values: dict[str, Any]) -> None:
+    def upload_then_set_attributes(self, path: str, values: dict[str, Any]) -> None:
         """Change permission and lifecycle on the server, once it has all unsent bytes (2.17).
 
         Raises FsError(EOPNOTSUPP) for a local only file, FsError(EBUSY) for a file that is not sent, ApiError.
@@ -127,7 +127,7 @@ class AttributeOperations:
                 self._state.apply_in_memory(file, **values)
 
     @contextlib.contextmanager
-    def _hold_quiesced(self, path: str, mode: int | None = None) -> Iterator[Item | File]:
+    def _hold_node_to_change(self, path: str, mode: int | None = None) -> Iterator[Item | File]:
         """Yield the node whose attributes change: an item, or a File that still overrides the server, with its lock held.
 
         `mode`: the mode to set. If it means another permission on the server, wait until no save of the File is in flight.
@@ -135,7 +135,7 @@ class AttributeOperations:
         node = self._create_if_implicit(path)
         if isinstance(node, File):
             if mode is not None and self._changes_permission(node, mode):
-                self._write_back.quiesce(node)
+                self._write_back.wait_or_withdraw_save(node)
             with node.lock:
                 if node.overrides_server or node.item is None:
                     yield node

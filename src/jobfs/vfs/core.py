@@ -102,7 +102,7 @@ class Vfs:
             self._files.close_all()
         except JobfsError as error:
             log.error("%s", error)
-        self._write_back.stop()
+        self._write_back.close()
 
     @property
     def warnings(self) -> list[str]:
@@ -145,8 +145,8 @@ class Vfs:
 
     # -- what is kept of saves: CopyStore, ReadLog
 
-    def forget_save(self, path: str) -> bool:
-        """Remove the kept save of a file; False if there is none."""
+    def drop_save_copy(self, path: str) -> bool:
+        """Remove the copy that is kept of a file's last save; return False if there is none."""
         return self._state.saves.drop(path)
 
     def note_restore(self, path: str, pid: int) -> None:
@@ -174,9 +174,9 @@ class Vfs:
         """See Report."""
         return self._report.list_unsent(under)
 
-    def describe_silence(self, since: float) -> str:
+    def silence_predicate(self, since: float) -> str:
         """See Health."""
-        return self._client.health.describe_silence(since)
+        return self._client.health.silence_predicate(since)
 
     def refresh(self) -> None:
         """See Namespace."""
@@ -212,9 +212,9 @@ class Vfs:
         """See LookupOperations."""
         self._lookup.refresh_if_stale()
 
-    def edition(self) -> int:
+    def edition_if_fresh(self) -> int:
         """See LookupOperations."""
-        return self._lookup.edition()
+        return self._lookup.edition_if_fresh()
 
     def changes_only_with_edition(self, path: str) -> bool:
         """See LookupOperations."""
@@ -258,9 +258,9 @@ class Vfs:
         """See AttributeOperations."""
         return self._attributes.info(path)
 
-    def set_on_server(self, path: str, values: dict[str, Any]) -> None:
+    def upload_then_set_attributes(self, path: str, values: dict[str, Any]) -> None:
         """See AttributeOperations."""
-        self._attributes.set_on_server(path, values)
+        self._attributes.upload_then_set_attributes(path, values)
 
     # -- names: NameOperations
 

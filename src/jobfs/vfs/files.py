@@ -77,15 +77,15 @@ class FileOperations:
 
         Raises as `open`.
         """
-        revision = self._view.revision
+        edition = self._view.edition
         node = self._find_to_open(path, flags)
         handle = self._new_open_file(path, node, flags, self._state.read_log.process_of(pid))
-        if not is_last and self._view.revision != revision and not self._still_shows(path, node):
+        if not is_last and self._view.edition != edition and not self._still_shows(path, node):
             # Since the lookup, a save of the file has ended, or the file was written to.
             self._close_handle(handle)
             return None
         opened = self._finish_open(handle, path, node, flags, kernel)
-        is_same = handle.item is node and self._view.revision == revision
+        is_same = handle.item is node and self._view.edition == edition
         if is_last or is_same or not self._was_replaced_by_job(handle):
             return opened
         self.release(opened.fh)
@@ -130,7 +130,7 @@ class FileOperations:
     @staticmethod
     def _raise_stale_unless_retry(handle: OpenFile, kernel: KernelFile) -> None:
         """Raise FsError(ESTALE), so that the kernel looks the file up again; not at a retry, if the program needs no size."""
-        if handle.relies_on_size or not kernel.is_retry:
+        if handle.writes_by_offset or not kernel.is_retry:
             raise FsError(errno.ESTALE, "the kernel has another size of this file")
 
     def _open_control(self, name: str, flags: int) -> OpenResult:
@@ -140,6 +140,7 @@ class FileOperations:
         return OpenResult(file.fh, direct_io=True)
 
     def _still_shows(self, path: str, node: Node) -> bool:
+        """Return whether `path` still shows the File, or the item with the id, of `node`; also if nothing is known there."""
         current = self._view.find_known(path)
         if isinstance(node, File) or current is node:
             return current is node
@@ -442,7 +443,7 @@ class FileOperations:
             self._write_back.wait_until_uploaded(file)
 
     def fsync(self, fh: int) -> None:
-        """Wait until the server has the bytes (4.7); for a local only file, until the local disk has them (4.16).
+        """Wait until the server has the bytes (4.7); a local only file's go to the local disk (4.16).
 
         Raises FsError, ApiError.
         """
@@ -470,6 +471,7 @@ class FileOperations:
             self._close_handle(handle)
 
     def _record_written_bytes(self, file: File) -> None:
+        """Record bytes that were written, and schedule their save; of a local only file, the generation and size alone."""
         if file.path is None:
             return
         if file.never_sent:

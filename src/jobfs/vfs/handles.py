@@ -135,7 +135,7 @@ class OpenFile(Handle):
             if file.local is None and self.item is not None:
                 readers.note_read(self.process, file.path, self.item)
             else:
-                readers.note_write(self.process, file.path, file.item, file.base, read=True)
+                readers.note_write(self.process, file.path, file.item, file.base, opened_for_read=True)
 
     # -- reading
 
@@ -253,13 +253,13 @@ class OpenFile(Handle):
         """
         content, source = self.fetch_whole()
         opened_size = self._view.size_or_zero(self.base_item) if self.base_item is not None else None
-        if self.relies_on_size and isinstance(content, ContentHandle) and content.size != opened_size:
+        if self.writes_by_offset and isinstance(content, ContentHandle) and content.size != opened_size:
             raise FsError(errno.ESTALE, "the file's size has changed since it was opened")
         return content, source
 
     def check_known_end(self, position: int) -> None:
         """Raise FsError(ESTALE) if a first write or truncate at `position` may rely on the end of another version (3.17)."""
-        if self.file.local is None and self.relies_on_size:
+        if self.file.local is None and self.writes_by_offset:
             opened_size, newest_size = self.shown_size(), self._newest_size()
             is_changed = newest_size is not None and newest_size != opened_size
             if is_changed and (position > opened_size or position == newest_size):
@@ -327,6 +327,7 @@ class OpenFile(Handle):
         return False
 
     def _follow_longer(self, position: int, max_age: float | None) -> bool:
+        """Pin a newer version that only adds bytes; note any other version as skipped. Return whether it was pinned."""
         item = self._newer_item(max_age)
         if item is None or item.version == self.skipped_version:
             return False
@@ -379,7 +380,7 @@ class OpenFile(Handle):
         return True
 
     @property
-    def relies_on_size(self) -> bool:
+    def writes_by_offset(self) -> bool:
         """True if the program may write at an offset that it derives from the file's size (vfs/semantics.md 3.17)."""
         return self.writable and not self.append
 

@@ -27,7 +27,7 @@ class LookupOperations:
         self._health = view.write_back.client.health
 
     def getattr(self, path: str) -> Attr:
-        """Return the attributes of a path (section 2). Raises FsError(ENOENT, ENOTDIR), ApiError."""
+        """Return the attributes of a path (vfs/semantics.md 2). Raises FsError(ENOENT, ENOTDIR), ApiError."""
         if path.startswith(names.CONTROL_DIR) and (name := names.name_in_control_dir(path)) is not None:
             return self._report.attr(name)
         return self._view.attr_of_node(self._view.ensure_size_known(path, self._view.get(path)))
@@ -114,9 +114,9 @@ class LookupOperations:
         node = self._view.find_known(path) if found else None
         return found if isinstance(node, Item) and not self._pages.is_only_version(path, node.version) else ()
 
-    def edition(self) -> int:
+    def edition_if_fresh(self) -> int:
         """Return a number that stays the same while every `getattr` has the same answer; 0 if that is not known."""
-        edition = self._namespace.edition()
+        edition = self._namespace.edition_if_fresh()
         return edition + self._state.index.edition if edition else 0
 
     def changes_only_with_edition(self, path: str) -> bool:

@@ -55,7 +55,7 @@ class Walk:
         """Return how many more files may be prefetched."""
         return WINDOW - len(self.ahead) if sum(self.ahead.values()) < _BYTES_MAX else 0
 
-    def note_prefetched_read(self, path: str, now: float) -> bool:
+    def note_read_if_prefetched(self, path: str, now: float) -> bool:
         """Note that a file was read, and return True, if it was prefetched for this walk; else return False."""
         if path not in self.ahead:
             return False
@@ -107,7 +107,7 @@ class Prefetch:
         """Return the walk that has come to this file, else None; then a file that must be downloaded begins a new walk."""
         path = item.path
         for walk in self._walks:
-            if walk.note_prefetched_read(path, now):
+            if walk.note_read_if_prefetched(path, now):
                 return walk
         if is_cached or not self._content.needs_download(item):
             return None  # the program does not wait for a download

@@ -43,8 +43,8 @@ _DIRECTORY = 2
 class Report:
     """The status of a mount, and the files in `.jobfs/` that show it. Every method may be called from any thread."""
 
-    def __init__(self, view: View, slot: StateDirectory) -> None:
-        self._view, self._slot = view, slot
+    def __init__(self, view: View, place: StateDirectory) -> None:
+        self._view, self._place = view, place
         self._state, self._namespace, self._settings = view.state, view.namespace, view.settings
         self._client = view.write_back.client
         self._instance: Instance | None = None
@@ -70,7 +70,7 @@ class Report:
         Ask for the job first, and read a first listing, but wait at most `_PATIENCE` for these.
         """
         self._refresh_job()
-        facts, record = self._namespace.status(), self._slot.record
+        facts, record = self._namespace.status(), self._place.record
         health, unsent = self._client.health, self.list_unsent()
         status: document.Status = {
             "schema": document.SCHEMA,
@@ -80,7 +80,7 @@ class Report:
             "base_url": record.base_url,
             "pid": os.getpid(),
             "read_only": self._settings.read_only,
-            "state_dir": str(self._slot.path),
+            "state_dir": str(self._place.path),
             "log": process.describe_log_target(),
             "job": self._job_status(),
             "server": {
@@ -133,14 +133,14 @@ class Report:
 
     def _job_status(self) -> document.JobStatus:
         job = _as_mapping((self._instance.raw if self._instance else {}).get("expertJob"))
-        status = _typed_value(job, "status", str)
+        status = _value_if_of_type(job, "status", str)
         return {
             "status": status,
             "ended": None if status is None else status in document.ENDED,
-            "current_step": _typed_value(job, "currentStep", int),
-            "total_steps": _typed_value(job, "totalSteps", int),
-            "model": _typed_value(job, "model", str),
-            "tokens": _typed_value(_as_mapping(job.get("usage")), "totalTokens", int),
+            "current_step": _value_if_of_type(job, "currentStep", int),
+            "total_steps": _value_if_of_type(job, "totalSteps", int),
+            "model": _value_if_of_type(job, "model", str),
+            "tokens": _value_if_of_type(_as_mapping(job.get("usage")), "totalTokens", int),
             "age": round(time.monotonic() - self._answered, 1) if self._instance else None,
         }
 
@@ -164,7 +164,7 @@ class Report:
 
     def _describe_conflict(self, path: str, label: str, origin: str) -> document.ConflictEntry:
         exists = self._view.find_known(origin) is not None
-        both = [f"{self._slot.record.directory}/{name}" for name in (origin, path)]
+        both = [f"{self._place.record.directory}/{name}" for name in (origin, path)]
         merges = exists and self._state.bases.find(path) is not None
         first, second = _KEPT[label]
         return {
@@ -180,12 +180,14 @@ class Report:
         for item in self._namespace.hidden_items():
             parts = names.parse_hidden_name(names.basename(item.path))
             old = now - item.updated_ns / 1e9 > _HIDDEN_OLD
-            if old and parts is not None and parts.mount != self._slot.mount_id:
+            if old and parts is not None and parts.mount != self._place.mount_id:
                 yield {"path": item.path, "reason": _LEFT % parts.mount}
 
     def _list_ended_mounts(self) -> Iterator[document.EndedMountEntry]:
         """Yield the ended mounts of this job that have unsent work, or an unreadable journal; clean ones are not read."""
-        for found in find_ended_of_job(self._settings.state_dir, self._slot.record.job, self._slot.mount_id):
+        for found in find_ended_of_job(
+            self._settings.state_dir, self._place.record.job, self._place.mount_id
+        ):
             record, count = found.record, None
             if record is None or not record.clean:
                 with contextlib.suppress(JobfsError):  # `jobfs recover` reports the error
@@ -200,7 +202,7 @@ class Report:
             backlog = self._state.backlog(under or "")
             # Renames and removals only once they have failed, and are tried again.
             return backlog._replace(
-                changes=[c for c in backlog.changes if c.attempts and not c.is_finished]
+                changes=[c for c in backlog.changes if c.attempts and not c.places_nothing_more]
             ).to_entries()
 
     def _render_pending(self) -> bytes:
@@ -223,7 +225,7 @@ class Report:
         """
         user = os.geteuid(), os.getegid()
         if not name:
-            times = (int(self._slot.record.started * 1e9),) * 3
+            times = (int(self._place.record.started * 1e9),) * 3
             return Attr(_DIRECTORY, stat.S_IFDIR | 0o500, 2, *user, 0, *times)
         number, now = _DIRECTORY + 1 + sum(name.encode()), time.time_ns()
         size = len(self.read_file(name)) if size is None else size
@@ -251,8 +253,8 @@ def _as_mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _typed_value(facts: Mapping[str, Any], name: str, kind: type) -> Any:
-    """Return the server's value of this name; None if it has another type, or is empty."""
+def _value_if_of_type(facts: Mapping[str, Any], name: str, kind: type) -> Any:
+    """Return the server's value of this name if it is a `kind` and not ""; else None."""
     value = facts.get(name)
     return value if isinstance(value, kind) and value != "" else None
 

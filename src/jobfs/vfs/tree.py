@@ -120,7 +120,7 @@ class NameOperations:
         node = self._view.get_directory(path)
         if isinstance(node, Item):
             if not node.is_implicit:
-                self._write_back.items.remove_directory(node)
+                self._write_back.items.hide_empty_directory(node)
             elif self._namespace.children(path, max_age=self._namespace.max_age_to_prove_empty):
                 raise FsError(errno.ENOTEMPTY)
         self._forget_directory(path, node)
@@ -228,10 +228,10 @@ class NameOperations:
     def _rename_file(
         self, source: Node, target: Node | None, old: str, new: str, process: Process | None
     ) -> None:
-        target = self._quiesce_target(target, new)
+        target = self._wait_for_target(target, new)
         overwritten = target if isinstance(target, File) and target.never_sent else None
         to_scratch = self._view.is_local_only(new) and (target is None or overwritten is not None)
-        source = self._quiesce_source(source, old, never_sent=to_scratch)
+        source = self._upload_or_wait_for_source(source, old, never_sent=to_scratch)
         if isinstance(source, File) and source.link:
             self._rename_link(source, target, new)
         elif to_scratch:
@@ -241,14 +241,14 @@ class NameOperations:
         else:
             self._rename_item(source, target, overwritten, new, process)
 
-    def _quiesce_target(self, target: Node | None, path: str) -> Node | None:
+    def _wait_for_target(self, target: Node | None, path: str) -> Node | None:
         """Return the node at the target of a rename, once no save of it is in flight. Raises ApiError, FsError."""
         if not isinstance(target, File):
             return target
-        self._write_back.quiesce(target)
+        self._write_back.wait_or_withdraw_save(target)
         return self._view.find(path)
 
-    def _quiesce_source(self, node: Node, path: str, *, never_sent: bool) -> Node:
+    def _upload_or_wait_for_source(self, node: Node, path: str, *, never_sent: bool) -> Node:
         """Return the node to rename, once no save of it is in flight. Raises FsError, ApiError.
 
         A File with a base is uploaded first, and its item is renamed; not if it becomes local only (`never_sent`).
@@ -256,7 +256,7 @@ class NameOperations:
         if not isinstance(node, File):
             return node
         if never_sent or not (node.overrides_server and node.base.id):
-            self._write_back.quiesce(node)
+            self._write_back.wait_or_withdraw_save(node)
         if not never_sent and node.overrides_server and node.base.id:
             self._write_back.wait_until_uploaded(node)
             if node.item is not None:
@@ -289,12 +289,12 @@ class NameOperations:
             self._state.read_log.note_read(process, new, moved)  # the process knows what it has put there
         for file_at_target in (overwritten, replaced):
             if file_at_target is not None and file_at_target.path == new:
-                self._unlink_displaced(file_at_target)
+                self._unlink_replaced_file(file_at_target)
         self._state.forget_copies(new)  # the copies of the replaced file
         if file is not None:
             self._record_moved_file(file, moved, new)
 
-    def _unlink_displaced(self, file: File) -> None:
+    def _unlink_replaced_file(self, file: File) -> None:
         """Unlink a File whose name another file has taken: only its handles keep its bytes, even unsent ones."""
         self._state.apply_in_memory(file, **self._view.freeze_attributes(file))
         self._state.unlink_file(file)
@@ -305,7 +305,7 @@ class NameOperations:
         file = self._state.index.file_of(shown) if isinstance(shown, Item) else shown
         for other in list(self._state.opened.values()):
             if other.path == path and other is not file:
-                self._unlink_displaced(other)
+                self._unlink_replaced_file(other)
 
     def _move_item(self, item: Item, new: str, displaced: Displaced) -> Item:
         """Move an item on the server, over `displaced` or over an item that the job has just put there. Raises ApiError."""
@@ -371,7 +371,7 @@ class NameOperations:
         for _ in range(REOPENS):
             attr = self._view.freeze_attributes(node)
             if isinstance(node, File):
-                self._write_back.renamer.rename_to_scratch(node, old, new, attr, overwritten)
+                self._write_back.renamer.make_local_only(node, old, new, attr, overwritten)
                 return
             with self._view.content.open(node) as content:
                 try:
@@ -380,7 +380,7 @@ class NameOperations:
                     node = self._view.get(old, max_age=0.0)  # the job has written to it, or replaced it
                     continue
                 move = partial(
-                    self._write_back.renamer.rename_to_scratch, node, old, new, attr, overwritten, source
+                    self._write_back.renamer.make_local_only, node, old, new, attr, overwritten, source
                 )
                 self._write_back.context.retry_with_room(move, partial(os.path.getsize, source))
                 return
@@ -420,7 +420,7 @@ class NameOperations:
             if item is None or not base.matches_version(item):
                 return False
             self._view.check_may_replace(node)
-            self._write_back.items.delete_version(path, base)
+            self._write_back.items.delete_if_still(path, base)
             there = self._namespace.lookup(path, max_age=0.0)
             if there is not None and there.id == base.id:
                 return False
@@ -429,6 +429,7 @@ class NameOperations:
             return True
 
     def _unlink_item(self, item: Item) -> None:
+        """Unlink an item and its File; delete the item in the background if a handle needs it. Raises ApiError, FsError."""
         file, shown = self._state.index.file_of(item), self._view.freeze_attributes(item)
         if file is not None and any(_lacks_bytes(handle) for handle in file.handles):
             self._write_back.delete_once_fetched(item)  # the unlink must not wait for the download
@@ -445,7 +446,7 @@ class NameOperations:
             return
         if not self._write_back.cancel_save(file):
             return
-        self._write_back.items.delete_version(path, file.base)
+        self._write_back.items.delete_if_still(path, file.base)
         self._state.unlink_file(file)
 
 

@@ -35,9 +35,9 @@ class View:
         self._started = time.time_ns()
 
     @property
-    def revision(self) -> int:
+    def edition(self) -> int:
         """A number that grows when any path shows something else: while it stays, `find_known` returns the same."""
-        return self.namespace.revision + self.state.index.edition
+        return self.namespace.edition + self.state.index.edition
 
     def find(self, path: str, max_age: float | None = None) -> Node | None:
         """Return what `path` shows, None if it shows nothing. Raises ApiError if that can't be known.
@@ -52,21 +52,23 @@ class View:
             return file
         if file is None:
             if state.index.has_override(path):
-                return state.index.override_at(path)
+                return state.index.item_shown_by_override(path)
             if self._is_absent_on_server(names.parent(path)):
                 return None
-        return self._find_on_server(path, file, max_age)
+        return self._find_on_server_or_known(path, file, max_age)
 
-    def _find_on_server(self, path: str, directory: File | None, max_age: float | None) -> Node | None:
+    def _find_on_server_or_known(
+        self, path: str, local_directory: File | None, max_age: float | None
+    ) -> Node | None:
         """Return the server's item at `path`; in an outage, what is known here. Raises ApiError if nothing is known.
 
-        `directory`: the File of a directory at `path`, if there is one; it may have no item yet.
+        `local_directory`: the File of a directory at `path`, if there is one; it may have no item yet.
         """
         try:
-            return self.namespace.lookup(path, max_age) or directory
+            return self.namespace.lookup(path, max_age) or local_directory
         except COULD_NOT_ASK:
-            if directory is not None:
-                return directory  # even if the job may have put something else there
+            if local_directory is not None:
+                return local_directory  # even if the job may have put something else there
             if max_age is not None or not self.state.index.local_files_below(path):
                 raise
             # However old the answer is: this directory leads to a File that only this machine has.
@@ -92,7 +94,7 @@ class View:
         if is_shown_locally(file):
             return file
         if file is None and self.state.index.has_override(path):
-            return self.state.index.override_at(path)
+            return self.state.index.item_shown_by_override(path)
         return self.namespace.cached_lookup(path) or file
 
     def find_known(self, path: str) -> Node | None:

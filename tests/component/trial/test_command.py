@@ -37,7 +37,7 @@ def run(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Run]:
     """In this process, on a machine where FUSE is; in what it prints, URL and ID stand for the server's and those of items."""
-    for check in ("check_device", "load_libfuse", "check_may_mount"):
+    for check in ("check_device", "pin_libfuse_for_fusepy", "check_may_mount"):
         monkeypatch.setattr(preflight, check, lambda: None)
     monkeypatch.setattr(questions, "_TICK", 0.01)
     for name, value in (

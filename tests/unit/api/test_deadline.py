@@ -29,12 +29,12 @@ from .conftest import ID, Make, Script, one
 
 def test_an_inner_deadline_is_bounded_by_the_outer_and_reports_progress() -> None:
     outer = Deadline(10)
-    assert 9 < Deadline(100, outer).remaining() <= 10
-    assert 4 < Deadline(5, outer).remaining() <= 5
+    assert 9 < Deadline(100, outer).signed_remaining() <= 10
+    assert 4 < Deadline(5, outer).signed_remaining() <= 5
     inner = Deadline(10, outer)
     inner.extend(100)
-    assert 109 < inner.remaining() <= 110
-    assert 109 < outer.remaining() <= 110
+    assert 109 < inner.signed_remaining() <= 110
+    assert 109 < outer.signed_remaining() <= 110
 
 
 def test_a_call_that_joins_an_attempt_shares_progress_and_promotes_it() -> None:
@@ -43,9 +43,9 @@ def test_a_call_that_joins_an_attempt_shares_progress_and_promotes_it() -> None:
         assert attempt.is_foreground
         attempt.extend(50)
     assert not attempt.is_foreground
-    assert 54 < call.remaining() <= 55
+    assert 54 < call.signed_remaining() <= 55
     attempt.extend(50)
-    assert call.remaining() <= 55
+    assert call.signed_remaining() <= 55
 
 
 def test_the_deadline_is_passed_on_to_work_in_another_thread() -> None:

@@ -288,14 +288,14 @@ def test_a_server_is_silent_if_unreachable_or_without_replies(clock: Clock) -> N
     """vfs/semantics.md 6.17: an answer of any kind counts, an error too."""
     health = Health(timeout=10)
     health.note_reply(formatdate(usegmt=True), 0.0, 0.0)
-    assert health.describe_silence(clock.now - 1) == ""
+    assert health.silence_predicate(clock.now - 1) == ""
     clock.now += 5
-    assert (health.describe_silence(clock.now - 6), health.describe_silence(clock.now - 3)) == (
+    assert (health.silence_predicate(clock.now - 6), health.silence_predicate(clock.now - 3)) == (
         "",
         "does not answer",
     )
     clock.now += 10
     health.note_no_reply(10, "no answer")
-    assert health.describe_silence(clock.now - 60) == "can't be reached"
+    assert health.silence_predicate(clock.now - 60) == "can't be reached"
     health.note_reply(formatdate(usegmt=True), 0.0, 0.0)
-    assert health.describe_silence(clock.now - 3) == ""
+    assert health.silence_predicate(clock.now - 3) == ""

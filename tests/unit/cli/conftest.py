@@ -16,7 +16,7 @@ from jobfs.__main__ import main
 from jobfs.cli import preflight
 from jobfs.control import ControlServer
 from jobfs.mountpoint import MountInfo
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 
 JOB = "j" * 24
 URL = "https://api.example.com"
@@ -110,7 +110,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 @pytest.fixture
 def able(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that can mount, whatever this one can."""
-    for check in ("check_device", "load_libfuse", "check_may_mount"):
+    for check in ("check_device", "pin_libfuse_for_fusepy", "check_may_mount"):
         monkeypatch.setattr(preflight, check, lambda: "is well")
 
 
@@ -157,7 +157,7 @@ class Answering:
     """A slot in use, whose socket answers; nothing is mounted."""
 
     def __init__(self, state: Path, directory: str, **handlers: Any) -> None:
-        self.slot = slot.acquire_state_directory(state, JOB, directory, URL)
+        self.slot = directories.acquire_state_directory(state, JOB, directory, URL)
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self._server = ControlServer(
             self.slot.path, {name: self._recording(name, handler) for name, handler in handlers.items()}

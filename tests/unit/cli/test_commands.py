@@ -13,7 +13,7 @@ import pytest
 from jobfs.cli import umount as umounting
 from jobfs.errors import FsError
 from jobfs.nodes import SendProgress
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 
 from .conftest import JOB, Make, MountTable, Outcome, Run
 
@@ -67,7 +67,7 @@ def test_umount_waits_for_the_slot_and_names_unsent_files(
 
     one._server._handlers = {"umount": unmounted}
     assert run("umount", "/mnt/a") == outcome
-    assert not slot.is_in_use(slot.inspect_directory(one.slot.path))
+    assert not directories.is_in_use(directories.inspect_directory(one.slot.path))
 
 
 def test_umount_accepts_only_the_mount_point_itself(run: Run, answering: Make) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from jobfs.cli import preflight
 from jobfs.errors import UsageError
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 from jobfs.state.journal import Journal
 from jobfs.state.records import Change, File, Verb
 
@@ -46,7 +46,10 @@ NO_KEY = "FAILED  API key: there is no API key: set PERSTACK_API_KEY, or give --
     ("", None, (JOB,), 0,
      [f"ok      {CHECKS.format(8)}", "a mount works, as far as these checks show: --try tests the server, too"]),
     ("check_device", UsageError("mend it"), (JOB,), 1, ["FAILED  /dev/fuse: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
-    ("load_libfuse", OSError("mend it"), (JOB,), 1, ["FAILED  libfuse 2: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
+    (
+        "pin_libfuse_for_fusepy", OSError("mend it"), (JOB,), 1,
+        ["FAILED  libfuse 2: mend it", f"ok      {CHECKS.format(7)}", BROKEN],
+    ),
     ("check_server_and_count_items", UsageError("mend it"), (JOB,), 1,
      ["FAILED  job: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
     ("PERSTACK_API_KEY", None, (JOB, "--try", "--yes"), 1, [NO_KEY, f"ok      {CHECKS.format(6)}", BROKEN]),
@@ -68,9 +71,9 @@ def test_doctor_reports_failures_with_remedies_and_the_rest_in_a_line(
     assert (done.code, done.out.splitlines()) == (code, lines)
 
 
-def left_behind(state: Path, directory: str, *records: File | Change) -> slot.StateDirectory:
+def left_behind(state: Path, directory: str, *records: File | Change) -> directories.StateDirectory:
     """What a mount that was killed leaves."""
-    place = slot.acquire_state_directory(state, JOB, directory, URL)
+    place = directories.acquire_state_directory(state, JOB, directory, URL)
     journal = Journal(place.path / "journal.db")
     journal.write(*((record, {}) for record in records))
     journal.close()

@@ -16,7 +16,7 @@ from jobfs import mount as mounting
 from jobfs.cli import logs, preflight
 from jobfs.cli import mount as command
 from jobfs.errors import UsageError
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 
 from .conftest import JOB, Outcome, Run
 
@@ -47,7 +47,12 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Events:
 
     def run(settings: Any, place: Any, build: Any, say: Any, on_mounted: Any) -> int:
         events.append(
-            ("run", settings, place.record.directory, slot.is_in_use(slot.inspect_directory(place.path)))
+            (
+                "run",
+                settings,
+                place.record.directory,
+                directories.is_in_use(directories.inspect_directory(place.path)),
+            )
         )
         if not events.code:
             on_mounted()
@@ -71,7 +76,7 @@ def test_everything_is_checked_before_mounting(run: Run, events: Events, place: 
     name, settings, directory, held = events[-1]
     assert (name, directory, held) == ("run", str(place), True)
     assert (settings.ttl, settings.timeout, settings.read_only) == (2.0, 7.0, True)
-    assert slot.find_running(state) == []
+    assert directories.find_running(state) == []
 
 
 def test_a_directory_made_for_a_mount_is_removed_if_the_mount_fails(

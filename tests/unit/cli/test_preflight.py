@@ -95,7 +95,7 @@ def test_a_missing_library_is_reported_with_the_remedy(monkeypatch: pytest.Monke
     monkeypatch.setenv("FUSE_LIBRARY_PATH", "libfuse-that-is-not-there.so.2")
     for _ in range(2):
         with pytest.raises(UsageError, match="libfuse 2 is missing: install the package libfuse2t64"):
-            preflight.load_libfuse()
+            preflight.pin_libfuse_for_fusepy()
 
 
 @pytest.mark.parametrize(("user", "helper", "may", "alone", "words"), [

@@ -13,7 +13,7 @@ from jobfs.cli import running
 from jobfs.cli.running import find_mount_of, running_mounts
 from jobfs.errors import UsageError
 from jobfs.settings import load_settings
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 
 from .conftest import JOB, URL, Make, MountTable
 
@@ -24,7 +24,7 @@ def test_a_mount_in_the_usual_state_directory_is_found(answering: Make) -> None:
     for path, rest in (("/mnt/a", ""), ("/mnt/a/", ""), ("/mnt/a/b/c.txt", "b/c.txt")):
         assert find_mount_of(path, None)[1] == rest
     inner = answering("/mnt/a/b")
-    assert find_mount_of("/mnt/a/b/c", None) == (slot.inspect_directory(inner.slot.path), "c")
+    assert find_mount_of("/mnt/a/b/c", None) == (directories.inspect_directory(inner.slot.path), "c")
     assert find_mount_of("/mnt/a/bc", None)[1] == "bc"
 
 
@@ -41,14 +41,14 @@ def test_a_mount_is_found_by_a_relative_or_linked_path(
 
 def test_a_mount_is_found_by_its_status_or_its_state_directory(table: MountTable, tmp_path: Path) -> None:
     point = tmp_path / "mnt"
-    one = slot.acquire_state_directory(tmp_path / "elsewhere", JOB, str(point), URL)
+    one = directories.acquire_state_directory(tmp_path / "elsewhere", JOB, str(point), URL)
     assert running_mounts(None) == []
     assert [found.path for found in running_mounts(str(tmp_path / "elsewhere"))] == [one.path]
     (point / ".jobfs").mkdir(parents=True)
     (point / ".jobfs" / "status.json").write_text(json.dumps({"state_dir": str(one.path)}))
     table.add(point)
-    assert find_mount_of(str(point), None) == (slot.inspect_directory(one.path), "")
-    assert find_mount_of(str(point / "x" / ".y"), None) == (slot.inspect_directory(one.path), "x/.y")
+    assert find_mount_of(str(point), None) == (directories.inspect_directory(one.path), "")
+    assert find_mount_of(str(point / "x" / ".y"), None) == (directories.inspect_directory(one.path), "x/.y")
     one.close()
     with pytest.raises(UsageError, match="--state-dir"):
         find_mount_of(str(point), None)
@@ -60,7 +60,7 @@ def test_a_dead_mount_belongs_to_the_job_mounted_there_last(
 ) -> None:
     """vfs/semantics.md 6: the unsent files that are told are those of that job, not of an earlier job of the directory."""
     for each in (JOB, "k" * 24):
-        with closing(slot.acquire_state_directory(tmp_path / "state", each, "/mnt/a", URL)) as taken:
+        with closing(directories.acquire_state_directory(tmp_path / "state", each, "/mnt/a", URL)) as taken:
             (taken.path / "journal.db").touch()
     table.add("/mnt/a", job, dead=True)
     (one,) = (each for each in running.find_ended(str(tmp_path / "state")) if each.dead)
@@ -87,8 +87,8 @@ def test_a_path_without_a_mount_is_reported_with_the_cause(table: MountTable, tm
 def test_the_printed_command_sends_the_files_of_an_ended_mount(tmp_path: Path) -> None:
     """vfs/semantics.md 6.18: with the server, the state directory and the key file of that mount; nothing for the defaults."""
     state, point = tmp_path / "st ate", "/mnt/a b"
-    slot.acquire_state_directory(state, JOB, point, URL, Path("/keys/$mine")).close()
-    (found,) = slot._find_slots(state / JOB)
+    directories.acquire_state_directory(state, JOB, point, URL, Path("/keys/$mine")).close()
+    (found,) = directories._find_directories(state / JOB)
     one = running.EndedMount(found, False, "1 unsent")
     where = f"--state-dir '{state}'"
     assert one.description.endswith(
@@ -96,7 +96,7 @@ def test_the_printed_command_sends_the_files_of_an_ended_mount(tmp_path: Path) -
     )
     assert f", or run jobfs umount '{point}' {where}; it has left" in one._replace(dead=True).description
     (found.path / "mount.json").unlink()
-    lost = running.EndedMount(slot.inspect_directory(found.path), False, "1 unsent")
+    lost = running.EndedMount(directories.inspect_directory(found.path), False, "1 unsent")
     assert lost.description.endswith(f", or run jobfs recover {JOB} {where}")
-    usual = slot.FoundDirectory(load_settings({}).state_dir / JOB / ("0" * 12), None)
+    usual = directories.FoundDirectory(load_settings({}).state_dir / JOB / ("0" * 12), None)
     assert running.EndedMount(usual, False, "x").recovery_command == f"jobfs recover {JOB}"

@@ -13,7 +13,7 @@ from tests.support.files import on_disk
 from jobfs.errors import UsageError
 from jobfs.nodes import Kind
 from jobfs.state import destination
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 from jobfs.state.journal import Journal
 from jobfs.state.localbytes import generation_path
 from jobfs.state.records import File
@@ -33,7 +33,7 @@ def leave(tmp_path: Path) -> Leave:
     """Have an ended mount at `directory` with these unsent files; the state directory."""
 
     def leave(directory: str, files: dict[str, bytes | None]) -> Path:
-        place = slot.acquire_state_directory(tmp_path / "state/jobfs", JOB, directory, URL)
+        place = directories.acquire_state_directory(tmp_path / "state/jobfs", JOB, directory, URL)
         journal = Journal(place.path / "journal.db")
         for ino, (path, content) in enumerate(files.items(), start=1):
             if content is None:
@@ -78,7 +78,7 @@ def test_an_existing_entry_is_refused_and_the_rest_is_copied(run: Run, leave: Le
 def test_two_mounts_with_the_same_paths_are_both_copied(run: Run, leave: Leave, to: Path) -> None:
     """vfs/semantics.md 6.21."""
     first = leave("/mnt/a", {"same": b"of a", "x": b"a file", "y/z": b"a file", "only": b"a", "d": None})
-    held = slot.reopen_state_directory(slot.inspect_directory(first), URL)
+    held = directories.reopen_state_directory(directories.inspect_directory(first), URL)
     second = leave("/mnt/b", {"same": b"of b", "x/in": b"below", "y": b"a file", "d": None})
     held.close()
     done = run("recover", JOB, "--save", to)
@@ -101,7 +101,7 @@ def test_two_mounts_with_the_same_paths_are_both_copied(run: Run, leave: Leave, 
 def test_a_refused_entry_does_not_block_that_of_another_mount(run: Run, leave: Leave, to: Path) -> None:
     """vfs/semantics.md 6.21."""
     first = leave("/mnt/a", {"same": b"of a"})
-    held = slot.reopen_state_directory(slot.inspect_directory(first), URL)
+    held = directories.reopen_state_directory(directories.inspect_directory(first), URL)
     leave("/mnt/b", {"same": b"of b"})
     held.close()
     to.mkdir()
@@ -115,8 +115,8 @@ def test_a_running_mount_is_refused_and_none_can_start_during_a_copy(
 ) -> None:
     """vfs/semantics.md 6.19."""
     place = leave("/mnt/a", {"a": b"x"})
-    found = slot.inspect_directory(place)
-    held = slot.reopen_state_directory(found, URL)
+    found = directories.inspect_directory(place)
+    held = directories.reopen_state_directory(found, URL)
     refused = "jobfs: the mount at /mnt/a is running, and sends its own files: they are not copied\n"
     assert run("recover", JOB, "--save", to) == Outcome(1, "", refused)
     assert not to.exists()
@@ -125,9 +125,9 @@ def test_a_running_mount_is_refused_and_none_can_start_during_a_copy(
 
     def copy(*_: object) -> None:
         with pytest.raises(UsageError, match="is in use"):
-            slot.reopen_state_directory(found, URL)
-        with slot.exclude_mounts(found) as another:
-            seen.append((slot.is_in_use(found), another))
+            directories.reopen_state_directory(found, URL)
+        with directories.exclude_mounts(found) as another:
+            seen.append((directories.is_in_use(found), another))
 
     monkeypatch.setattr(destination, "_copy_bytes", copy)
     assert run("recover", JOB, "--save", to).code == 0
@@ -139,7 +139,7 @@ def test_bytes_without_names_are_copied_by_their_numbers(run: Run, leave: Leave,
     hostile = leave(
         "/mnt/a", {"../out": b"one", "/abs": b"two", "a/../../b": b"three", "good": b"four", "../dir": None}
     )
-    held = slot.reopen_state_directory(slot.inspect_directory(hostile), URL)
+    held = directories.reopen_state_directory(directories.inspect_directory(hostile), URL)
     damaged = leave("/mnt/b", {"lost": b"five"})
     held.close()
     (damaged / "journal.db").write_bytes(b"no database" * 100)

@@ -11,7 +11,7 @@ import pytest
 
 from jobfs.cli import running
 from jobfs.names import Role, hidden_path
-from jobfs.state import directory as slot
+from jobfs.state import directory as directories
 
 from .conftest import JOB, RECOVERY, URL, Make, Outcome, Run, a_status, unsent
 
@@ -148,7 +148,7 @@ def test_a_watch_into_a_pipe_writes_documents(
 def test_an_unresponsive_mount_is_reported_and_hides_no_other(run: Run, answering: Make, state: Path) -> None:
     """vfs/semantics.md 6: a slot is in use before its mount answers, and while it is recovered."""
     answering("/mnt/b", status=a_status(directory="/mnt/b"), flush={"left": []}, retry={"paths": ["x"]})
-    starting = slot.acquire_state_directory(state, JOB, "/mnt/a", "http://127.0.0.1:1")
+    starting = directories.acquire_state_directory(state, JOB, "/mnt/a", "http://127.0.0.1:1")
     try:
         for command, said in (("status", "/mnt/b"), ("flush", ""), ("retry", "sending again: x")):
             done = run(command)
@@ -164,9 +164,9 @@ def test_a_dead_mount_is_listed_with_the_running_ones(
 ) -> None:
     answering("/mnt/a", status=a_status(), flush={"left": []})
     assert run(*words).code == 0
-    place = slot.acquire_state_directory(tmp_path / "c", JOB, "/mnt/c d", URL)
+    place = directories.acquire_state_directory(tmp_path / "c", JOB, "/mnt/c d", URL)
     place.close()
-    dead = running.EndedMount(slot.inspect_directory(place.path), True, "")
+    dead = running.EndedMount(directories.inspect_directory(place.path), True, "")
     monkeypatch.setattr(running, "find_ended", lambda state_dir: [dead])
     done = run(*words)
     assert done.code == 1

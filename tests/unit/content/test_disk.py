@@ -230,7 +230,7 @@ def test_a_saved_file_becomes_a_private_part_file(
         monkeypatch.setattr(os, "link", refuse)
     source = tmp_path / "source"
     source.write_bytes(b"hello")
-    file = disk.link_or_copy(source, 5)
+    file = disk.create_partial_from(source, 5)
     assert (os.fstat(file.fd).st_ino == source.stat().st_ino) is linked
     path = Path(file.path)
     assert path.read_bytes() == b"hello"

@@ -103,7 +103,7 @@ def test_bytes_of_a_racy_version_serve_only_the_handles_open_now(
 def adopt(store: ContentStore, item: Item, source: Path, data: bytes) -> None:
     """A file with these bytes was saved, and goes."""
     source.write_bytes(data)
-    taken = store.link_or_copy(source)
+    taken = store.create_partial_from(source)
     source.unlink()
     assert taken is not None
     store.adopt_file(item, taken)
@@ -282,7 +282,7 @@ def test_a_save_of_the_size_of_the_whole_cache_is_kept(
     """vfs/semantics.md 3.11: a larger one is read from the server."""
     store, source = make_store(FakeClient(b"12345"), limit=limit), tmp_path / "saved"
     source.write_bytes(b"12345")
-    taken = store.link_or_copy(source)
+    taken = store.create_partial_from(source)
     if taken is not None:
         store.adopt_file(item_of(5), taken)
     assert (taken is not None, store.is_cached(item_of(5))) == (kept, kept)
@@ -292,7 +292,7 @@ def test_a_saved_file_that_cannot_be_linked_is_logged(
     make_store: MakeStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """vfs/semantics.md 3.12: it only fills a cache, and the save succeeds."""
-    assert make_store(FakeClient(b"")).link_or_copy(tmp_path / "gone") is None
+    assert make_store(FakeClient(b"")).create_partial_from(tmp_path / "gone") is None
     (message,) = caplog.messages
     assert message.startswith("a saved file can't be kept in the content cache: [Errno 2] No such file")
 
@@ -511,7 +511,7 @@ def test_a_full_disk_evicts_cached_files(make_store: MakeStore, cache: Path, ful
     assert [store.is_cached(numbered(number, 100_000)) for number in range(2)] == [False, True]
     assert store.refusal_reason == ""
     places = Path("/proc"), cache / "gone", cache, cache
-    assert [store.free_disk(place, 1) for place in places] == [False, False, True, False]
+    assert [store.evict_on_disk_of(place, 1) for place in places] == [False, False, True, False]
     assert store.used_bytes() == 0
 
 

@@ -30,7 +30,7 @@ class ListedVfs(MemoryVfs):
         #: The content of `file` from its next read on, if there is another.
         self.next_version: bytes | None = None
 
-    def edition(self) -> int:
+    def edition_if_fresh(self) -> int:
         return self.number
 
     def changes_only_with_edition(self, path: str) -> bool:

@@ -73,7 +73,7 @@ class Libfuse:
             self.send(b"".join(entry(name, offset) for offset, name in enumerate(self.names, 1)))
         else:
             assert opcode == Opcode.LOOKUP
-            self.listing.append(self.slot.request.no_fetch)
+            self.listing.append(self.slot.request.forbids_fetch)
             found = self.nodes.get(request[40:-1])
             if found is None:
                 self.send(error=errno.ENOENT)

@@ -94,7 +94,7 @@ def test_applying_the_differences_in_order_yields_the_new_tree(
         ItemTree.from_items([*(replace(one, path=at) for one, at in kept if at), *then]),
     )
     was, is_now = looks(before), looks(now)
-    differ = now.differences_from(before)
+    differ = now.items_before_differences(before)
     assert differ == {at: before.shown_at(at) for at in was.keys() | is_now if was.get(at) != is_now.get(at)}
     news = list_differences(differ, now.shown_at)
     assert carried_out(dict(was), news) == is_now
@@ -106,7 +106,7 @@ def test_applying_the_differences_in_order_yields_the_new_tree(
 
 @given(trees)
 def test_equal_trees_have_no_differences(tree: ItemTree) -> None:
-    assert ItemTree.from_items(tree.items()).differences_from(tree) == {}
+    assert ItemTree.from_items(tree.items()).items_before_differences(tree) == {}
     assert list_differences({path: tree.shown_at(path) for path in looks(tree)}, tree.shown_at) == []
 
 
@@ -115,7 +115,7 @@ def reported(before: Sequence[Item], now: Sequence[Item]) -> list[tuple[str, str
     first, second = ItemTree.from_items(before), ItemTree.from_items(now)
     return [
         (one.kind, one.path, one.old)
-        for one in list_differences(second.differences_from(first), second.shown_at)
+        for one in list_differences(second.items_before_differences(first), second.shown_at)
     ]
 
 

@@ -259,7 +259,7 @@ def test_an_item_deleted_during_the_look_is_no_content(world: World, monkeypatch
         return seen
 
     monkeypatch.setattr(world.namespace, "subtree", looked_at)
-    world.write_back.items.remove_directory(outer)
+    world.write_back.items.hide_empty_directory(outer)
     assert world.client.paths["o"] != "dir"
 
 

@@ -215,7 +215,7 @@ def test_a_directory_that_is_not_empty_is_kept(world: World, items: ItemRequests
     """vfs/semantics.md 4, rmdir: else ENOTEMPTY; save/protocol.md R12: hidden items count as content."""
     item = world.client.put("d", "dir", None)
     world.client.put("x", inside)
-    assert errno_from(items.remove_directory, item) == errno.ENOTEMPTY
+    assert errno_from(items.hide_empty_directory, item) == errno.ENOTEMPTY
     assert (world.client.done, world.state.changes) == ([], {})
 
 
@@ -231,7 +231,7 @@ def test_a_removed_directory_is_recorded_before_it_is_moved(
         world.state.plan_change(Verb.REMOVE, "a/dir/b", asides=[Aside("i", hidden("a/dir/b"))])
     seen: list[Change] = []
     world.client.before["update"] = [lambda: seen.extend(world.state.journal.load_records(Change))]
-    items.remove_directory(item)
+    items.hide_empty_directory(item)
     assert [aside.id for change in seen for aside in change.asides] == ["d"]
     assert (parts := names.parse_hidden_name(names.basename(world.client.paths["d"]))) is not None
     assert (names.parent(world.client.paths["d"]), parts.name) == ("" if deep else "a", "dir")
@@ -243,7 +243,7 @@ def test_a_removed_directory_is_recorded_before_it_is_moved(
 def test_a_move_without_an_answer_is_checked(world: World, items: ItemRequests, carried_out: bool) -> None:
     """save/protocol.md R7: and an item that is still unsure is not deleted before its time."""
     world.client.lose, world.client.carried_out = 1, carried_out
-    items.remove_directory(world.client.put("d", "dir", None))
+    items.hide_empty_directory(world.client.put("d", "dir", None))
     (change,) = world.state.changes.values()
     assert world.client.paths == {"d": change.asides[0].path}
     assert len(world.client.done) == (1 if carried_out else 2)
@@ -254,10 +254,10 @@ def test_cleanup_checks_a_directory_that_may_have_been_moved(world: World, items
     item = world.client.put("d", "dir", None)
     world.client.before["update"] = [lambda: away(BadRequestError("no"))]
     with pytest.raises(BadRequestError):
-        items.remove_directory(item)
+        items.hide_empty_directory(item)
     assert world.state.changes == {}, "it was not moved"
     world.client.lose, world.client.carried_out = 100, False
-    assert errno_from(items.remove_directory, item) == errno.EIO
+    assert errno_from(items.hide_empty_directory, item) == errno.EIO
     (change,) = world.state.changes.values()
     assert (change.stage, len(change.asides)) == (Stage.PLACED, 1)
     assert world.namespace.updates == ["touch dir"] * 2

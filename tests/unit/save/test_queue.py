@@ -401,7 +401,11 @@ def test_a_drain_sends_the_files_below_a_path_and_reports_a_rest(runner: Runner)
     runner.add(inside, outside, delay=NEVER)
     assert runner.queue.drain(20.0, "dir")
     assert (inside.is_settled, outside.is_settled) == (True, False)
-    assert [runner.state.backlog(path).has_waiting for path in ("dir", "other", "")] == [False, True, True]
+    assert [runner.state.backlog(path).has_anything_to_send for path in ("dir", "other", "")] == [
+        False,
+        True,
+        True,
+    ]
     runner.failures[outside.seq] = [UnavailableError("not now")] * 1000
     assert not runner.queue.drain(0.1, "")
     runner.failures.clear()

@@ -182,7 +182,7 @@ def test_a_refused_rename_over_a_file_keeps_both(world: World, monkeypatch: pyte
         assert errno_from(world.write_back.renamer.move_item_over, source, "file", victim) == errno.ENOSPC
         assert errno_from(world.write_back.delete_once_fetched, over) == errno.ENOSPC
         assert (
-            errno_from(world.write_back.renamer.rename_to_scratch, other, "other", "a~", {}, None)
+            errno_from(world.write_back.renamer.make_local_only, other, "other", "a~", {}, None)
             == errno.ENOSPC
         )
     assert (world.client.done, world.state.changes) == ([], {})
@@ -201,7 +201,9 @@ def test_a_refused_rename_over_a_file_keeps_both(world: World, monkeypatch: pyte
 
     def noted() -> None:
         inos.extend(change.ino for change in world.state.journal.load_records(Change))
-        assert world.state.index.override_at("file") == over, "until it is done, what was there is shown"
+        assert world.state.index.item_shown_by_override("file") == over, (
+            "until it is done, what was there is shown"
+        )
         raise UnauthorizedError("no")
 
     world.client.before["update"] = [noted]
@@ -212,7 +214,7 @@ def test_a_refused_rename_over_a_file_keeps_both(world: World, monkeypatch: pyte
     assert (file.needs_upload, inos, world.state.unclosed) == (True, [file.ino], {file})
     assert file.change is not None, "its bytes are sent after all"
     assert file.change.due > 0
-    world.write_back.renamer.rename_to_scratch(file, "file", "a~", {}, None)
+    world.write_back.renamer.make_local_only(file, "file", "a~", {}, None)
     assert [row.verb for row in world.state.journal.load_records(Change)] == [Verb.REMOVE], "of its item"
 
 
@@ -231,7 +233,7 @@ def test_a_local_copy_exists_as_long_as_the_journal_names_it(
                 world.write_back.queue, "add_change", lambda change, delay: away(FsError(errno.EIO))
             )
         with pytest.raises(FsError) if fails else contextlib.nullcontext():
-            rename.rename_to_scratch(item, "file", "a~", {}, None, source)
+            rename.make_local_only(item, "file", "a~", {}, None, source)
     rows = [(row.ino, row.generation) for row in world.state.journal.load_records(File)]
     kept = [world.state.bytes.generation_path(*row) for row in rows]
     assert [path.read_bytes() for path in kept] == [OLD] * (fails != "journal")

@@ -48,7 +48,7 @@ def test_a_close_that_could_not_be_recorded_is_recorded_soon(
     eventually(lambda: len(listings) > 2)
     assert (set(listings), world.state.journal.has_tombstone(TID)) == ({0}, True), "no listing is due yet"
     monkeypatch.setattr(world.state.journal, "close", lambda: None)  # that is the world's
-    world.write_back.stop()
+    world.write_back.close()
     assert {"jobfs-sync", "jobfs-tidy"} <= daemons
     watch(world.state.journal, seen.append)
     world.write_back.record_closed(file)
@@ -74,7 +74,7 @@ def test_closed_files_are_synced_during_an_eviction(world: World, monkeypatch: p
         eventually(lambda: (file.boot, world.state.store.needs_sync) == ("", False))
     finally:
         removed.set()
-        world.write_back.stop()
+        world.write_back.close()
 
 
 @pytest.mark.parametrize("failing", ["spare", "sync", "memory", "listing"])
@@ -82,7 +82,7 @@ def test_sync_and_tidy_survive_any_error(world: World, monkeypatch: pytest.Monke
     """vfs/semantics.md 4.4: a loss of power is covered within a second, whatever failed before."""
     state = world.state
     place, name = {
-        "spare": (type(state.journal.spare), "refill"), "sync": (type(state.store), "sync"),
+        "spare": (type(state.journal.spare), "try_refill"), "sync": (type(state.store), "sync"),
         "memory": (process, "trim_memory"), "listing": (world.write_back.cleanup, "expose_orphans"),
     }[failing]  # fmt: skip
     real, failures = getattr(place, name), [OSError(errno.EIO, "once"), ValueError("a fault")]
@@ -103,7 +103,7 @@ def test_sync_and_tidy_survive_any_error(world: World, monkeypatch: pytest.Monke
     eventually(lambda: not (failures or state.store.needs_sync))
     eventually(lambda: world.write_back._snapshot == 1)
     monkeypatch.setattr(state.journal, "close", lambda: None)  # that is the world's
-    world.write_back.stop()
+    world.write_back.close()
 
 
 def test_an_unmount_ends_the_background_work_of_saves(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_an_unmount_ends_the_background_work_of_saves(world: World, monkeypatch:
     assert world.save("file", NEW, world.client.put("o", "file", OLD)).item, "no save waits for these"
     with monkeypatch.context() as patch:
         patch.setattr(world.state.journal, "close", lambda: None)  # that is the world's
-        world.write_back.stop()
+        world.write_back.close()
     assert [(look.done(), look.cancelled()) for look in looks] == [(True, False)] * 2 + [(True, True)]
 
 
@@ -214,7 +214,7 @@ def test_quiescing_a_started_save_waits_for_it_or_restarts_it(world: World, out:
     sent = {"tid": TID, "generation": file.generation, "size": len(NEW)}
     world.state.write(edit(change, base=Base.from_item(item), **sent))
     world.client.before["find"], restarts = [partial(away, OutOfTimeError("late"))] * late, out or late
-    world.write_back.quiesce(file)
+    world.write_back.wait_or_withdraw_save(file)
     assert (change.stage is Stage.CANCELLED, file.needs_upload) == (restarts, restarts)
     world.clean_up()
     assert [path for path in world.client.paths.values() if path == "file"] == ["file"]

@@ -312,7 +312,7 @@ class FakeContent:
             compute_sha256=lambda: sha(self._client.contents[item.id]) if item.id in self.cached else None,
         )
 
-    def link_or_copy(self, source: Path) -> bytes:
+    def create_partial_from(self, source: Path) -> bytes:
         return source.read_bytes()
 
     def drop_replaced(self, version: Version) -> None:
@@ -324,7 +324,7 @@ class FakeContent:
     def evict_to_limit(self) -> None:
         """There is always room here."""
 
-    def free_disk(self, directory: Path, size: int) -> bool:
+    def evict_on_disk_of(self, directory: Path, size: int) -> bool:
         self.freed.append(size)
         return len(self.freed) <= self.evictable
 

@@ -242,10 +242,10 @@ def test_the_oldest_kept_saves_give_way_to_unsent_bytes(saves: Saves) -> None:
     """vfs/semantics.md 4.56: as much as is needed, until nothing is left."""
     for name in ("a", "b", "c"):
         saves.save(name, bytes(10))
-    assert saves.store.free_disk(11)
+    assert saves.store.drop_oldest(11)
     assert saves.store.paths() == ["c"]
-    assert saves.store.free_disk(0)
-    assert not saves.store.free_disk(1)
+    assert saves.store.drop_oldest(0)
+    assert not saves.store.drop_oldest(1)
     assert saves.files == 0
 
 
@@ -283,5 +283,5 @@ def test_a_directory_that_cannot_be_used_keeps_nothing(
     (tmp_path / "bytes").write_bytes(b"x")
     assert store.prepare("a", tmp_path / "bytes", 1) is None
     store.commit("a", None)
-    assert (store.find("a"), store.paths(), store.free_disk(1)) == (None, [], False)
+    assert (store.find("a"), store.paths(), store.drop_oldest(1)) == (None, [], False)
     store.close()

@@ -36,8 +36,8 @@ def test_an_item_that_a_change_shows_is_shown_until_the_change_ends(state: State
     change = state.plan_change(Verb.REMOVE, "dir/a", shows={"dir/a": None, "top": ITEM}, stage=Stage.STAGED)
     assert (
         state.index.has_override("dir/a"),
-        state.index.override_at("dir/a"),
-        state.index.override_at("top"),
+        state.index.item_shown_by_override("dir/a"),
+        state.index.item_shown_by_override("top"),
     ) == (
         True,
         None,
@@ -45,13 +45,13 @@ def test_an_item_that_a_change_shows_is_shown_until_the_change_ends(state: State
     )
     assert state.index.children_of("dir") == ({}, {"a": None})
     other = state.plan_change(Verb.MOVE, "dir/a", shows={"dir/a": ITEM}, stage=Stage.STAGED)
-    assert state.index.override_at("dir/a") is ITEM, "the later one has the word"
+    assert state.index.item_shown_by_override("dir/a") is ITEM, "the later one has the word"
     state.end_change(other)
     assert state.index.has_override("dir/a")
     state.end_change(change)
     assert (
         state.index.has_override("dir/a"),
-        state.index.override_at("dir/a"),
+        state.index.item_shown_by_override("dir/a"),
         state.overrides_namespace,
     ) == (False, None, False)
 

@@ -130,7 +130,7 @@ def test_proc_is_read_without_the_lock(proc: Proc, monkeypatch: pytest.MonkeyPat
 
         monkeypatch.setattr(Processes, name, call)
 
-    for name in ("_read_text", "_is_running"):
+    for name in ("_read_proc_file", "_is_running"):
         checked(name)
     proc.of(30)
     assert len(free) == 5

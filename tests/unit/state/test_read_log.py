@@ -87,7 +87,7 @@ class Proc:
 
     def has(self, number: int, prefix: str) -> list[int]:
         """The files `prefix<number>` of which a process has a note."""
-        paths = self.readers._notes.records_of(self.process(number))
+        paths = self.readers._notes.own_records_of(self.process(number))
         return sorted(int(path.removeprefix(prefix)) for path in paths if path.startswith(prefix))
 
     def process(self, number: int) -> Process:
@@ -110,7 +110,7 @@ class Proc:
             self.readers.note_read(process, "dir/f", VERSIONS[more[0]])
         elif what in ("writes", "sees"):
             over, base = (VERSIONS[more[0]], PLACED[more[1]]) if more else (None, Base())
-            self.readers.note_write(process, "dir/f", over, base, read=what == "sees")
+            self.readers.note_write(process, "dir/f", over, base, opened_for_read=what == "sees")
         else:
             assert what == "makes"
             self.readers.ignore_backup_read(process, more[0])
@@ -337,7 +337,7 @@ class Twice(Proc):
                     readers.note_read(process, "dir/f", VERSIONS[version])
                 else:
                     readers.note_write(
-                        process, "dir/f", VERSIONS[version], PLACED[version], read=what == "sees"
+                        process, "dir/f", VERSIONS[version], PLACED[version], opened_for_read=what == "sees"
                     )
 
     def adopt(self, child: int, parent: int) -> None:

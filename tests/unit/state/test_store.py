@@ -174,7 +174,7 @@ def test_closed_bytes_that_cannot_be_separated_are_left_unchanged(
         if fault == "journal":
             patch.setattr(state.journal, "write", full)
         elif fault == "room":
-            patch.setattr(state.journal.spare, "refill", lambda extra: False)
+            patch.setattr(state.journal.spare, "try_refill", lambda extra: False)
         elif fault == "copy":
             patch.setattr(os, "truncate", refusing(errno.ENOSPC))
         else:

@@ -156,7 +156,7 @@ def test_attributes_survive_a_remount_but_not_the_end_of_their_item(
     assert (file.mode, file.atime_ns, file.version) == (0o755, UNSET, "1")
     assert [held(found) for found in again(state).index.all_files()] == [held(file)]
     with monkeypatch.context() as patch:
-        patch.setattr(state.journal.spare, "refill", lambda extra: False)
+        patch.setattr(state.journal.spare, "try_refill", lambda extra: False)
         state.set_times(ITEM, is_new=True)
     assert file.atime_ns == file.mtime_ns, "on a full disk for this mount"
     assert [found.atime_ns for found in again(state).index.all_files()] == [UNSET]

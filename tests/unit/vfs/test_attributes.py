@@ -109,11 +109,11 @@ def test_set_waits_for_the_bytes_and_changes_server_attributes(world: World) -> 
     """vfs/semantics.md 2.17: a file of this machine only has neither lifecycle nor permission."""
     world.seed({"file": b"x"})
     world.write("file", b"unsent")
-    world.attributes.set_on_server("file", {"lifecycle": "application", "permission": None})
+    world.attributes.upload_then_set_attributes("file", {"lifecycle": "application", "permission": None})
     (item,) = (item for item in world.server.items.values() if item.path == "file")
     assert (item.lifecycle, item.permission, item.size) == ("application", "readWrite", 6)
     world.write("file~", b"scratch")
-    assert errno_from(world.attributes.set_on_server, "file~", {}) == errno.EOPNOTSUPP
+    assert errno_from(world.attributes.upload_then_set_attributes, "file~", {}) == errno.EOPNOTSUPP
 
 
 def test_nothing_is_remembered_on_a_read_only_mount(make_world: MakeWorld) -> None:
@@ -122,5 +122,5 @@ def test_nothing_is_remembered_on_a_read_only_mount(make_world: MakeWorld) -> No
     assert errno_from(attributes.chmod, "file", 0o700) == errno.EROFS
     assert errno_from(attributes.chown, "file", 1, 1) == errno.EROFS
     assert errno_from(attributes.utimens, "file", 1, 1) == errno.EROFS
-    assert errno_from(attributes.set_on_server, "file", {}) == errno.EROFS
+    assert errno_from(attributes.upload_then_set_attributes, "file", {}) == errno.EROFS
     assert world.requests() == []

@@ -128,14 +128,14 @@ def test_foreign_changes_are_reported_unless_a_local_file_hides_them(world: Worl
 def test_replies_are_cached_by_edition_only_if_they_are_the_servers(world: World) -> None:
     """vfs/semantics.md 1.6: a write here is visible at once, although the edition of the listing is the same."""
     world.seed({"theirs": b"1", "ours": b"2"})
-    edition = world.lookup.edition()
-    assert edition == world.lookup.edition() > 0
+    edition = world.lookup.edition_if_fresh()
+    assert edition == world.lookup.edition_if_fresh() > 0
     world.write("ours", b"changed")
-    assert world.lookup.edition() != edition
+    assert world.lookup.edition_if_fresh() != edition
     known = [world.lookup.changes_only_with_edition(path) for path in ("theirs", "ours", "none")]
     assert known == [True, False, False]
     world.expire()
-    assert world.lookup.edition() == 0
+    assert world.lookup.edition_if_fresh() == 0
 
 
 def test_statfs_counts_known_sizes_as_used(world: World) -> None:

@@ -128,7 +128,7 @@ class World:
         if "files" in self.__dict__:
             self.files.close_all()
         if "write_back" in self.__dict__:
-            self.write_back.stop()
+            self.write_back.close()
         if "vfs" in self.__dict__:
             self.vfs.stop()
         self.content.close()

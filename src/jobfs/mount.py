@@ -166,7 +166,7 @@ class Mount:
         Returns the exit code.
         """
         self._announce_ready(on_mounted)
-        end = self._wait_until_over()
+        end = self._wait_and_detach_if_signalled()
         notify_manager(self._manager, "STOPPING=1")
         self._notifier.stop()
         over = self._unmounted.is_set()
@@ -261,8 +261,8 @@ class Mount:
         before = self._signals
         return lambda: self._signals > before
 
-    def _wait_until_over(self) -> float | None:
-        """Wait until the mount is over, or a signal has ended the wait; return when everything must be done (monotonic time)."""
+    def _wait_and_detach_if_signalled(self) -> float | None:
+        """Wait until the mount is over; after a signal, drain and detach. Return when all must be done (monotonic time)."""
         if not (reason := self._reasons.get()):
             return self._end_deadline
         _log.info("ending: %s", reason)

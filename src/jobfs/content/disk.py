@@ -329,8 +329,8 @@ class DiskCache:
     def _build_index(self) -> None:
         """List what earlier mounts have left, in the order in which it was written.
 
-        Once per boot, remove the files of the last minute before it in which the cache was used: the kernel has certainly
-        written the others to disk.
+        Once per boot, remove the files that were written within a minute of the newest one: a power failure may have damaged
+        them. The kernel has certainly written all older ones to disk.
         """
         mark = f"{self._root}/boot"
         boot = self._boot_id.read_bytes().strip() if self._boot_id.exists() else b""

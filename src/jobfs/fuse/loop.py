@@ -335,10 +335,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
     def rename(self, old: bytes, new: bytes) -> int:
         if self._current.slot.request.is_injected:
-            return self._rename_for_helper(to_vfs_path(old.decode()), to_vfs_path(new.decode()))
+            return self._move_node_of_event(to_vfs_path(old.decode()), to_vfs_path(new.decode()))
         return int(super().rename(old, new) or 0)
 
-    def _rename_for_helper(self, old: str, new: str) -> int:
+    def _move_node_of_event(self, old: str, new: str) -> int:
         """Make libfuse give the node its new name, so that the kernel keeps its pages.
 
         EBUSY if a program has another file at either path. The kernel holds the directories: no other call can change their names

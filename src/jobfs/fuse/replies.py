@@ -4,8 +4,9 @@
 and looks the name up again. If it then asks about the same node once more, it gets ENOENT: `rm -rf` expects that of a removed
 directory.
 
-**Detached nodes.** Where another version is being read at the node of a path, the path gets another node: libfuse gets an UNLINK
-that the kernel never sent. Where a program writes to the file, the path keeps its node, and the kernel caches no attributes.
+**Detached nodes.** Where programs still read, at a path's node, a version that the path no longer shows, the next lookup gives
+the path a new node: libfuse gets an UNLINK that the kernel never sent. Where a program writes to the file, the path keeps its
+node, and the kernel caches no attributes.
 
 **Nodes without a name**, detached or unlinked: `fstat` names no handle, so the request is repeated with a handle that is open at
 the node.

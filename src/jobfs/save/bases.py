@@ -50,7 +50,7 @@ class BaseKeeper:
         if change.size:
             self._state.saves.commit(change.target, copy)
 
-    def keep_base_of_aside(self, aside: Aside, base: Base) -> None:
+    def keep_merge_base(self, aside: Aside, base: Base) -> None:
         """Keep the base of a save as the merge base of an aside, if the cache has its bytes."""
         item = self._item_if_cached(base)
         if item is None or self._state.bases.find(names.basename(aside.path)) is not None:

@@ -135,7 +135,7 @@ class Cleanup:
         if is_replaced_version and not self._context.may_be_late_move(observation.item.id, change.target):
             return self._delete_if_unchanged(aside, observation)
         if not restore:
-            self._base_keeper.keep_base_of_aside(aside, change.base)
+            self._base_keeper.keep_merge_base(aside, change.base)
         return self.keep_second_version(aside, observation, change.target, to_target=restore)
 
     def _observe(self, item_id: str) -> Observation:
@@ -443,7 +443,7 @@ def is_explained(context: Context, item: Item) -> bool:
 
 
 def fetch_bytes_for_handles(context: Context, item_id: str) -> None:
-    """Fetch an item's bytes for its open handles, before a look that may end in its deletion. Raises ApiError, FsError."""
+    """Fetch what an item's open handles still lack, before the look after which it may be deleted. Raises ApiError, FsError."""
     for file in list(context.state.opened.values()):
         for handle in list(file.handles):
             content = handle.content

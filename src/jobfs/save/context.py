@@ -58,7 +58,7 @@ class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
     """Signal that a Change was cancelled or has ended, and must take no further step (R10)."""
 
 
-def raise_if_cancelled(change: Change) -> None:
+def raise_if_ended(change: Change) -> None:
     """Raise Cancelled if a Change must take no further step."""
     if change.stage in (Stage.CANCELLED, Stage.DONE):
         raise Cancelled
@@ -196,7 +196,7 @@ class Context:
         with self.hold_connection(observation) as (connection, item):
             self.client.delete(item.id, connection=connection)
 
-    def observe_by_name(self, item: Item, valid_for: float | None = None) -> Observation:
+    def last_observation_of(self, item: Item, valid_for: float | None = None) -> Observation:
         """Return the observation that justifies a request on an item that a program has named (R8).
 
         It is fresh for `valid_for` seconds, by default as long as a lookup is answered without a request; for at least a second.

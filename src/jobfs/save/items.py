@@ -57,7 +57,7 @@ class ItemRequests:
 
         Raises PathExistsError if the path is taken, ApiError.
         """
-        observation = self._context.observe_by_name(item)
+        observation = self._context.last_observation_of(item)
         failed = UnavailableError(f"the directory of {wanted.get('path')} keeps being removed")
         for attempt in range(_LOOKS):
             try:
@@ -150,10 +150,10 @@ class ItemRequests:
             found = self._namespace.lookup(item.path, max_age=0.0)
             if found is None or found.is_dir or (lost and found.id != item.id):
                 return None
-            return self._context.observe_by_name(found, 0.0)
+            return self._context.last_observation_of(found, 0.0)
 
         fetch_bytes_for_handles(self._context, item.id)
-        self._delete_observed(self._context.observe_by_name(item, 0.0), observe_again)
+        self._delete_observed(self._context.last_observation_of(item, 0.0), observe_again)
 
     def delete_if_still(self, path: str, base: Base) -> None:
         """Delete the item at `path` if it still is the version `base` (R7). Raises ApiError, FsError."""

@@ -319,7 +319,8 @@ class ChangeQueue:
     def wait_and_count_uncleaned(self, timeout: float, *, includes_waiting: bool) -> int:
         """Wait for cleanup, at most `timeout` seconds; return how many Changes still need it.
 
-        `includes_waiting`: whether Changes count whose asides must all still wait as R7 says.
+        `includes_waiting`: count also Changes that can't be cleaned up yet, because each of their asides still has to wait
+        (R7).
         """
 
         def count() -> int:

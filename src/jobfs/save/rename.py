@@ -103,7 +103,7 @@ class Renamer:
             "item_id": displaced.item.id if displaced.item is not None else "",
         }  # fmt: skip
         with file.lock, self._state.lock:
-            self._write_new_name(file, values, removed, replaces=bool(removed or displaced.base.id))
+            self._close_or_write_new_name(file, values, removed, replaces=bool(removed or displaced.base.id))
             self._state.apply_in_memory(file, **values, item=displaced.item)
             if file.change is not None:
                 self._state.apply_in_memory(file.change, target=path)
@@ -111,10 +111,11 @@ class Renamer:
         self.release_displaced(displaced, overwritten)
         self._queue.schedule(file, at_latest=due)
 
-    def _write_new_name(
+    def _close_or_write_new_name(
         self, file: File, values: dict[str, Any], removed: list[Record], *, replaces: bool
     ) -> None:
-        """Write the new name of a File (w), unless the journal has neither the File nor anything that it replaces.
+        """Write the new name of a File to the journal, and close its unclosed bytes if the name must show them. Write nothing
+        if the journal has neither the File nor anything that it replaces.
 
         The caller has the File's lock and the state's. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """

@@ -16,7 +16,7 @@ A save from its first line to its last, in reading order:
     save/cleanup.py clean_up          later, if there are asides: syncs, judges each, deletes or keeps it, drops the row
 
 If the file is unlinked during its save (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED before unlink returns
-(save/writeback.py `cancel_save`), and its next step ends in `raise_if_cancelled`. Then `Cleanup._undo_cancelled_change` deletes
+(save/writeback.py `cancel_save`), and its next step ends in `raise_if_ended`. Then `Cleanup._undo_cancelled_change` deletes
 the staged item, and the item at the target if it still is the version that was unlinked. `Cleanup.undo_refused_change` undoes a
 save that the server refuses for good. A lost answer proves nothing: then `outcome_unknown` makes the next step look first.
 """
@@ -53,7 +53,7 @@ from jobfs.namespace.tree import pick_shown
 from jobfs.nodes import Item
 from jobfs.save.bases import BaseKeeper
 from jobfs.save.cleanup import Cleanup
-from jobfs.save.context import Cancelled, Context, Observation, raise_if_cancelled
+from jobfs.save.context import Cancelled, Context, Observation, raise_if_ended
 from jobfs.save.overlap import OverlapSender
 from jobfs.save.upload import Uploader, inherited_attributes
 from jobfs.state import Change, File, edit
@@ -113,13 +113,13 @@ class Replacer:
     def _lock_for_step(self, change: Change) -> Iterator[None]:
         """Hold the File's lock and the state's for one step of a Change. Raises Cancelled."""
         with change.file.lock if change.file is not None else contextlib.nullcontext(), self._state.lock:
-            raise_if_cancelled(change)
+            raise_if_ended(change)
             yield
 
     def _record_step(self, change: Change, *, transaction_id: str = "", **values: Any) -> None:
         """Write a step of a Change to the journal (w), with the transaction id that it uses. Raises Cancelled, FsError(EIO)."""
         with self._state.lock:
-            raise_if_cancelled(change)
+            raise_if_ended(change)
             self._state.write(edit(change, **values), transaction_id=transaction_id)
 
     def _stage(self, change: Change) -> None:
@@ -299,7 +299,7 @@ class Replacer:
         """Set aside the item at the target; return False if the target must be looked at again."""
         self._context.learn_base_hash_before_aside(change, observation.item)
         aside = self.plan_aside(change, observation.item)
-        raise_if_cancelled(change)
+        raise_if_ended(change)
         if (stagger := self._overlap_sender.choose_stagger(change, aside)) is not None:
             return self._set_aside_and_promote(change, aside, observation, stagger)
         return self._try_set_aside(
@@ -414,14 +414,14 @@ class Replacer:
         self, change: Change, aside: Aside | None, *, held: HeldConnection | None = None, explain: bool = True
     ) -> Item:
         """Move the item to the target, with lifecycle and permission of `aside`. Raises Cancelled, and as `Client.update`."""
-        raise_if_cancelled(change)
+        raise_if_ended(change)
         item = change.item
         assert item is not None
         lifecycle, permission = inherited_attributes(change, item, aside)
         wanted: dict[str, Any] = {"path": change.target, "lifecycle": lifecycle, "permission": permission}
         if change.verb is Verb.MOVE:
             change.item, reply = self._context.update_item_and_compare(
-                self._context.observe_by_name(item), held=held, explain=explain, **wanted
+                self._context.last_observation_of(item), held=held, explain=explain, **wanted
             )
             return reply
         # Only this mount knows its hidden name: no look is needed.

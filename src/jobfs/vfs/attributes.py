@@ -29,7 +29,7 @@ class AttributeOperations:
         self._state, self._namespace = view.state, view.namespace
 
     def chmod(self, path: str, mode: int) -> None:
-        """Set a mode: the owner's write bit is the permission on the server, the other bits are remembered here (2.4).
+        """Set a mode: the owner's write bit is the permission on the server, others are remembered here (vfs/semantics.md 2.4).
 
         Raises FsError(ENOENT, EROFS, EPERM), ApiError.
         """

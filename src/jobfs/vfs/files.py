@@ -197,7 +197,8 @@ class FileOperations:
     def _finish_open_local(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
         """Finish opening a File with local bytes for reading; a save of these may have ended by now.
 
-        If the lookup found an item, the file was first written to after that: the kernel may have another size.
+        If the lookup found an item (`node`), the first write to the file came later. The kernel may still have the item's
+        size, so this handle bypasses its pages.
         """
         self._pages.register(handle, path, None)
         handle.fetch_first_bytes()

@@ -155,7 +155,7 @@ class Report:
             ]
 
     def _list_conflicts(self) -> Iterator[document.ConflictEntry]:
-        """Yield the second versions beside their files, here or on the server, by their names."""
+        """Yield every second version, known by its name, that the server has or that is unsent here."""
         listed = {item.path for item in self._namespace.subtree("") if not item.is_dir}
         unsent = {file.path for file in self._state.backlog().files if file.path and file.kind is Kind.FILE}
         for path in sorted(listed | unsent):

@@ -72,11 +72,11 @@ def test_a_cached_base_is_kept_under_the_name_of_the_copy(
 ) -> None:
     """vfs/semantics.md 4.61: where items have no size, too; a kill before that, or after it, loses nothing."""
     keeping = Keeping(world, tmp_path, ("a", "before", size))
-    keeping.bases.keep_base_of_aside(ASIDE, BASE)
+    keeping.bases.keep_merge_base(ASIDE, BASE)
     assert keeping.kept(names.basename(ASIDE.path)) == OLD
     keeping.listed.add("dir/other")
     keeping.bases.forget_vanished()
-    keeping.bases.keep_base_of_aside(ASIDE, BASE)
+    keeping.bases.keep_merge_base(ASIDE, BASE)
     keeping.bases.rename_base(ASIDE.path, KEPT)
     keeping.bases.drop_base_of_settled(ASIDE)
     assert (keeping.kept(KEPT), keeping.state.bases.paths()) == (OLD, [KEPT])
@@ -92,12 +92,12 @@ def test_no_base_is_kept_if_its_bytes_are_missing_or_no_copy_results(world: Worl
     """vfs/semantics.md 4.61: as far as its bytes are on this machine."""
     keeping = Keeping(world, tmp_path, ("a", "before", len(OLD)), ("", "", None))
     for base in (Base(), replace(BASE, updated_at="other"), replace(BASE, size=65 << 20)):
-        keeping.bases.keep_base_of_aside(ASIDE, base)
+        keeping.bases.keep_merge_base(ASIDE, base)
     keeping.cache.error = NotFoundError("evicted just now")
-    keeping.bases.keep_base_of_aside(ASIDE, BASE)
+    keeping.bases.keep_merge_base(ASIDE, BASE)
     assert keeping.state.bases.paths() == []
     keeping.cache.error = None
-    keeping.bases.keep_base_of_aside(ASIDE, BASE)
+    keeping.bases.keep_merge_base(ASIDE, BASE)
     keeping.bases.rename_base(ASIDE.path, "dir/file.txt")  # it is given back
     keeping.bases.drop_base_of_settled(ASIDE)
     assert keeping.state.bases.paths() == []

@@ -127,9 +127,9 @@ def test_a_look_of_a_program_lasts_for_the_ttl_plus_a_second(world: World) -> No
     item = world.client.put("a", "file", CONTENT)
     for shown, lasts, expected in ((4.0, None, 4.0), (0.0, None, 1.0), (4.0, 0.0, 1.0)):
         world.namespace.lookup_ttl = shown
-        assert world.context.observe_by_name(item, lasts).valid_for == expected
+        assert world.context.last_observation_of(item, lasts).valid_for == expected
     world.namespace.doubted.add("a")
-    assert world.context.observe_by_name(item).observed_at == -math.inf
+    assert world.context.last_observation_of(item).observed_at == -math.inf
 
 
 @pytest.mark.parametrize("sent", ["update", "delete"])

@@ -94,7 +94,7 @@ def test_an_overlapping_operation_ends_right_whatever_the_network_does(
 
 @pytest.mark.parametrize("move_touches", ["item", "no"])
 @pytest.mark.parametrize("act", of("job"), ids=str)
-def test_whatever_interferes_with_an_overlapping_save_all_contents_are_kept(
+def test_an_overlapping_save_keeps_all_contents_whatever_interferes(
     server: Server, tmp_path: Path, act: Interference, move_touches: str, sent: Sent
 ) -> None:
     """vfs/semantics.md 4.20, save/protocol.md R13: promote counts by its own answer alone."""

@@ -279,13 +279,13 @@ class Replacer:
         return True
 
     def plan_aside(
-        self, change: Change, current: Item, role: names.Role = names.Role.ASIDE, beside: str = ""
+        self, change: Change, current: Item, role: names.Role = names.Role.ASIDE, sibling: str = ""
     ) -> Aside:
-        """Record and sync (S) the plan to set `current` aside, under a hidden name beside its path, or `beside` another."""
+        """Record and sync (S) the plan to set `current` aside, under a hidden name in its directory, or in that of `sibling`."""
         aside = next((aside for aside in change.asides if aside.id == current.id), None)
         if aside is None:
             tid = names.new_transaction_id()
-            path = names.hidden_path(beside or current.path, self._context.mount, tid, role)
+            path = names.hidden_path(sibling or current.path, self._context.mount, tid, role)
             # An unanswered request of an earlier save may still be on its way to this item (R7).
             aside = Aside(
                 current.id, path, current.kind, size=current.size, updated_at=current.updated_at, lifecycle=current.lifecycle,

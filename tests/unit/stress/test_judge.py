@@ -86,7 +86,7 @@ LEFT: dict[str, tuple[State, dict[str, State]]] = {
 
 @pytest.mark.parametrize("act", of("job"), ids=str)
 @pytest.mark.parametrize("read", [True, False])
-def test_an_act_of_the_job_wins_the_name_if_it_saw_the_save_and_is_kept_beside_if_not(
+def test_the_jobs_act_wins_the_name_only_if_it_saw_the_save(
     server: Server, act: Interference, read: bool
 ) -> None:
     server.store.seed({"dir/f": b"old"}, age=60)

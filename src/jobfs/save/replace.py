@@ -9,8 +9,8 @@ A save from its first line to its last, in reading order:
                     _stage            records a transaction id; creates the hidden item while it looks at the target
                     _place_staged     repeats: set aside the item at the target (`_try_clear_target`), then promote
                     plan_aside        records the aside in the journal, and syncs that (S)
-                    _set_aside        moves the aside to its hidden name
-                    _move_to_target   promotes: moves the staged item to the target
+                    _try_set_aside    moves the aside to its hidden name
+                    _try_move_to_target  promotes: moves the staged item to the target
                     _set_aside_and_promote  sends both requests, the second a stagger after the first (R13)
                     _record_saved     one journal write: placed, the File has its new item and base; fsync returns
     save/cleanup.py clean_up          later, if there are asides: syncs, judges each, deletes or keeps it, drops the row

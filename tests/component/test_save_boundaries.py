@@ -43,8 +43,8 @@ LATE, LIFETIME = 0.1, 0.3
 FLIPS = ("unlink while it is created at once", "unlink while it is staged")
 
 
-#: Timeouts and answers that are odd in other ways are met by one operation: the others take the same steps.
-ALIKE = ("answers another size", "answers another type")
+#: Timeouts, and what another act is like, are met by one operation: the others take the same steps.
+ALIKE = ("answers another size", "answers another type", "cuts an answer", "fails")
 
 
 @pytest.mark.parametrize(

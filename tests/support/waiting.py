@@ -40,4 +40,4 @@ def eventually_equal(look: Callable[[], Any], expected: Any, timeout: float = PA
     end = time.monotonic() + timeout
     while (answer := look()) != expected and time.monotonic() < end:
         time.sleep(0.02)
-    assert answer == expected
+    assert answer == expected, f"{answer!r} instead of {expected!r}"

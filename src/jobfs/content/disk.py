@@ -100,7 +100,7 @@ class DiskCache:
     """Complete and unfinished contents on disk, together within `limit` bytes. Thread-safe.
 
     `lock` is the store's, and is never held across I/O. The constructor raises UsageError if the directory is not this user's
-    alone. Methods that write raise OSError; methods that only look do not. `boot_id`: a file that names the machine's boot.
+    alone. Methods that write raise OSError; methods that only look do not. `boot_id`: a file that names the boot, by default the kernel's.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class DiskCache:
         directory: Path,
         limit: int,
         lock: threading.RLock,
-        boot_id: Path = Path("/proc/sys/kernel/random/boot_id"),
+        boot_id: Path | None = None,
     ) -> None:
         self.directory = directory
-        self._boot_id = boot_id
+        self._boot_id = boot_id or _BOOT_ID
         self._root = os.fspath(directory)
         self.limit = limit
         self.lock = lock

@@ -64,7 +64,7 @@ def test_links_are_created_and_removed_but_no_foreign_file(
         told = f"jobfs: {links[1]} is not a link to jobfs: move it away first\n"
         assert run(*words) == Outcome(2, "", told)
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
-    said = f"jobfs: only root can write to {tmp_path}: run sudo {program} install-helper"
+    said = f"jobfs: only root can write to {tmp_path}: run sudo {shlex.quote(program)} install-helper"
     assert run("install-helper", "--remove") == Outcome(2, "", f"{said} --remove\n")
 
 

@@ -58,7 +58,7 @@ ALIKE = ("answers another size", "answers another type", "cuts an answer", "fail
     ],
     ids=lambda value: value.name,
 )
-def test_an_operation_ends_right_whatever_the_network_does(
+def test_an_operation_succeeds_under_any_network_fault(
     server: Server, tmp_path: Path, operation: Operation, act: Interference
 ) -> None:
     """vfs/semantics.md 5.9: a changing request whose answer was lost is never blindly repeated: look at the server first."""

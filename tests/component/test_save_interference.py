@@ -97,7 +97,7 @@ def everywhere(server: Server, home: Path, act: Interference, *, new: bool = Fal
     [(act, "item") for act in of("job", "program")] + [(act, "no") for act in of("job") if act.writes],
     ids=str,
 )
-def test_whatever_interferes_with_a_save_all_contents_are_kept(
+def test_all_contents_are_kept_whatever_interferes_with_a_save(
     server: Server, tmp_path: Path, act: Interference, move_touches: str
 ) -> None:
     """vfs/semantics.md 4.20: the user's save wins the name, the job's bytes are kept and visible."""
@@ -108,7 +108,7 @@ def test_whatever_interferes_with_a_save_all_contents_are_kept(
 
 
 @pytest.mark.parametrize("act", of("job"), ids=str)
-def test_whatever_interferes_with_a_new_file_all_contents_are_kept(
+def test_all_contents_are_kept_whatever_interferes_with_a_new_file(
     server: Server, tmp_path: Path, act: Interference
 ) -> None:
     """vfs/semantics.md 4.22: if the target was deleted meanwhile, the save brings it back, with its directory."""
@@ -117,7 +117,7 @@ def test_whatever_interferes_with_a_new_file_all_contents_are_kept(
 
 
 @pytest.mark.parametrize("act", of("mount"), ids=str)
-def test_whatever_another_mount_does_to_the_file_both_contents_are_kept(
+def test_both_contents_are_kept_whatever_another_mount_does(
     server: Server, tmp_path: Path, act: Interference
 ) -> None:
     """vfs/semantics.md 6.12: several machines may mount one job at once: every rule holds between them too."""

@@ -93,11 +93,11 @@ def test_an_overlapping_operation_killed_at_any_boundary_is_consistent(
     ],
     ids=lambda value: value.name,
 )
-def test_an_overlapping_operation_ends_right_whatever_the_network_does(
+def test_an_overlapping_operation_succeeds_under_any_network_fault(
     server: Server, tmp_path: Path, operation: Operation, act: Interference, sent: Sent
 ) -> None:
     """save/protocol.md R13: a promote without an answer is judged by R6, a set-aside without one waits as R7 says."""
-    killed.test_an_operation_ends_right_whatever_the_network_does(server, tmp_path, operation, act)
+    killed.test_an_operation_succeeds_under_any_network_fault(server, tmp_path, operation, act)
     # What a program reads is looked at once more, and a save that begins again after a lost answer need not overlap.
     assert sent.total() or operation.name == "rename over an open file"
 

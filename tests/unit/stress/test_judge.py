@@ -44,9 +44,7 @@ def judged() -> Judge:
 
 
 @pytest.mark.parametrize(("there", "said"), ENDS.values(), ids=ENDS)
-def test_each_thing_that_is_wrong_is_reported_and_no_other(
-    there: dict[str, list[State]], said: list[str]
-) -> None:
+def test_each_fault_is_reported_and_nothing_else(there: dict[str, list[State]], said: list[str]) -> None:
     found = {path: states for path, states in (RIGHT | there).items() if states}
     violations = judged().violations(found)
     assert [len(violations), *(any(text.startswith(start) for text in violations) for start in said)] == [
@@ -60,7 +58,7 @@ def test_copies_are_excused_only_where_a_harness_says_so() -> None:
     assert len(judge.violations(RIGHT | {f"{COPY}-1": [b"2"]})) == 1
 
 
-def test_what_is_owed_may_have_any_name_and_what_is_doubtful_either_state() -> None:
+def test_owed_contents_may_have_any_name_and_doubtful_ones_either_state() -> None:
     judge = Judge({"a": b"1"})
     judge.doubt("a", ABSENT)
     judge.doubt("b", b"1")
@@ -69,7 +67,7 @@ def test_what_is_owed_may_have_any_name_and_what_is_doubtful_either_state() -> N
     assert judge.violations({}) == ["LOST: 1 bytes (b'1'), promised at a"]
 
 
-def test_what_the_mount_and_the_server_show_is_compared() -> None:
+def test_the_files_of_the_mount_and_the_server_are_compared() -> None:
     assert [*differences_shown({"a": b"1", "b": None}, {"b": None, "c": b""})] == [
         ("a", ABSENT, b"1"), ("c", b"", ABSENT)]  # fmt: skip
 

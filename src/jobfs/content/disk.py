@@ -100,7 +100,8 @@ class DiskCache:
     """Complete and unfinished contents on disk, together within `limit` bytes. Thread-safe.
 
     `lock` is the store's, and is never held across I/O. The constructor raises UsageError if the directory is not this user's
-    alone. Methods that write raise OSError; methods that only look do not. `boot_id`: a file that names the boot, by default the kernel's.
+    alone. Methods that write raise OSError; methods that only look do not. `boot_id`: a file that names
+    the boot, by default the kernel's.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""The rules for names: hostile paths, hidden names of the save protocol, scratch names, names of second versions.
+"""The rules for names: hostile paths, hidden names of the save protocol, scratch names, and names of second versions: those
+that are kept beside a file, as conflict copies or as recovered bytes.
 
 Paths inside jobfs are relative to the workspace and separated by `/`, with no leading or trailing slash; the root is "".
 """

@@ -113,7 +113,7 @@ def call_blocking_hook() -> None:
 
 
 def start_call_deadline(timeout: float) -> Deadline:
-    """Begin a system call in this thread, which serves nothing else; return the call's deadline."""
+    """Give this thread the deadline of the system call that it begins to serve, and return it; the next call replaces it."""
     deadline = Deadline(timeout)
     _current.set(deadline)
     return deadline

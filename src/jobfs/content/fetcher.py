@@ -144,7 +144,7 @@ class Fetcher:
         return self.cached.verified.covers(offset, end)
 
     def _wait_for_progress(self, transfer: Transfer | None, offset: int, deadline: Deadline) -> None:
-        """Wait for bytes of `transfer`; without one, for the proof that another reader is asking for."""
+        """Wait for bytes of `transfer`; if it is None, for the thread that is now verifying this version or changing its item."""
         if transfer is not None:
             self._wait_for_bytes(transfer, offset, deadline)
             return

@@ -51,7 +51,7 @@ class ItemIndex:
         return found
 
     def shown_at(self, path: str) -> StoredItem | None:
-        """Return the item that takes precedence at this path: the job's own before a default, then the newest."""
+        """Return the item that is shown of those at this path: the newest of the job's own; else the newest workspace default."""
         return max(self.items_at(path), key=_precedence, default=None)
 
     def put(self, item: StoredItem) -> None:

@@ -122,7 +122,7 @@ class JobSide:
             return self._read_content(item)
 
     def item_at(self, path: str) -> StoredItem:
-        """Return the item shown at this path: the job's own before a default, then the newest."""
+        """Return the item shown at this path: of several, the newest of the job's own; else the newest workspace default."""
         item = self._index.shown_at(path)
         if item is None:
             raise KeyError(path)

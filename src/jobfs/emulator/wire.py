@@ -32,7 +32,7 @@ def timestamp(moment_us: int, resolution: str) -> str:
 
 
 def shown_path(path: str, behaviour: Behaviour) -> str:
-    """Return a path in the form of answers."""
+    """Return a path as answers show it: with a leading slash if `path_style` says so."""
     return "/" + path if behaviour.path_style == "slash" else path
 
 

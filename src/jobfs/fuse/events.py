@@ -160,7 +160,11 @@ class EventInjector:
     # Questions of the threads that serve the mount
 
     def attr_for_helper(self, path: str) -> Attr:
-        """Return the attributes that a helper's call must find at a path. Raises FsError."""
+        """Return the attributes that a helper's call needs at a path, so that the kernel sends the request of the call.
+
+        Until that request comes, a name to be created is missing (ENOENT), and a name to be removed has the attributes from
+        before its removal. All else is as last shown. Raises FsError.
+        """
         call = self._call
         if call is not None and not self._has_reached_request:
             if path == call.created_path:

@@ -125,10 +125,10 @@ class ListingPass:
         return not self.own_ids and any(page.total != self.item_count for page in self.pages)
 
     def matches(self, other: ListingPass | None) -> bool:
-        """Return whether `other` is a pass with the same items, and as many as fit into the pages.
+        """Return whether `other` has the same items, and this pass got none twice but those that neighboring pages share.
 
-        If so, the total is wrong. The second condition is needed because items that change places may be missing from both
-        passes.
+        If so, the total is wrong. An item that came twice elsewhere shows that items changed places: then both passes may lack
+        the same item.
         """
         filled = [_count_raw_items(page) for page in self.pages if _count_raw_items(page)]
         whole = sum(filled) - max(0, len(filled) - 1) == self.item_count

@@ -99,8 +99,12 @@ class Proc:
     def read(self, number: int, item: Item, path: str = "dir/f") -> None:
         self.readers.note_read(self.process(number), path, item)
 
-    def happens(self, step: str) -> None:
-        """A step of `KNOWN`."""
+    def happens(self, steps: str) -> None:
+        """Carry out steps as `KNOWN` has them, separated by commas."""
+        for step in steps.split(", "):
+            self._carry_out(step)
+
+    def _carry_out(self, step: str) -> None:
         who, what, *more = step.split()
         if who == "placed":
             self.readers.note_placed("dir/f", PLACED[what])
@@ -259,8 +263,7 @@ KNOWN = [
 def test_a_save_replaces_the_version_of_the_closest_reader(
     proc: Proc, past: str, save: str, replaces: Item | Base | None
 ) -> None:
-    for step in past.split(", "):
-        proc.happens(step)
+    proc.happens(past)
     who, shown = save.split()
     assert proc.replaced(NAMES[who], VERSIONS[shown]) == replaces
 
@@ -287,8 +290,7 @@ def test_a_save_replaces_a_version_whose_readers_have_ended(
     proc: Proc, past: str, save: str, replaces: Item | Base | None
 ) -> None:
     """vfs/semantics.md 4.43: nothing is another for a program that runs because a relative of it has ended."""
-    for step in past.split(", "):
-        proc.happens(step)
+    proc.happens(past)
     who, shown = save.split()
     saver = proc.process(NAMES[who])
     for number in sorted(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import hashlib
 import itertools
@@ -183,7 +182,7 @@ class Context:
                     item.id, kind=item.kind, connection=connection, explain=explain, **wanted
                 )
             if reply_shows:
-                item = dataclasses.replace(item, updated_at=reply.updated_at, size=reply.size)
+                item = replace(item, updated_at=reply.updated_at, size=reply.size)
             readers.accept_as_same_version(item, reply)
         return item, reply
 

@@ -44,29 +44,33 @@ def _stop(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _patch(sample: int, seed: int, seconds: float) -> None:
-    """Patch mutmut to take a sample, to run the quickest tests of each mutant first, and to work with threads."""
+def _patch(sample: int, seed: int, seconds: float) -> set[str]:
+    """Patch mutmut to take a sample, to run the quickest tests of each mutant first, and to work with threads.
+
+    Return a set that gets the names of the sample's mutants.
+    """
     tool: Any = mutmut
     everything = tool.collect_source_file_mutation_data
     regular = PytestRunner._pytest_args_regular_run
     patch = pytest.MonkeyPatch()
+    chosen = set[str]()
 
     def sampled(*, mutant_names: Any) -> Any:
         mutants, data = everything(mutant_names=mutant_names)
         # Chosen by name: when one function changes, the other functions' mutants stay in the sample or out of it.
-        return sorted(mutants, key=lambda mutant: hashlib.sha256(f"{seed} {mutant[1]}".encode()).digest())[
-            :sample
-        ], data
+        mutants.sort(key=lambda mutant: hashlib.sha256(f"{seed} {mutant[1]}".encode()).digest())
+        chosen.update(name for _, name, _ in mutants[:sample])
+        return mutants[:sample], data
 
     def quickest(runner: PytestRunner, tests: Any) -> list[str]:
         took = {test: state().duration_by_test.get(test, 0.0) for test in tests}
-        chosen, left = [], seconds
+        first, left = [], seconds
         for test in sorted(took, key=took.__getitem__):
-            chosen.append(test)
+            first.append(test)
             left -= took[test]
             if left < 0:
                 break
-        return regular(runner, chosen)
+        return regular(runner, first)
 
     patch.setattr(tool, "collect_source_file_mutation_data", sampled)
     patch.setattr(PytestRunner, "_pytest_args_regular_run", quickest)
@@ -83,27 +87,29 @@ def _patch(sample: int, seed: int, seconds: float) -> None:
     # import need it.
     for name, answer in (("get", (None, 0)), ("set", None), ("reset", None)):
         patch.setattr(MutmutCallStack, name, lambda *_, answer=answer: answer)
+    return chosen
 
 
 @click.command()
+@click.argument("packages", nargs=-1)
 @click.option("--sample", default=1500, show_default=True, help="How many mutants are tried.")
 @click.option("--seed", default=1, show_default=True, help="Another sample for each number.")
 @click.option(
     "--seconds", default=15.0, show_default=True, help="Tests that a mutant meets, the quickest first."
 )
-def main(sample: int, seed: int, seconds: float) -> None:
-    """Plant faults, and print those that no test finds."""
+def main(packages: tuple[str, ...], sample: int, seed: int, seconds: float) -> None:
+    """Plant faults in these packages of jobfs, or in all, and print those that no test finds."""
     tool: Any = mutmut
     _copy()
     os.chdir(_COPY)
-    _patch(sample, seed, seconds)
-    tool._run(("*",), os.cpu_count())
+    chosen = _patch(sample, seed, seconds)
+    tool._run([f"jobfs.{package}.*" for package in packages] or ["*"], os.cpu_count())
     found, missed = Counter[tuple[str, bool]](), list[str]()
     for path in tool.walk_mutatable_files():
         data = tool.SourceFileMutationData(path=path)
         data.load()
         for name, code in data.exit_code_by_key.items():
-            if code is None or code == _ILL_TYPED:
+            if name not in chosen or code is None or code == _ILL_TYPED:
                 continue
             package = Path(path).parent.name
             found[package, code in (_SURVIVED, _UNTESTED)] += 1

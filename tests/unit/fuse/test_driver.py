@@ -7,10 +7,14 @@ import errno
 import logging
 import os
 import stat
+import struct
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.mount.memory_vfs import MemoryVfs
+from tests.support.files import errno_from
+from tests.unit.vfs.world import CALLER, World
 
 fuse = pytest.importorskip("fuse", exc_type=ImportError)
 
@@ -18,58 +22,8 @@ from jobfs import errors  # noqa: E402
 from jobfs.errors import FsError  # noqa: E402
 from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, to_vfs_path  # noqa: E402
 from jobfs.nodes import Attr  # noqa: E402
-from jobfs.vfs import KernelFile  # noqa: E402
 
-
-class ListedVfs(MemoryVfs):
-    """Its answers last as long as its edition, but for those at `unlasting`; `changed`: names, since they were listed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.number, self.unlasting, self.changed = 0, set[str](), set[str]()
-        #: The content of `file` from its next read on, if there is another.
-        self.next_version: bytes | None = None
-
-    def edition_if_fresh(self) -> int:
-        return self.number
-
-    def changes_only_with_edition(self, path: str) -> bool:
-        return path not in self.unlasting
-
-    def may_repeat_listed_attr(self, path: str) -> bool:
-        return path not in self.changed
-
-    def listdir(self, path: str) -> list[tuple[str, Attr]]:
-        return [(name, self.getattr(name)) for name in self.nodes if name]
-
-    def read(self, fh: int, size: int, offset: int) -> bytes:
-        if self.next_version is not None:
-            self.open_files[fh].data[:] = self.next_version
-        return super().read(fh, size, offset)
-
-
-@pytest.fixture
-def vfs(monkeypatch: pytest.MonkeyPatch) -> ListedVfs:
-    monkeypatch.setattr(fuse, "fuse_get_context", lambda: (11, 22, 33))
-    vfs = ListedVfs()
-    vfs.put("file", b"content")
-    vfs.put("dir", mode=stat.S_IFDIR | 0o755)
-    return vfs
-
-
-@pytest.fixture
-def driver(vfs: ListedVfs) -> FuseDriver:
-    return FuseDriver(vfs)  # type: ignore[arg-type]
-
-
-def handle(fh: int = 0, flags: int = os.O_RDWR) -> Any:
-    return fuse.fuse_file_info(fh=fh, flags=flags)
-
-
-def failure(driver: FuseDriver, operation: str, *args: Any) -> int:
-    with pytest.raises(fuse.FuseOSError) as caught:
-        driver(operation, *args)
-    return int(caught.value.errno)
+from .kernel import DIRECT_IO, FSYNCDIR, GID, LINK, MKNOD, STATFS, UID, Kernel  # noqa: E402
 
 
 def test_a_packed_stat_is_what_c_reads() -> None:
@@ -119,14 +73,18 @@ def test_an_error_gives_the_program_its_errno(
     assert [errno_of(operation, error) for operation in ("fsync", "flush")] == [save] * 2
 
 
-def test_a_call_raises_nothing_but_an_errno(driver: FuseDriver, vfs: ListedVfs) -> None:
-    def broken(path: str) -> None:
-        raise SystemExit
+def test_a_call_raises_nothing_but_an_errno(
+    driver: FuseDriver, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failure(operation: str, *args: Any) -> int:
+        with pytest.raises(fuse.FuseOSError) as caught:
+            driver(operation, *args)
+        return int(caught.value.errno)
 
-    assert failure(driver, "getattr", "/missing") == errno.ENOENT
-    vfs.hooks["getattr"] = broken
-    assert failure(driver, "getattr", "/file") == errno.EIO
-    assert failure(driver, "no_such_operation") == errno.EIO
+    assert failure("getattr", "/missing") == errno.ENOENT
+    assert failure("no_such_operation") == errno.EIO
+    monkeypatch.setattr(world.vfs, "statfs", lambda: sys.exit(3))
+    assert failure("statfs", "/") == errno.EIO
 
 
 def test_the_kernel_is_not_invited_to_ask_for_extended_attributes(driver: FuseDriver) -> None:
@@ -134,98 +92,170 @@ def test_the_kernel_is_not_invited_to_ask_for_extended_attributes(driver: FuseDr
         assert getattr(driver, operation) is None
 
 
-def test_attributes_expire_once_anything_may_have_changed(driver: FuseDriver, vfs: ListedVfs) -> None:
-    vfs.number, vfs.unlasting = 1, {"dir"}
-
-    def asked(path: str) -> int:
-        before = vfs.calls["getattr"]
-        assert {driver.getattr(f"/{path}") for _ in range(3)} == {pack_stat(vfs.getattr(path))}
-        return vfs.calls["getattr"] - before - 1
-
-    assert asked("file") == 1
-    vfs.put("file", b"longer content")
-    vfs.number = 2
-    assert asked("file") == 1
-    assert asked("dir") == 3, "it does not last as long"
-    vfs.number = 0
-    assert asked("file") == 3, "nobody knows for how long"
+# Answers that are repeated: the same object comes back
 
 
-def test_the_attributes_of_a_listing_are_computed_once(driver: FuseDriver, vfs: ListedVfs) -> None:
+def test_attributes_expire_once_anything_may_have_changed(driver: FuseDriver, shown: World) -> None:
+    def is_repeated(path: str) -> bool:
+        first = driver.getattr(path)
+        assert first == pack_stat(shown.vfs.getattr(path[1:]))
+        return driver.getattr(path) is first
+
+    assert (is_repeated("/file"), is_repeated("/dir")) == (True, True)
+    shown.seed({"file": b"longer"})
+    assert is_repeated("/file")
+    shown.vfs.create("new", 0o644, os.O_RDWR, CALLER)
+    assert (is_repeated("/new"), is_repeated("/file")) == (False, True), "a local file changes by itself"
+    shown.expire()
+    shown.server.is_away = True
+    assert not is_repeated("/file"), "it is not known for how long it holds"
+
+
+def test_the_attributes_of_a_listing_are_computed_once(driver: FuseDriver, shown: World) -> None:
     """fuse/notes.md, Names and attributes: those of READDIRPLUS are the listing's, as long as these hold."""
-    vfs.number, vfs.unlasting = 1, {"file", "dir"}
+    shown.seed({"dir/a": b"1", "dir/b": b"2", "dir/c": b"3"})
 
-    def computed(path: str) -> int:
-        before = vfs.calls["cached_getattr"]
-        assert driver.getattr(f"/{path}", listed=True) == pack_stat(vfs.getattr(path))
-        return vfs.calls["cached_getattr"] - before
+    def is_repeated(name: str) -> bool:
+        found = driver.getattr(f"/dir/{name}", listed=True)
+        assert found == pack_stat(shown.vfs.getattr(f"dir/{name}"))
+        return found is listed[name]
 
-    assert computed("file") == 1, "nothing was listed"
-    assert dict(driver.readdir("/")) == {name: pack_stat(vfs.getattr(name)) for name in ("file", "dir")}
-    assert (computed("file"), computed("dir")) == (0, 0)
-    vfs.changed.add("file")
-    assert (computed("file"), computed("dir")) == (1, 0)
-    vfs.number = 2
-    assert computed("dir") == 1, "the listing is from before"
-    vfs.number = 0
-    driver.readdir("/")
-    assert computed("dir") == 1, "nobody knows for how long it holds"
-
-
-def test_an_open_passes_on_the_size_that_the_kernel_has(driver: FuseDriver, vfs: ListedVfs) -> None:
-    """vfs/semantics.md 3.17: after ESTALE, the same thread's next open of that path is the kernel's second."""
-
-    def opened(path: str = "/file") -> int:
-        try:
-            driver("open", path, handle())
-        except fuse.FuseOSError as error:
-            return int(error.errno)
-        return 0
-
-    def stale(path: str) -> None:
-        raise FsError(errno.ESTALE)
-
-    driver.node = lambda: 11
-    assert (opened(), vfs.kernel) == (0, KernelFile(None))
-    driver.kernel_sizes.note_sent(11, 7, 0)
-    assert (opened(), vfs.kernel) == (0, KernelFile(7))
-    vfs.hooks["open"] = stale
-    assert (opened(), vfs.kernel) == (errno.ESTALE, KernelFile(7))
-    assert (opened(), vfs.kernel) == (errno.ESTALE, KernelFile(7, is_retry=True))
-    assert (opened(), vfs.kernel) == (errno.ESTALE, KernelFile(7)), "the program has opened it once more"
-    assert (opened("/dir"), vfs.kernel) == (errno.ESTALE, KernelFile(7)), "another path"
-    del vfs.hooks["open"]
-    assert (opened("/dir"), vfs.kernel) == (0, KernelFile(7, is_retry=True))
-    assert (opened("/dir"), vfs.kernel) == (0, KernelFile(7))
+    listed = dict(driver.readdir("/dir"))
+    assert listed.keys() == {"a", "b", "c"}
+    assert is_repeated("a")
+    shown.vfs.open("dir/b", os.O_RDWR)
+    assert not is_repeated("b"), "it is open: its attributes may change"
+    listed = dict(driver.readdir("/dir"))
+    shown.seed({"dir/d": b"4"})
+    assert not is_repeated("c"), "the listing is from before"
+    with pytest.raises(FsError):
+        driver.getattr("/dir/none", listed=True)
 
 
-def test_reads_and_writes_update_the_recorded_kernel_size(driver: FuseDriver, vfs: ListedVfs) -> None:
-    """vfs/semantics.md 3.17."""
-    driver.node = lambda: 11
-    driver.kernel_sizes.note_sent(11, len(b"content"), 0)
-    fi = handle()
-    driver.open("/file", fi)
-    assert driver.write("/file", memoryview(b"more"), 6, fi) == 4
-    assert driver.kernel_sizes.get(11) == 10
-    assert driver.read("/file", 100, 0, fi) == b"contenmore"
-    assert driver.kernel_sizes.get(11) == 10
-    del vfs.nodes["file"].data[5:]
-    assert driver.read("/file", 5, 0, fi) == b"conte"
-    assert driver.kernel_sizes.get(11) == 10
-    assert driver.read("/file", 6, 0, fi) == b"conte"
-    assert driver.kernel_sizes.get(11) is None
+# The size that the kernel has
 
 
-@pytest.mark.parametrize(("size", "expires"), [(6, False), (7, False), (8, True)])
-def test_a_read_of_a_longer_version_expires_the_kernels_size(
-    driver: FuseDriver, vfs: ListedVfs, size: int, expires: bool
+def test_an_open_of_a_file_of_another_size_makes_the_kernel_look_again(
+    shown: World, kernel: Kernel, driver: FuseDriver
 ) -> None:
-    """vfs/semantics.md 3.17: the read itself shows a shorter one, or the end of the same one."""
-    expired = list[int]()
-    driver.node, driver.expire_attributes = lambda: 11, expired.append
-    vfs.next_version = b"versions"[:size]
-    fi = handle()
-    driver.open("/file", fi)
-    assert driver.read("/file", 4, 0, fi) == b"vers"
-    driver.read("/file", 4, 0, fi)
-    assert expired == [11] * expires
+    """vfs/semantics.md 3.17: the first open of a path by a thread gets ESTALE; its next one is the kernel's second."""
+    node, other = kernel.lookup("file").node, kernel.lookup("other").node
+    assert kernel.open(node).reply_flags & DIRECT_IO == 0
+    driver.kernel_sizes.note_sent(node, 2, driver.kernel_sizes.logical_clock)
+    driver.kernel_sizes.note_sent(other, 2, driver.kernel_sizes.logical_clock)
+
+    def opened(node: int, thread: int = 1) -> int:
+        return errno_from(kernel.open, node, thread=thread)
+
+    assert (opened(node), kernel.notified) == (errno.ESTALE, [node])
+    assert (opened(node, thread=2), opened(other)) == (errno.ESTALE, errno.ESTALE), (
+        "another thread, another path"
+    )
+    assert kernel.open(other, thread=1).reply_flags & DIRECT_IO
+    assert opened(node) == errno.ESTALE, "the program has opened another file since"
+
+
+def test_reads_and_writes_update_the_recorded_kernel_size(
+    shown: World, kernel: Kernel, driver: FuseDriver
+) -> None:
+    """vfs/semantics.md 3.17."""
+    file = kernel.open(kernel.lookup("file").node, os.O_RDWR)
+    size = driver.kernel_sizes.get
+    assert size(file.node) == 3
+    kernel.write(file, b"DER", 2)
+    assert (kernel.read(file, 100), size(file.node)) == (b"olDER", 5)
+    driver.kernel_sizes.note_sent(file.node, 7, driver.kernel_sizes.logical_clock)
+    assert (kernel.read(file, 5), size(file.node)) == (b"olDER", 7)
+    assert (kernel.read(file, 6), size(file.node)) == (b"olDER", None)
+
+
+@pytest.mark.parametrize(("new", "expires"), [(b"old", False), (b"older", True)])
+def test_a_read_of_a_longer_version_expires_the_kernels_size(
+    shown: World, kernel: Kernel, new: bytes, expires: bool
+) -> None:
+    """vfs/semantics.md 3.17: otherwise the program would find the end of the previous version in this one."""
+    file = kernel.open(kernel.lookup("file").node)
+    assert [kernel.read(file), kernel.read(file, 9, 3)] == [b"old", b""]
+    shown.seed({"file": new})
+    assert kernel.read(file, 9, 3) == new[3:]
+    assert kernel.notified == [file.node] * expires
+
+
+# Each operation of the kernel, at a Vfs
+
+
+def names_in(world: World) -> set[str]:
+    return {name for name, _ in world.vfs.listdir("")}
+
+
+def test_a_created_name_belongs_to_the_caller(shown: World, kernel: Kernel) -> None:
+    kernel.mkdir("made", 0o750)
+    kernel.create("new", mode=0o640)
+    kernel.symlink("link", "dir/target")
+    modes = {"made": stat.S_IFDIR | 0o750, "new": stat.S_IFREG | 0o640, "link": stat.S_IFLNK | 0o777}
+    for name, mode in modes.items():
+        found = kernel.lookup(name).attributes
+        assert (found.mode, found.uid, found.gid) == (mode, UID, GID), name
+    assert kernel.readlink(kernel.lookup("link").node) == "dir/target"
+
+
+def test_a_name_is_moved_or_removed(shown: World, kernel: Kernel) -> None:
+    kernel.rename("file", "new")
+    assert names_in(shown) == {"new", "other", "dir"}
+    kernel.unlink("new")
+    kernel.rmdir("dir")
+    assert names_in(shown) == {"other"}
+
+
+@pytest.mark.parametrize("opcode", [LINK, MKNOD])
+def test_hard_links_and_special_files_are_not_permitted(shown: World, kernel: Kernel, opcode: int) -> None:
+    """vfs/semantics.md 2.13."""
+    before = {
+        LINK: struct.pack("=Q", kernel.lookup("file").node), MKNOD: struct.pack("=IIII", stat.S_IFIFO, 0, 0, 0)
+    }[opcode]  # fmt: skip
+    assert errno_from(kernel.call, opcode, before + b"new\0") == errno.EPERM
+    assert names_in(shown) == {"file", "other", "dir"}
+
+
+def test_attributes_are_set(shown: World, kernel: Kernel) -> None:
+    node = kernel.lookup("file").node
+    kernel.setattr(node, mode=stat.S_IFREG | 0o600)
+    kernel.setattr(node, uid=5, gid=6)
+    kernel.setattr(node, atime=7 * 10**9 + 8, mtime=9 * 10**9 + 10)
+    attr = shown.vfs.getattr("file")
+    assert (stat.S_IMODE(attr.mode), attr.uid, attr.gid) == (0o600, 5, 6)
+    assert (attr.atime_ns, attr.mtime_ns) == (7 * 10**9 + 8, 9 * 10**9 + 10)
+    kernel.setattr(node, mtime=11)
+    attr = shown.vfs.getattr("file")
+    assert (attr.atime_ns, attr.mtime_ns) == (7 * 10**9 + 8, 11), "a time that is not set stays"
+
+
+@pytest.mark.parametrize("by_handle", [False, True])
+def test_a_file_is_truncated(shown: World, kernel: Kernel, by_handle: bool) -> None:
+    file = kernel.open(kernel.lookup("file").node, os.O_RDWR)
+    kernel.setattr(file.node, size=2, **({"fh": file.handle} if by_handle else {}))
+    assert kernel.read(file) == b"ol"
+
+
+def test_a_page_of_a_mapping_is_not_appended(shown: World, kernel: Kernel) -> None:
+    file = kernel.open(kernel.lookup("file").node, os.O_RDWR | os.O_APPEND)
+    kernel.write(file, b"OL", 0, mapped=True)
+    kernel.write(file, b"er", 0)
+    assert kernel.read(file) == b"OLder"
+
+
+@pytest.mark.parametrize("call", [Kernel.flush, Kernel.fsync])
+def test_a_closed_or_synced_file_is_saved(shown: World, kernel: Kernel, call: Callable[..., None]) -> None:
+    file = kernel.create("new")
+    kernel.write(file, b"data")
+    call(kernel, file)
+    unsent = [entry["path"] for entry in shown.vfs.list_unsent()]
+    assert unsent == ([] if call is Kernel.fsync else ["new"])
+    kernel.call(FSYNCDIR, struct.pack("=QQ", kernel.opendir(), 0))
+
+
+def test_statfs_has_the_figures_of_the_vfs(shown: World, kernel: Kernel) -> None:
+    blocks, _, _, files, _, size, name_max = struct.unpack_from("=5Q2I", kernel.call(STATFS))
+    figures = shown.vfs.statfs()
+    assert (files, size, name_max) == (figures["f_files"], figures["f_bsize"], figures["f_namemax"])
+    assert blocks > 0

@@ -1,55 +1,482 @@
-"""The threads that serve requests: a fault in one request is that request's error, and no other's."""
+"""A session and its threads: the kernel's requests are served by libfuse and the driver, several at once."""
 
 from __future__ import annotations
 
 import errno
-import socket
+import os
+import signal
+import stat
 import struct
-from types import SimpleNamespace
-from typing import Any
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from tests.support.files import errno_from
+from tests.support.waiting import eventually, eventually_equal
+from tests.unit.vfs.world import World
 
-pytest.importorskip("fuse", exc_type=ImportError)
+from jobfs.api.deadline import call_blocking_hook, current_deadline
+from jobfs.errors import UsageError
+from jobfs.fuse.driver import FuseDriver
+from jobfs.fuse.events import HelperCall
+from jobfs.fuse.loop import IDLE_THREADS, LoopPool, ReadToken, Session
+from jobfs.fuse.requests import Opcode, WorkerSlot
+from jobfs.nodes import Attr
 
-from jobfs.fuse.loop import ReadToken, Session
-from jobfs.fuse.requests import CurrentSlot, Opcode, WorkerSlot
-from jobfs.fuse.sizes import KernelSizes
+from .conftest import VALID
+from .kernel import MEGABYTE, MKNOD, ROOT, STATFS, Kernel, SocketMount
+
+OLD, NEW = b"old", b"longer"
 
 
-def request(opcode: int, unique: int) -> bytes:
-    return struct.pack("=IIQQIIII", 40, opcode, unique, 1, 0, 0, 7, 0)
+# Mounting
+
+
+def test_libfuse_gets_the_options_and_the_mount_point(mount: SocketMount, session: Session) -> None:
+    assert mount.words[:3] + mount.words[4:] == [b"jobfs", b"-f", b"-o", b"/mnt"]
+    assert mount.words[3].startswith(b"use_ino,hard_remove,attr_timeout=5.0,")
+
+
+@pytest.mark.parametrize(
+    ("complaint", "reason"), [(b"fusermount: no\xff\n", "fusermount: no\ufffd"), (b"", "libfuse gave no reason")]
+)  # fmt: skip
+def test_a_failed_mount_is_reported_in_the_words_of_libfuse(
+    mount: SocketMount, driver: FuseDriver, complaint: bytes, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mount.complaint = complaint
+    with pytest.raises(UsageError) as failed:
+        Session(driver, "/mnt", [])
+    assert str(failed.value) == f"could not mount: {reason}"
+    os.write(2, b"later")
+    assert capfd.readouterr().err == "later"
+
+
+@pytest.mark.parametrize(("offered", "longest"), [(0, 32 * 4096), (1 << 22, MEGABYTE)])
+def test_the_kernel_learns_the_longest_write_at_its_first_request(
+    world: World, mount: SocketMount, session: Session, pool: LoopPool, offered: int, longest: int
+) -> None:
+    """fuse/notes.md, Files: the kernel refuses to read into a buffer that is shorter."""
+    reply = mount.kernel.init(offered)
+    assert int.from_bytes(reply[20:24], "little") == longest
+    file = mount.kernel.create("file")
+    data = os.urandom(longest)
+    assert mount.kernel.write(file, data) == longest
+    assert mount.kernel.getattr(file.node, file.handle).size == longest
+
+
+# Threads
+
+
+@pytest.fixture
+def held(world: World, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    held = Held(world, kernel)
+    monkeypatch.setattr(world.vfs, "statfs", held.wait)
+    yield held
+    held.answered.set()
+
+
+class Held:
+    """Calls for `statfs`, which wait until they are `answered`; `is_announced`: their threads say first that they will wait."""
+
+    def __init__(self, world: World, kernel: Kernel) -> None:
+        self._kernel, self._waiting = kernel, threading.Semaphore(0)
+        self._statfs = world.vfs.statfs
+        self.answered = threading.Event()
+        self.is_announced = True
+
+    def wait(self) -> dict[str, int]:
+        if self.is_announced:
+            call_blocking_hook()
+        self._waiting.release()
+        self.answered.wait()
+        return self._statfs()
+
+    def begin(self, count: int = 1) -> list[int]:
+        """Make so many calls, and return their numbers once they wait."""
+        numbers = [self._kernel.send(STATFS) for _ in range(count)]
+        for _ in numbers:
+            assert self._waiting.acquire(timeout=20)
+        return numbers
+
+
+def loop_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fuse-")]
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_a_call_that_waits_delays_no_other(
+    kernel: Kernel, pool: LoopPool, held: Held, is_announced: bool
+) -> None:
+    """vfs/semantics.md 3: known answers come at once, whatever other calls wait for."""
+    held.is_announced = is_announced
+    if is_announced:
+        pool.join(0)  # without the interrupter, which looks for calls that wait unannounced
+    waiting = held.begin(3)
+    assert stat.S_ISDIR(kernel.getattr().mode)
+    held.answered.set()
+    assert [len(kernel.receive(number)) for number in waiting] == [80] * 3
+
+
+def test_threads_that_are_no_longer_needed_end(kernel: Kernel, held: Held) -> None:
+    waiting = held.begin(IDLE_THREADS + 8)
+    assert len(loop_threads()) > IDLE_THREADS + 8
+    held.answered.set()
+    for number in waiting:
+        kernel.receive(number)
+    eventually(lambda: len(loop_threads()) == IDLE_THREADS + 1, loop_threads)
+    threads = loop_threads()
+    held.answered.clear()
+    held.begin()
+    assert stat.S_ISDIR(kernel.getattr().mode)
+    assert loop_threads() == threads, "an idle thread reads, in place of the one that waits"
+
+
+def test_a_thread_loses_the_read_token_once_however_often_it_waits() -> None:
+    started = list[int]()
+    token, slot = ReadToken(lambda: started.append(1)), WorkerSlot(64)
+    assert token.acquire(slot)
+    token.pass_on(slot)
+    token.pass_on(slot)
+    assert started == [1]
+    assert not token.surrender(slot)
+    token.revoke([])
+    assert started == [1, 1], "a thread that could not be started is started at the next check"
+    assert token.acquire(slot)
+
+
+def test_a_call_has_the_time_limit_of_the_mount(
+    world: World, kernel: Kernel, driver: FuseDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+
+    def statfs() -> dict[str, int]:
+        deadline = current_deadline()
+        limits.append(deadline and deadline.timeout)
+        return {}
+
+    monkeypatch.setattr(world.vfs, "statfs", statfs)
+    driver.timeout = 7.0
+    kernel.call(STATFS)
+    assert limits == [7.0]
+
+
+def test_a_request_that_was_withdrawn_is_skipped(mount: SocketMount, kernel: Kernel) -> None:
+    """The kernel withdraws a request of a killed program: the read fails, and the next one brings another request."""
+    mount.errors = [errno.ENOENT, errno.EINTR, errno.EAGAIN]
+    for _ in range(3):
+        kernel.send(Opcode.GETATTR, bytes(16))
+    assert stat.S_ISDIR(kernel.getattr().mode)
 
 
 def test_an_unexpected_error_is_answered_and_its_thread_continues(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    kernel: Kernel, driver: FuseDriver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """vfs/semantics.md 3.15: no call waits forever."""
-    kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with kernel, device:
-        session = Session.__new__(Session)
-        session.device, session.closed, session._current = device.fileno(), False, CurrentSlot()
-        session._injector = SimpleNamespace(helpers={})  # type: ignore[assignment]
-        session.operations = SimpleNamespace(kernel_sizes=KernelSizes())  # type: ignore[assignment]
-        served: list[int] = []
+    threads = loop_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "get_attr_cache", lambda: 1 // 0)
+        number = kernel.send(Opcode.GETATTR, bytes(16))
+        assert errno_from(kernel.receive, number) == errno.EIO
+    assert f"request {number} (opcode 3) failed unexpectedly" in caplog.text
+    assert stat.S_ISDIR(kernel.getattr().mode)
+    assert loop_threads() == threads
 
-        def answered(slot: WorkerSlot, unique: int, node: int) -> bool:
-            served.append(unique)
-            if len(served) == 1:
-                slot.request.must_detach_node = True
-                raise ValueError("a fault")
-            session.closed = True
-            return True
 
-        monkeypatch.setattr(session, "_reply_from_cache", answered)
-        for unique in (2, 4, 6):
-            kernel.send(request(Opcode.GETATTR, unique))
-        slot, readers = WorkerSlot(4096), ReadToken(lambda: None)
-        assert session.serve_requests(slot, readers)
-        kernel.setblocking(False)
-        answer: Any = struct.unpack("=IiQ", kernel.recv(100))
-        assert (served, answer) == ([2, 4], (16, -errno.EIO, 2))
-        with pytest.raises(BlockingIOError):
-            kernel.recv(100)
-        assert (slot.sequence % 2, slot.request.must_detach_node) == (0, False)
-    assert "request 2 (opcode 3) failed unexpectedly" in caplog.text
+# The end
+
+
+def test_the_end_is_reported_once_and_every_thread_ends(
+    mount: SocketMount, kernel: Kernel, pool: LoopPool, held: Held, ends: list[int]
+) -> None:
+    held.begin(3)
+    mount.unmount()
+    eventually_equal(lambda: ends, [1])
+    assert not pool.join(0), "calls are still in progress"
+    held.answered.set()
+    assert pool.join(20)
+    assert (ends, loop_threads()) == ([1], [])
+
+
+def test_a_device_that_cannot_be_read_ends_the_mount(
+    mount: SocketMount, kernel: Kernel, ends: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    mount.errors = [errno.EBADF]
+    kernel.send(Opcode.GETATTR, bytes(16))
+    eventually_equal(lambda: ends, [1])
+    assert "could not read requests, and ends: [Errno 9]" in caplog.text
+
+
+def test_no_call_begins_after_the_pool_was_closed(
+    mount: SocketMount, kernel: Kernel, pool: LoopPool, world: World, ends: list[int]
+) -> None:
+    """A program whose call is not begun gets an error when the process ends, and nothing has been done."""
+    world.seed({"dir": None})
+    assert pool.close(20)
+    kernel.send(Opcode.RMDIR, b"dir\0")
+    eventually_equal(lambda: ends, [1])
+    assert [name for name, _ in world.vfs.listdir("")] == ["dir"]
+
+
+def test_closing_waits_for_calls_in_progress(
+    kernel: Kernel, session: Session, pool: LoopPool, held: Held
+) -> None:
+    (number,) = held.begin()
+    with ThreadPoolExecutor() as other:
+        answered = other.submit(pool.close, 20)
+        eventually(lambda: session.closed)
+        held.answered.set()
+        assert answered.result(20)
+    assert len(kernel.receive(number)) == 80
+
+
+def test_no_reply_reaches_a_program_after_the_time_for_the_last_calls(
+    mount: SocketMount, kernel: Kernel, pool: LoopPool, held: Held
+) -> None:
+    """A change that is not awaited may or may not be done: its program must not be told either."""
+    held.begin()
+    assert not pool.close(0.0)
+    held.answered.set()
+    mount.unmount()
+    assert pool.join(20)
+    assert not mount.kernel.has_message()
+
+
+# What the kernel gets
+
+
+def replace_by_job(world: World) -> None:
+    world.put("file", NEW)
+    world.list_again()
+
+
+def test_the_kernel_gets_the_attributes_of_the_vfs(shown: World, kernel: Kernel) -> None:
+    attr = shown.vfs.getattr("file")
+    for found in (kernel.lookup("file").attributes, kernel.getattr(kernel.lookup("file").node)):
+        assert (found.ino, found.mode, found.uid, found.gid, found.size, found.mtime) == (
+            attr.ino, attr.mode, attr.uid, attr.gid, attr.size, attr.mtime_ns,
+        )  # fmt: skip
+        assert found.valid == VALID
+    assert errno_from(kernel.lookup, "none") == errno.ENOENT
+    assert errno_from(kernel.lookup, "\udcff") == errno.EILSEQ
+
+
+def test_a_known_reply_is_repeated_until_anything_has_changed(
+    shown: World, kernel: Kernel, driver: FuseDriver
+) -> None:
+    """vfs/semantics.md 1.4: a change is seen within the TTL; until then the kernel's question costs nothing."""
+    node = kernel.lookup("file").node
+    first = kernel.getattr(node)
+    cache = driver.get_attr_cache()
+    reply = bytearray(cache[node])
+    reply[24:32] = (77).to_bytes(8, "little")
+    cache[node] = bytes(reply)
+    assert kernel.getattr(node) == first._replace(size=77)
+    assert driver.kernel_sizes.get(node) == 77
+    file = kernel.open(kernel.lookup("file").node)
+    assert kernel.getattr(node, file.handle).size == len(OLD), "the handle's own attributes"
+    kernel.release(file)
+    replace_by_job(shown)
+    assert kernel.getattr(node).size == len(NEW)
+
+
+def test_attributes_that_may_change_by_themselves_are_not_repeated(
+    shown: World, kernel: Kernel, driver: FuseDriver
+) -> None:
+    file = kernel.create("new")
+    kernel.write(file, b"data")
+    assert (kernel.getattr(file.node).size, kernel.getattr(file.node, file.handle).size) == (4, 4)
+    assert file.node not in driver.get_attr_cache()
+
+
+def test_a_repeated_reply_that_is_refused_leaves_the_size_unknown(
+    shown: World, mount: SocketMount, kernel: Kernel, driver: FuseDriver
+) -> None:
+    """vfs/semantics.md 3.17: its program got EINTR instead."""
+    node = kernel.lookup("file").node
+    kernel.getattr(node)
+    mount.refuse_replies()
+    kernel.send(Opcode.GETATTR, bytes(16), node)
+    eventually(lambda: driver.kernel_sizes.get(node) is None)
+
+
+def test_a_file_is_read_and_written_at_its_offsets(shown: World, kernel: Kernel, driver: FuseDriver) -> None:
+    file = kernel.open(kernel.lookup("file").node, os.O_RDWR)
+    assert [kernel.read(file), kernel.read(file, 2), kernel.read(file, 9, 1), kernel.read(file, 9, 3)] == [
+        b"old", b"ol", b"ld", b"",
+    ]  # fmt: skip
+    assert kernel.write(file, b"DER", 2) == 3
+    assert kernel.read(file) == b"olDER"
+    kernel.flush(file)
+    kernel.fsync(file)
+    assert b"olDER" in shown.server.contents.values()
+    assert driver.nodes == {file.handle: file.node}
+    kernel.release(file)
+    assert driver.nodes == {}
+    assert errno_from(kernel.read, file) == errno.EBADF
+
+
+def test_a_listing_names_each_entry_with_its_node(shown: World, kernel: Kernel) -> None:
+    assert kernel.list().keys() == {".", "..", "file", "other", "dir"}
+    nodes = {name: kernel.lookup(name).node for name in ("file", "other", "dir")}
+    assert kernel.list(opcode=Opcode.READDIRPLUS) == {".": 0, "..": 0, **nodes}
+
+
+def test_a_removed_directory_that_is_open_lists_nothing(shown: World, kernel: Kernel) -> None:
+    node = kernel.lookup("dir").node
+    assert kernel.list(node).keys() == {".", ".."}
+    kernel.rmdir("dir")
+    assert errno_from(kernel.list, node) == errno.ENOENT
+
+
+def test_an_open_file_outlives_its_name(shown: World, kernel: Kernel) -> None:
+    """fuse/notes.md, Files: libfuse has no path for its node, and `fstat` names no handle."""
+    node = kernel.lookup("file").node
+    file = kernel.open(node)
+    kernel.unlink("file")
+    assert errno_from(kernel.lookup, "file") == errno.ENOENT
+    assert kernel.read(file) == OLD
+    assert (kernel.getattr(node).size, kernel.getattr(node, file.handle).size) == (3, 3)
+
+
+# Two versions of a file at once
+
+
+def test_a_lookup_finds_a_new_version_at_a_node_of_its_own(shown: World, kernel: Kernel) -> None:
+    """vfs/semantics.md 3.13: the program that reads the old version stays at its node."""
+    old = kernel.lookup("file").node
+    file = kernel.open(old)
+    assert kernel.read(file) == OLD
+    replace_by_job(shown)
+    new = kernel.lookup("file")
+    assert (new.node != old, new.attributes.size, new.attributes.valid) == (True, len(NEW), VALID)
+    assert kernel.read(kernel.open(new.node)) == NEW
+    assert kernel.read(file) == OLD
+    assert kernel.getattr(old).size == len(OLD)
+
+
+def test_a_node_shows_the_version_that_is_open_there(shown: World, kernel: Kernel) -> None:
+    """vfs/semantics.md 3.13. The kernel keeps nothing of it: the next open may find another version."""
+    node = kernel.lookup("file").node
+    file = kernel.open(node)
+    assert kernel.read(file) == OLD
+    assert kernel.getattr(node, file.handle).valid == VALID
+    replace_by_job(shown)
+    for found in (kernel.getattr(node), kernel.getattr(node, file.handle)):
+        assert (found.size, found.valid) == (len(OLD), 0.0)
+
+
+def test_a_file_that_is_open_for_writing_keeps_its_node(shown: World, kernel: Kernel) -> None:
+    node = kernel.lookup("file").node
+    file = kernel.open(node, os.O_RDWR)
+    assert kernel.read(file) == OLD
+    replace_by_job(shown)
+    found = kernel.lookup("file")
+    assert (found.node, found.attributes.valid) == (node, 0.0)
+
+
+# Requests of the helper that produces events
+
+
+@pytest.fixture
+def helper(driver: FuseDriver, tmp_path: Path) -> Iterator[Helper]:
+    helper = Helper(driver, tmp_path)
+    yield helper
+    helper.close()
+
+
+class Helper:
+    """The real helper, stopped so that it makes no requests: a test makes them as its thread (`pid`)."""
+
+    def __init__(self, driver: FuseDriver, place: Path) -> None:
+        self._injector = driver.injector
+        self._injector.mount = (str(place), place.stat().st_dev)
+        self._injector.patience = 60.0
+        assert self._injector.inject(HelperCall("close", "none")) == errno.ENOENT
+        (self.pid,) = self._injector.helpers
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def begin(self, call: HelperCall, **previous: Attr) -> None:
+        """Begin a call; `previous`: attributes from before the change that it is about."""
+        self._injector.previous_attrs = previous
+        threading.Thread(target=self._injector.inject, args=(call,)).start()
+        opcodes = (Opcode.MKNOD, Opcode.RENAME, Opcode.RMDIR, Opcode.OPEN)
+        eventually(lambda: any(map(self._injector.expects_request, opcodes)))
+
+    def close(self) -> None:
+        self._injector.close()
+
+
+def test_an_event_of_a_creation_changes_nothing(shown: World, kernel: Kernel, helper: Helper) -> None:
+    """vfs/semantics.md 7.7: until the helper creates the name, it finds nothing there; then the job's file."""
+    helper.begin(HelperCall("create", "file"))
+    assert errno_from(kernel.lookup, "file", thread=helper.pid) == errno.ENOENT
+    assert kernel.lookup("file").attributes.size == len(OLD), "programs find it"
+    kernel.call(MKNOD, struct.pack("=IIII", stat.S_IFREG | 0o644, 0, 0, 0) + b"file\0", thread=helper.pid)
+    found = kernel.lookup("file", thread=helper.pid).attributes
+    assert (found.size, found.valid) == (len(OLD), 0.0)
+    assert shown.requests() == []
+
+
+def test_a_request_of_a_helper_without_a_call_is_refused(
+    shown: World, kernel: Kernel, helper: Helper
+) -> None:
+    """fuse/events.py: no request of a helper changes anything, even if it comes late."""
+    assert errno_from(kernel.call, Opcode.RMDIR, b"dir\0", thread=helper.pid) == errno.EIO
+    assert errno_from(kernel.call, Opcode.UNLINK, b"file\0", thread=helper.pid) == errno.EIO
+    assert {name for name, _ in shown.vfs.listdir("")} == {"file", "other", "dir"}
+
+
+def test_an_event_of_a_removed_directory_removes_only_its_node(
+    shown: World, kernel: Kernel, helper: Helper
+) -> None:
+    """fuse/notes.md, Events: a new directory of the same name has another node."""
+    node = kernel.lookup("dir").node
+    helper.begin(HelperCall("rmdir", "dir"), dir=shown.vfs.getattr("dir"))
+    kernel.call(Opcode.RMDIR, b"dir\0", thread=helper.pid)
+    assert {name for name, _ in shown.vfs.listdir("")} == {"file", "other", "dir"}
+    assert kernel.lookup("dir").node != node
+
+
+@pytest.mark.parametrize(
+    ("is_open", "is_moved", "error"),
+    [
+        ("", True, 0),
+        ("", False, errno.EBUSY),
+        ("file", True, errno.EBUSY),
+        ("new", True, errno.EBUSY),
+    ],
+    ids=["moved", "not moved", "the old file is open", "the new file is open"],
+)
+def test_an_event_of_a_rename_moves_the_node_unless_the_file_is_open(
+    shown: World, kernel: Kernel, helper: Helper, is_open: str, is_moved: bool, error: int
+) -> None:
+    """vfs/semantics.md 7.3: the kernel keeps the pages of the file that the job has renamed."""
+    before, node = shown.vfs.getattr("file"), kernel.lookup("file").node
+    files = [kernel.open(node)] if is_open == "file" else []
+    if is_moved:
+        shown.server.update("id of file", path="new")
+        shown.list_again()
+    files += [kernel.open(kernel.lookup("new").node)] if is_open == "new" else []
+    helper.begin(HelperCall("rename", "file", "new"), file=before)
+    body = struct.pack("=Q", ROOT) + b"file\0new\0"
+    assert errno_from(kernel.call, Opcode.RENAME, body, thread=helper.pid) == error
+    if not error:
+        assert kernel.lookup("new").node == node
+    for file in files:
+        assert kernel.read(file) == OLD
+
+
+def test_a_file_that_a_helper_opens_is_unknown_to_libfuse(
+    shown: World, kernel: Kernel, helper: Helper
+) -> None:
+    """fuse/notes.md, Events: its RELEASE names no process."""
+    node = kernel.lookup("file").node
+    helper.begin(HelperCall("close", "file"))
+    file = kernel.open(node, os.O_WRONLY, thread=helper.pid)
+    assert not shown.vfs.is_open("file")
+    kernel.release(file)
+    other = kernel.open(node)
+    kernel.release(other)
+    assert not shown.vfs.is_open("file")

@@ -8,7 +8,8 @@ import itertools
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -159,17 +160,22 @@ class Kernel:
     def rename(self, old: str, new: str) -> None:
         self.call(Opcode.RENAME, struct.pack("=Q", ROOT) + os.fsencode(f"{old}\0{new}\0"))
 
-    def list(self, node: int = ROOT, opcode: int = Opcode.READDIR) -> dict[str, int]:
-        """The names in a directory with the node that each entry has; 0 for none, as in all replies to READDIR."""
-        handle = self.opendir(node)
-        data = self.call(opcode, struct.pack("=QQII16x", handle, 0, 4096, 0), node)
-        before = ENTRY if opcode == Opcode.READDIRPLUS else 0
-        found = {}
-        while data:
-            entry, data = data[:before], data[before:]
-            length = struct.unpack_from("=I", data, 16)[0]
-            found[os.fsdecode(data[24 : 24 + length])] = struct.unpack_from("=Q", entry)[0] if entry else 0
-            data = data[24 + length + -length % 8 :]
+    def list(self, node: int = ROOT, opcode: int = Opcode.READDIR, room: int = 4096) -> dict[str, int]:
+        """The names in a directory with the node that each entry has; 0 for none, as in all replies to READDIR.
+
+        `room`: bytes of one reply; the rest is requested from the offset of its last entry.
+        """
+        handle, before = self.opendir(node), ENTRY if opcode == Opcode.READDIRPLUS else 0
+        found, offset = dict[str, int](), 0
+        while data := self.call(opcode, struct.pack("=QQII16x", handle, offset, room, 0), node):
+            assert len(data) <= room
+            while data:
+                entry, data = data[:before], data[before:]
+                offset, length = struct.unpack_from("=8xQI", data)
+                found[os.fsdecode(data[24 : 24 + length])] = (
+                    struct.unpack_from("=Q", entry)[0] if entry else 0
+                )
+                data = data[24 + length + -length % 8 :]
         return found
 
     def opendir(self, node: int = ROOT) -> int:
@@ -276,8 +282,10 @@ class SocketMount:
         arguments = _Arguments(3, ctypes.cast(given, _pointer), 0)
         return int(_fuse_new()(channel, ctypes.byref(arguments), table, size, None))
 
-    def _send(self, channel: int, vector: int, count: int) -> int:
-        """Send a reply, as the channel of a mount does."""
+    def _send(self, channel: int, vector: int | None, count: int) -> int:
+        """Send a reply, as the channel of a mount does; FORGET has none."""
+        if vector is None:
+            return 0
         words = (ctypes.c_size_t * (2 * count)).from_address(vector)
         os.write(self.device.fileno(), b"".join(map(ctypes.string_at, words[::2], words[1::2])))
         return 0
@@ -297,6 +305,14 @@ class SocketMount:
     def refuse_replies(self) -> None:
         """Refuse all replies from now on, as the kernel does those to programs that have got EINTR."""
         self._mine.shutdown(socket.SHUT_RD)
+
+    @contextmanager
+    def long_replies_refused(self) -> Iterator[None]:
+        """Refuse those of more than 5 KB for the block: they do not fit the socket."""
+        size = self.device.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        self.device.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        yield
+        self.device.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size // 2)
 
     def close(self) -> None:
         self._mine.close()

@@ -1,0 +1,264 @@
+"""What libfuse's replies lack: sizes that are noted, errors that make the kernel look again, and READDIRPLUS."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import stat
+import struct
+from collections.abc import Callable
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.waiting import eventually
+from tests.unit.vfs.world import World
+
+fuse = pytest.importorskip("fuse", exc_type=ImportError)
+
+from jobfs.fuse.driver import FuseDriver  # noqa: E402
+from jobfs.fuse.loop import LoopPool  # noqa: E402
+from jobfs.fuse.replies import ReadDirPlus  # noqa: E402
+from jobfs.fuse.requests import CurrentSlot, Opcode, WorkerSlot  # noqa: E402
+from jobfs.fuse.sizes import KernelSizes  # noqa: E402
+from jobfs.nodes import Attr  # noqa: E402
+
+from .kernel import MEGABYTE, Kernel, SocketMount  # noqa: E402
+
+# Flags of INIT.
+BIG_WRITES, READDIRPLUS, MAX_PAGES = 1 << 5, 1 << 13 | 1 << 14, 1 << 22
+#: libfuse 2.9's reply to INIT, which ends with `max_write`; and what follows that in a longer one.
+INIT, AFTER = struct.Struct("=IIIIHHI"), struct.Struct("=IHH")
+
+
+# INIT
+
+
+@pytest.mark.parametrize("offered", [READDIRPLUS, MAX_PAGES, READDIRPLUS | MAX_PAGES, 0])
+def test_the_kernel_gets_what_it_offers_and_libfuse_lacks(
+    mount: SocketMount, pool: LoopPool, offered: int
+) -> None:
+    """fuse/notes.md, Files: a write of 1 MiB is one request; before Linux 4.20, and else, libfuse's reply stays."""
+    reply = mount.kernel.init(offered | BIG_WRITES)
+    major, _, readahead, flags, *_, max_write = INIT.unpack_from(reply)
+    assert (major, readahead, flags & (READDIRPLUS | MAX_PAGES)) == (7, MEGABYTE, offered)
+    if offered & MAX_PAGES:
+        granularity, pages, alignment = AFTER.unpack(reply[INIT.size :])
+        assert (max_write, granularity, pages * mmap.PAGESIZE, alignment) == (MEGABYTE, 0, MEGABYTE, 0)
+    else:
+        assert (max_write, len(reply)) == (32 * 4096, INIT.size)
+
+
+def test_an_init_that_libfuse_refuses_stays_refused(mount: SocketMount, pool: LoopPool) -> None:
+    assert (
+        errno_from(mount.kernel.call, Opcode.INIT, struct.pack("=IIII48x", 6, 0, 0, MAX_PAGES))
+        == errno.EPROTO
+    )
+
+
+# READDIRPLUS
+
+
+@pytest.fixture
+def many(shown: World) -> World:
+    """Fifty files more, of one of which the server gives no size."""
+    shown.seed({f"file {number}": b"x" for number in range(50)})
+    shown.omit_size("file 7")
+    shown.list_again()
+    return shown
+
+
+def test_a_listing_brings_the_node_of_each_name(many: World, kernel: Kernel) -> None:
+    """No request is made for it: a name whose size is not known comes without a node. The rest comes with the next request."""
+    found = kernel.list(opcode=Opcode.READDIRPLUS, room=1000)
+    assert many.requests() == []
+    assert (len(found), [name for name, node in found.items() if not node]) == (55, [".", "..", "file 7"])
+    assert all(node == kernel.lookup(name).node for name, node in found.items() if node)
+
+
+def test_a_listing_has_no_size_other_than_the_kernels(
+    shown: World, kernel: Kernel, driver: FuseDriver
+) -> None:
+    """vfs/semantics.md 1, TTL: it drops what came while the listing was made, and would read a new version to the old end."""
+    node = kernel.lookup("file").node
+    driver.kernel_sizes.note_sent(node, 99, driver.kernel_sizes.logical_clock)
+    found = kernel.list(opcode=Opcode.READDIRPLUS)
+    assert (found["file"], bool(found["other"])) == (0, True)
+    assert (driver.kernel_sizes.get(node), driver.kernel_sizes.get(found["other"])) == (99, len(b"another"))
+    kernel.forget(node)
+    assert kernel.lookup("file").node != node, "libfuse has forgotten the lookup of the listing"
+
+
+def test_an_error_of_a_listing_is_passed_on(shown: World, kernel: Kernel) -> None:
+    node = kernel.lookup("dir").node
+    shown.server.items.pop("id of dir")
+    shown.list_again()
+    assert errno_from(kernel.list, node, Opcode.READDIRPLUS) == errno.ENOENT
+
+
+def test_nodes_of_a_listing_that_the_kernel_refuses_are_forgotten(
+    many: World, mount: SocketMount, kernel: Kernel, driver: FuseDriver
+) -> None:
+    """The listing of a killed program is refused: the kernel would never ask libfuse to forget its nodes."""
+    node = kernel.lookup("file").node
+    with mount.long_replies_refused():
+        kernel.send(Opcode.READDIRPLUS, struct.pack("=QQII16x", kernel.opendir(), 0, 1 << 15, 0))
+        eventually(lambda: driver.kernel_sizes.may_differ(node + 50, 1))
+    assert driver.kernel_sizes.get(node + 1) is None
+    assert kernel.lookup("other").node > node + 50
+
+
+def test_a_lookup_that_detaches_a_node_is_forgotten() -> None:
+    """fuse/replies.py, Detached nodes: libfuse counts lookups, and the kernel has not received the reply to this one."""
+    asked, slot, current = list[bytes](), WorkerSlot(4096), CurrentSlot()
+    plus = ReadDirPlus(
+        -1, lambda address, size: asked.append(ctypes.string_at(address, size)), current, KernelSizes()
+    )
+    lookup = struct.pack("=IIQQ16x", 45, Opcode.LOOKUP, 77, 5) + b"file\0"
+    ctypes.memmove(slot.address, lookup, len(lookup))
+    current.slot, slot.captured_reply, slot.request.must_detach_node = slot, struct.pack("=Q", 11), True
+    plus.detach_node(slot, len(lookup))
+    assert asked == [
+        struct.pack("=IIQQ16x", 45, Opcode.UNLINK, 77, 5) + b"file\0",
+        struct.pack("=IIQQ16xQ", 48, Opcode.FORGET, 77, 11, 1),
+    ]
+    assert not slot.request.must_detach_node
+
+
+# Sizes that the kernel gets
+
+
+def lookup(kernel: Kernel, node: int) -> int:
+    return kernel.send(Opcode.LOOKUP, b"file\0")
+
+
+def get_attributes(kernel: Kernel, node: int) -> int:
+    return kernel.send(Opcode.GETATTR, bytes(16), node)
+
+
+def set_mode(kernel: Kernel, node: int) -> int:
+    return kernel.send(Opcode.SETATTR, struct.pack("=I64xI16x", 1, stat.S_IFREG | 0o600), node)
+
+
+#: The requests about a file whose replies have its size.
+SIZED = pytest.mark.parametrize("request_size", [lookup, get_attributes, set_mode])
+
+
+@SIZED
+def test_every_reply_with_a_size_is_noted(
+    shown: World, kernel: Kernel, driver: FuseDriver, request_size: Callable[[Kernel, int], int]
+) -> None:
+    """vfs/semantics.md 3.17."""
+    node = kernel.lookup("file").node
+    driver.kernel_sizes.forget(node)
+    kernel.receive(request_size(kernel, node))
+    assert driver.kernel_sizes.get(node) == len(b"old")
+
+
+@SIZED
+def test_a_size_is_unknown_if_another_reply_overlaps(
+    shown: World,
+    kernel: Kernel,
+    driver: FuseDriver,
+    request_size: Callable[[Kernel, int], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """vfs/semantics.md 3.17: the kernel drops one of the two."""
+    node, getattr_of = kernel.lookup("file").node, shown.vfs.getattr
+
+    def overlapped(path: str) -> Attr:
+        driver.kernel_sizes.note_sent(node, 50, driver.kernel_sizes.logical_clock)
+        return getattr_of(path)
+
+    monkeypatch.setattr(shown.vfs, "getattr", overlapped)
+    driver.get_attr_cache().clear()
+    kernel.receive(request_size(kernel, node))
+    assert driver.kernel_sizes.get(node) is None
+
+
+@SIZED
+def test_a_size_is_unknown_if_its_reply_does_not_arrive(
+    shown: World,
+    mount: SocketMount,
+    kernel: Kernel,
+    driver: FuseDriver,
+    request_size: Callable[[Kernel, int], int],
+) -> None:
+    node = kernel.lookup("file").node
+    mount.refuse_replies()
+    request_size(kernel, node)
+    eventually(lambda: driver.kernel_sizes.get(node) is None)
+
+
+def test_the_size_of_a_created_or_truncated_file_is_zero(
+    shown: World, kernel: Kernel, driver: FuseDriver
+) -> None:
+    """vfs/semantics.md 3.17: the reply to an open with O_TRUNC has no size, and the kernel sets it."""
+    assert driver.kernel_sizes.get(kernel.create("new").node) == 0
+    node = kernel.lookup("file").node
+    kernel.open(node, os.O_RDWR)
+    assert driver.kernel_sizes.get(node) == len(b"old")
+    assert kernel.read(kernel.open(node, os.O_RDWR | os.O_TRUNC)) == b""
+    assert driver.kernel_sizes.get(node) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "no_flush"), [(os.O_RDONLY, 1 << 5), (os.O_RDWR, 0), (os.O_RDONLY | os.O_TRUNC, 0)]
+)
+def test_a_file_that_is_only_read_is_not_flushed(
+    shown: World, kernel: Kernel, flags: int, no_flush: int
+) -> None:
+    assert kernel.open(kernel.lookup("file").node, flags).reply_flags & 1 << 5 == no_flush
+
+
+# Nodes that have lost their file
+
+
+@pytest.mark.parametrize("request_of", [Kernel.open, Kernel.getattr])
+def test_the_kernel_looks_again_once_for_a_lost_file(
+    shown: World, kernel: Kernel, request_of: Callable[..., object]
+) -> None:
+    """fuse/notes.md, Errors: ESTALE makes it look up the name; `rm -rf` expects ENOENT of a removed directory then."""
+    node, other = kernel.lookup("file").node, kernel.lookup("other").node
+    shown.server.items.clear()
+    shown.list_again()
+    assert [errno_from(request_of, kernel, node) for _ in range(3)] == [
+        errno.ESTALE,
+        errno.ENOENT,
+        errno.ESTALE,
+    ]
+    assert errno_from(request_of, kernel, other) == errno.ESTALE, "another node"
+    assert errno_from(request_of, kernel, other, thread=2) == errno.ESTALE, "another thread"
+
+
+def test_an_open_that_succeeds_ends_the_second_look(shown: World, kernel: Kernel) -> None:
+    node = kernel.lookup("file").node
+    item = shown.server.items.pop("id of file")
+    shown.list_again()
+    assert errno_from(kernel.open, node) == errno.ESTALE
+    shown.server.items["id of file"] = item
+    shown.list_again()
+    kernel.release(kernel.open(node))
+    shown.server.items.clear()
+    shown.list_again()
+    assert errno_from(kernel.open, node) == errno.ESTALE
+
+
+@pytest.mark.parametrize("closing", [1, 2])
+def test_a_stat_through_a_closing_handle_uses_another(
+    shown: World, kernel: Kernel, driver: FuseDriver, closing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4: a name is there at every moment, also where its last reader ends while another file takes it."""
+    node = kernel.lookup("file").node
+    files = [kernel.open(node) for _ in range(2)]
+    kernel.unlink("file")
+    closes, fgetattr = [file.handle for file in files][:closing], shown.vfs.fgetattr
+
+    def close_first(handle: int) -> Attr:
+        if handle in closes:
+            driver.release(None, fuse.fuse_file_info(fh=handle))
+        return fgetattr(handle)
+
+    monkeypatch.setattr(shown.vfs, "fgetattr", close_first)
+    assert errno_from(kernel.getattr, node) == (0 if closing == 1 else errno.ESTALE)

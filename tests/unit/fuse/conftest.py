@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.waiting import eventually
 from tests.unit.vfs.world import World
 
 pytest.importorskip("fuse", exc_type=ImportError)
 
 from jobfs.fuse import loop
 from jobfs.fuse.driver import FuseDriver
+from jobfs.fuse.events import HelperCall
 from jobfs.fuse.loop import LoopPool, Session
+from jobfs.fuse.requests import Opcode
+from jobfs.nodes import Attr
 
 from .kernel import Kernel, SocketMount
 
@@ -84,3 +90,31 @@ def pool(session: Session, mount: SocketMount, ends: list[int]) -> Iterator[Loop
 def kernel(pool: LoopPool, mount: SocketMount) -> Kernel:
     mount.kernel.init()
     return mount.kernel
+
+
+class Helper:
+    """The real helper, stopped so that it makes no requests: a test makes them as its thread (`pid`)."""
+
+    def __init__(self, driver: FuseDriver, place: Path) -> None:
+        self._injector = driver.injector
+        self._injector.mount = (str(place), place.stat().st_dev)
+        self._injector.patience = 60.0
+        assert self._injector.inject(HelperCall("close", "none")) == errno.ENOENT
+        (self.pid,) = self._injector.helpers
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def begin(self, call: HelperCall, **previous: Attr) -> None:
+        """Begin a call; `previous`: attributes from before the change that it is about."""
+        self._injector.previous_attrs = previous
+        threading.Thread(target=self._injector.inject, args=(call,)).start()
+        eventually(lambda: any(map(self._injector.expects_request, Opcode)))
+
+    def close(self) -> None:
+        self._injector.close()
+
+
+@pytest.fixture
+def helper(driver: FuseDriver, tmp_path: Path) -> Iterator[Helper]:
+    helper = Helper(driver, tmp_path)
+    yield helper
+    helper.close()

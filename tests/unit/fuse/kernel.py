@@ -24,8 +24,8 @@ from jobfs.fuse.requests import Opcode  # noqa: E402
 #: Opcodes that only the tests name.
 READLINK, SYMLINK, WRITE, STATFS, OPENDIR, LINK, MKNOD, FSYNCDIR = 5, 6, 16, 17, 27, 13, 8, 30
 ROOT, UID, GID = 1, 1000, 1001
-#: FOPEN_DIRECT_IO, in the reply to an open: the kernel keeps no pages.
-DIRECT_IO = 1
+#: `FOPEN_...`, in the reply to an open: the kernel keeps no pages; it keeps those of the last open; it sends no FLUSH.
+DIRECT_IO, KEEP_CACHE, NO_FLUSH = 1 << 0, 1 << 1, 1 << 5
 #: The thread that makes the requests, unless a test names another one.
 THREAD = 4711
 #: Seconds within which a reply comes; a test whose reply does not come fails.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
 import stat
 import struct
 import subprocess
@@ -15,42 +14,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.files import errno_from
 from tests.support.waiting import eventually
+from tests.unit.vfs.world import World
 
 from jobfs.errors import FsError
-from jobfs.fuse import event_helper
-from jobfs.fuse.events import EventInjector, HelperCall, InjectedReplies
-from jobfs.fuse.requests import Opcode, Request, WorkerSlot
-from jobfs.fuse.sizes import KernelSizes
+from jobfs.fuse.driver import FuseDriver
+from jobfs.fuse.events import EventInjector, HelperCall
+from jobfs.fuse.requests import Opcode
 from jobfs.nodes import Attr
 
+from .conftest import Helper
+from .kernel import KEEP_CACHE, NO_FLUSH, ROOT, Kernel
+
 ATTR = Attr(1, stat.S_IFREG | 0o644, 1, 0, 0, 5, 0, 0, 0)
-#: What each call leaves of a directory with "empty/", "file" and "old" (see `found`).
-MADE = [
-    (HelperCall("create", "new"), "empty file new* old"), (HelperCall("mkdir", "new"), "empty file new* old"),
-    (HelperCall("unlink", "file"), "empty old"), (HelperCall("rmdir", "empty"), "file old"),
-    (HelperCall("rename", "old", "empty/new"), "empty* file"), (HelperCall("modify", "file"), "empty file* old"),
-    (HelperCall("close", "file"), "empty file old"), (HelperCall("attributes", "file"), "empty file old"),
-    (HelperCall("attributes", ""), "empty file old"),
-]  # fmt: skip
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
-    (tmp_path / "old").touch()
-    for name in ("empty", "file", "old"):
-        (tmp_path / name).chmod(0o740)
-        os.utime(tmp_path / name, ns=(1, 1))
     return tmp_path
-
-
-def names_in(place: Path) -> str:
-    """The names in a directory; a star follows one that has another time or mode than at first."""
-    seen = {path.name: path.stat() for path in sorted(place.iterdir())}
-    same = {name for name, at in seen.items() if (at.st_mtime_ns, stat.S_IMODE(at.st_mode)) == (1, 0o740)}
-    return " ".join(name if name in same else f"{name}*" for name in seen)
 
 
 @pytest.fixture
@@ -59,18 +42,6 @@ def injector(place: Path) -> Iterator[EventInjector]:
     injector.mount = (str(place), place.stat().st_dev)
     yield injector
     injector.close()
-
-
-@pytest.mark.parametrize(("call", "left"), MADE)
-def test_a_helper_makes_its_calls_only_on_the_mount(place: Path, call: HelperCall, left: str) -> None:
-    """fuse/events.py: on another device, which is what lies under a mount that is gone, nothing is made."""
-    words, device = [call.path or ".", *filter(None, [call.new])], place.stat().st_dev
-    assert event_helper.make_call(str(place), device + 1, call.name, *words) == errno.ENOENT
-    assert names_in(place) == "empty file old"
-    assert event_helper.make_call(str(place), device, call.name, *words) == 0
-    assert names_in(place) == left
-    assert event_helper.make_call(str(place), device, "unlink", "none") == errno.ENOENT
-    assert event_helper.make_call(str(place / "none"), device, call.name, *words) == errno.ENOENT
 
 
 def test_the_helper_answers_call_after_call(place: Path, injector: EventInjector) -> None:
@@ -136,115 +107,83 @@ def test_closing_ends_the_helper_even_in_a_hung_call(injector: EventInjector, ha
     assert [*injector.helpers] == [process]
 
 
-UNIQUE, DIRECTORY, NODE, SIZE = 77, 5, 11, 0x0102030405060708
-#: The request of each call that is meant to do something, what comes before its name, and what libfuse is asked instead.
+#: The request by which each call does its work, and what comes before its name.
 REQUESTS = {
-    "create": (Opcode.MKNOD, 16, Opcode.LOOKUP), "mkdir": (Opcode.MKDIR, 8, Opcode.LOOKUP),
-    "unlink": (Opcode.UNLINK, 0, None), "rmdir": (Opcode.RMDIR, 0, Opcode.RMDIR),
-    "rename": (Opcode.RENAME, 8, Opcode.RENAME), "modify": (Opcode.SETATTR, 88, Opcode.GETATTR),
-    "attributes": (Opcode.SETATTR, 88, Opcode.GETATTR), "close": (Opcode.OPEN, 8, None),
+    "create": (Opcode.MKNOD, 16), "mkdir": (Opcode.MKDIR, 8), "unlink": (Opcode.UNLINK, 0), "rmdir": (Opcode.RMDIR, 0),
+    "rename": (Opcode.RENAME, 8), "modify": (Opcode.SETATTR, 88), "attributes": (Opcode.SETATTR, 88), "close": (Opcode.OPEN, 8),
 }  # fmt: skip
 
 
-class Answered:
-    """What a helper's requests get while a call is under way; `asked` has what libfuse is asked."""
-
-    def __init__(self, call: HelperCall | None = None, error: int = 0) -> None:
-        self.asked: list[tuple[Opcode, bytes]] = []
-        self.sizes = KernelSizes()
-        self.error, self.slot, self.teller = error, WorkerSlot(4096), EventInjector(lambda path: ATTR)
-        self.teller._call = call
-        self.device, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.kernel.setblocking(False)
-        self.answers = InjectedReplies(self.device.fileno(), self._ask, self.teller, self.sizes)
-
-    def __enter__(self) -> Answered:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.device.close()
-        self.kernel.close()
-
-    def _ask(self, opcode: Opcode, rest: bytes) -> bytes:
-        self.asked.append((opcode, rest[32:]))
-        assert rest[:16] == struct.pack("=QQ", UNIQUE, DIRECTORY)
-        assert self.slot.request.is_injected, "the driver does nothing"
-        body = bytearray(b"\1" * {Opcode.LOOKUP: 128, Opcode.GETATTR: 104}.get(opcode, 0))
-        if opcode == Opcode.LOOKUP:
-            struct.pack_into("=Q", body, 0, NODE)
-        if body:
-            struct.pack_into("=Q", body, 48 if opcode == Opcode.LOOKUP else 24, SIZE)
-        body = bytearray() if self.error else body
-        return struct.pack("=IiQ", 16 + len(body), -self.error, UNIQUE) + body
-
-    def request(self, opcode: int, body: bytes) -> tuple[int, bytes]:
-        """The errno and the data of the answer."""
-        self.asked.clear()
-        self.slot.request = Request(opcode, DIRECTORY, 0)
-        self.answers.reply(self.slot, self._raw(opcode, body))
-        return self.answered()
-
-    def answered(self) -> tuple[int, bytes]:
-        answer = self.kernel.recv(4096)
-        length, error, unique = struct.unpack_from("=IiQ", answer)
-        assert (length, unique) == (len(answer), UNIQUE)
-        return -error, answer[16:]
-
-    def released(self, handle: int) -> bool:
-        return self.answers.reply_to_release(
-            self._raw(Opcode.RELEASE, struct.pack("=QIIQ", handle, 0, 0, 0))[:48]
-        )
-
-    def _raw(self, opcode: int, body: bytes) -> bytes:
-        return struct.pack("=IIQQIIII", 40 + len(body), opcode, UNIQUE, DIRECTORY, 0, 0, 1, 0) + body
-
-
 @pytest.mark.parametrize("name", [*REQUESTS, None])
-def test_libfuse_gets_only_lookups_and_forgets_from_a_helper(name: str | None) -> None:
-    """fuse/events.py: a request that does not belong to the call under way, as one that comes late, is refused."""
-    with Answered(HelperCall(name, "x") if name else None) as answered:
-        mine = REQUESTS[name][0] if name else None
-        for opcode in {*Opcode, 16, 21, 22, 36, 45} - {Opcode.LOOKUP, Opcode.GETATTR, Opcode.FLUSH}:
-            error, _ = answered.request(opcode, bytes(96) + b"name\0")
-            assert error == (0 if opcode == mine else errno.EIO), opcode
-            asked = {asked for asked, _ in answered.asked}
-            assert asked <= {REQUESTS[name][2] if name and opcode == mine else None}, opcode
-        for opcode in (Opcode.LOOKUP, Opcode.GETATTR):
-            assert answered.request(opcode, b"name\0")[0] == 0
-            assert answered.asked == [(opcode, b"name\0")]
-        assert answered.request(Opcode.FLUSH, bytes(24)) == (0, b"")
+def test_a_helper_has_only_the_request_of_its_call(
+    shown: World, kernel: Kernel, helper: Helper, name: str | None
+) -> None:
+    """vfs/semantics.md 7.7: any other request, such as one that comes late, is refused, and does not reach libfuse."""
+    others = {*Opcode, 5, 6, 13, 16, 17, 21, 22, 36, 45} - {
+        Opcode.LOOKUP, Opcode.GETATTR, Opcode.FLUSH, Opcode.FORGET, Opcode.RELEASE,
+    }  # fmt: skip
+    if name is not None:
+        helper.begin(HelperCall(name, "file", "new" if name == "rename" else ""))
+        others.remove(REQUESTS[name][0])
+    for opcode in others:
+        assert errno_from(kernel.call, opcode, bytes(96) + b"file\0", thread=helper.pid) == errno.EIO, opcode
+    assert kernel.call(Opcode.FLUSH, bytes(24), thread=helper.pid) == b""
+    assert shown.requests() == []
+    assert {name for name, _ in shown.vfs.listdir("")} == {"file", "other", "dir"}
 
 
-@pytest.mark.parametrize("error", [0, errno.ENOENT])
-@pytest.mark.parametrize("name", REQUESTS)
-def test_replies_to_the_helper_are_not_cached(name: str, error: int) -> None:
+@pytest.mark.parametrize("name", [None, "create", "mkdir", "modify", "attributes"])
+def test_attributes_in_replies_to_the_helper_are_valid_for_no_time(
+    shown: World, kernel: Kernel, driver: FuseDriver, helper: Helper, name: str | None
+) -> None:
     """fuse/events.py: so the next program asks. Until then the kernel's size is not relied on (vfs/semantics.md 3.17)."""
-    opcode, before, instead = REQUESTS[name]
-    with Answered(HelperCall(name, "x"), error) as answered:
-        code, body = answered.request(opcode, bytes(before) + b"name\0")
-        kept = bytes(before) + b"name\0" if instead is opcode else bytes(16) if before == 88 else b"name\0"
-        assert answered.asked == ([(instead, kept)] if instead is not None else [])
-        assert code == (error if instead else 0)
-        valid = {Opcode.LOOKUP: slice(16, 40), Opcode.GETATTR: slice(0, 12)}.get(instead or Opcode.INIT)
-        if valid is None or error:
-            assert len(body) == (16 if name == "close" else 0)
-            assert not any(answered.sizes.may_differ(node, SIZE) for node in (NODE, DIRECTORY))
-            return
-        assert not any(body[valid])
-        assert b"\0" not in body[valid.stop :].replace(struct.pack("=Q", SIZE), b"")
-        assert answered.sizes.may_differ(NODE if instead is Opcode.LOOKUP else DIRECTORY, SIZE)
+    node, size = kernel.lookup("file").node, struct.pack("=Q", len(b"old"))
+    if name is not None:
+        helper.begin(HelperCall(name, "dir/new"))
+    opcode, before = REQUESTS.get(name or "", (Opcode.LOOKUP, 0))
+    reply = kernel.call(opcode, bytes(before) + b"file\0", node if before == 88 else ROOT, thread=helper.pid)
+    if before == 88:
+        assert (reply[:12], reply[24:32]) == (bytes(12), size)
+    else:
+        assert (reply[:8], reply[16:40], reply[48:56]) == (struct.pack("=Q", node), bytes(24), size)
+    assert driver.kernel_sizes.get(node) is None
+    assert shown.requests() == []
 
 
-def test_the_release_of_a_helpers_file_is_distinguished_from_others() -> None:
-    """fuse/events.py: it names no process; libfuse knows nothing of that file."""
-    with Answered(HelperCall("close", "x")) as answered:
-        (handle,) = struct.unpack_from("=Q", answered.request(Opcode.OPEN, bytes(8))[1])
-        answered.teller._call = None
-        assert not answered.released(1)
-        with pytest.raises(BlockingIOError):
-            answered.answered()
-        assert answered.released(handle)
-        assert answered.answered() == (0, b"")
+@pytest.mark.parametrize(("name", "reply"), [
+    ("unlink", b""), ("close", struct.pack("=QII", 2**64 - 2, KEEP_CACHE | NO_FLUSH, 0))
+])  # fmt: skip
+def test_a_removal_or_an_open_of_the_helper_is_only_answered(
+    shown: World, kernel: Kernel, helper: Helper, name: str, reply: bytes
+) -> None:
+    node = kernel.lookup("file").node
+    helper.begin(HelperCall(name, "file"))
+    assert kernel.call(REQUESTS[name][0], b"file\0".rjust(16, b"\0"), node, thread=helper.pid) == reply
+    assert (kernel.lookup("file").node, shown.vfs.is_open("file")) == (node, False)
+
+
+@pytest.mark.parametrize(("call", "previous", "missing"), [
+    (HelperCall("create", "file"), "", "file"), (HelperCall("mkdir", "file"), "", "file"),
+    (HelperCall("create", "dir/new"), "", ""),
+    (HelperCall("rename", "dir", "file"), "dir", "file"), (HelperCall("unlink", "file"), "file", ""),
+    (HelperCall("unlink", "dir/gone"), "dir", ""), (HelperCall("rmdir", "dir"), "dir", ""),
+    (HelperCall("modify", "file"), "", ""), (None, "", ""),
+], ids=str)  # fmt: skip
+def test_the_helper_finds_the_state_that_its_call_requires(
+    shown: World, driver: FuseDriver, helper: Helper, call: HelperCall | None, previous: str, missing: str
+) -> None:
+    """fuse/events.py: a name to be made is not there, and a name to be removed is as it was, with the directories above it."""
+    now = {path: shown.vfs.getattr(path) for path in ("file", "other", "dir")}
+    before = {path: attr._replace(size=77) for path, attr in now.items()}
+    if call is not None:
+        helper.begin(call, **before)
+    for path in now:
+        if path == missing:
+            assert errno_from(driver.injector.attr_for_helper, path) == errno.ENOENT
+        else:
+            assert driver.injector.attr_for_helper(path) == (before if path == previous else now)[path]
+    driver.injector.mark_request_reached()
+    assert {path: driver.injector.attr_for_helper(path) for path in now} == now
 
 
 @pytest.mark.parametrize(
@@ -263,28 +202,3 @@ def test_a_node_moves_only_if_it_is_still_the_renamed_file(there: dict[str, int]
     assert not injector.has_moved("old", "new"), "the earlier file is not known"
     injector.previous_attrs = {"old": ATTR}
     assert injector.has_moved("old", "new") is moves
-
-
-def test_the_helper_finds_the_state_that_its_call_requires() -> None:
-    """fuse/events.py: what is made or renamed is not there before; what is deleted is as it was; all else as it is known."""
-    gone = ATTR._replace(size=7)
-    with Answered(HelperCall("create", "new")) as answered:
-        injector = answered.teller
-        with pytest.raises(FsError) as refused:
-            injector.attr_for_helper("new")
-        assert (refused.value.errno, injector.attr_for_helper("other")) == (errno.ENOENT, ATTR)
-        answered.request(Opcode.MKNOD, bytes(16) + b"new\0")
-        assert injector.attr_for_helper("new") == ATTR
-        injector.previous_attrs = {"old": gone, "d": gone, "d/old": gone, "e": gone}
-        injector._call, injector._has_reached_request = HelperCall("rename", "old", "new"), False
-        assert injector.attr_for_helper("old") == gone
-        with pytest.raises(FsError):
-            injector.attr_for_helper("new")
-        injector._call = HelperCall("unlink", "old")
-        assert (injector.attr_for_helper("old"), injector.attr_for_helper("new")) == (gone, ATTR)
-        injector._call = HelperCall("unlink", "d/old")
-        assert (injector.attr_for_helper("d"), injector.attr_for_helper("e")) == (gone, ATTR), (
-            "directories on the way"
-        )
-        injector._call = HelperCall("create", "d/new")
-        assert injector.attr_for_helper("d") == ATTR, "it is a directory now"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
 import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
@@ -23,9 +21,8 @@ from jobfs.fuse.driver import FuseDriver
 from jobfs.fuse.events import HelperCall
 from jobfs.fuse.loop import IDLE_THREADS, LoopPool, ReadToken, Session
 from jobfs.fuse.requests import Opcode, WorkerSlot
-from jobfs.nodes import Attr
 
-from .conftest import VALID
+from .conftest import VALID, Helper
 from .kernel import MEGABYTE, MKNOD, ROOT, STATFS, Kernel, SocketMount
 
 OLD, NEW = b"old", b"longer"
@@ -379,35 +376,6 @@ def test_a_file_that_is_open_for_writing_keeps_its_node(shown: World, kernel: Ke
 # Requests of the helper that produces events
 
 
-@pytest.fixture
-def helper(driver: FuseDriver, tmp_path: Path) -> Iterator[Helper]:
-    helper = Helper(driver, tmp_path)
-    yield helper
-    helper.close()
-
-
-class Helper:
-    """The real helper, stopped so that it makes no requests: a test makes them as its thread (`pid`)."""
-
-    def __init__(self, driver: FuseDriver, place: Path) -> None:
-        self._injector = driver.injector
-        self._injector.mount = (str(place), place.stat().st_dev)
-        self._injector.patience = 60.0
-        assert self._injector.inject(HelperCall("close", "none")) == errno.ENOENT
-        (self.pid,) = self._injector.helpers
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def begin(self, call: HelperCall, **previous: Attr) -> None:
-        """Begin a call; `previous`: attributes from before the change that it is about."""
-        self._injector.previous_attrs = previous
-        threading.Thread(target=self._injector.inject, args=(call,)).start()
-        opcodes = (Opcode.MKNOD, Opcode.RENAME, Opcode.RMDIR, Opcode.OPEN)
-        eventually(lambda: any(map(self._injector.expects_request, opcodes)))
-
-    def close(self) -> None:
-        self._injector.close()
-
-
 def test_an_event_of_a_creation_changes_nothing(shown: World, kernel: Kernel, helper: Helper) -> None:
     """vfs/semantics.md 7.7: until the helper creates the name, it finds nothing there; then the job's file."""
     helper.begin(HelperCall("create", "file"))
@@ -417,15 +385,6 @@ def test_an_event_of_a_creation_changes_nothing(shown: World, kernel: Kernel, he
     found = kernel.lookup("file", thread=helper.pid).attributes
     assert (found.size, found.valid) == (len(OLD), 0.0)
     assert shown.requests() == []
-
-
-def test_a_request_of_a_helper_without_a_call_is_refused(
-    shown: World, kernel: Kernel, helper: Helper
-) -> None:
-    """fuse/events.py: no request of a helper changes anything, even if it comes late."""
-    assert errno_from(kernel.call, Opcode.RMDIR, b"dir\0", thread=helper.pid) == errno.EIO
-    assert errno_from(kernel.call, Opcode.UNLINK, b"file\0", thread=helper.pid) == errno.EIO
-    assert {name for name, _ in shown.vfs.listdir("")} == {"file", "other", "dir"}
 
 
 def test_an_event_of_a_removed_directory_removes_only_its_node(

@@ -24,7 +24,7 @@ from jobfs.fuse.requests import CurrentSlot, Opcode, WorkerSlot  # noqa: E402
 from jobfs.fuse.sizes import KernelSizes  # noqa: E402
 from jobfs.nodes import Attr  # noqa: E402
 
-from .kernel import MEGABYTE, Kernel, SocketMount  # noqa: E402
+from .kernel import MEGABYTE, NO_FLUSH, Kernel, SocketMount  # noqa: E402
 
 # Flags of INIT.
 BIG_WRITES, READDIRPLUS, MAX_PAGES = 1 << 5, 1 << 13 | 1 << 14, 1 << 22
@@ -204,12 +204,12 @@ def test_the_size_of_a_created_or_truncated_file_is_zero(
 
 
 @pytest.mark.parametrize(
-    ("flags", "no_flush"), [(os.O_RDONLY, 1 << 5), (os.O_RDWR, 0), (os.O_RDONLY | os.O_TRUNC, 0)]
+    ("flags", "no_flush"), [(os.O_RDONLY, NO_FLUSH), (os.O_RDWR, 0), (os.O_RDONLY | os.O_TRUNC, 0)]
 )
 def test_a_file_that_is_only_read_is_not_flushed(
     shown: World, kernel: Kernel, flags: int, no_flush: int
 ) -> None:
-    assert kernel.open(kernel.lookup("file").node, flags).reply_flags & 1 << 5 == no_flush
+    assert kernel.open(kernel.lookup("file").node, flags).reply_flags & NO_FLUSH == no_flush
 
 
 # Nodes that have lost their file

@@ -31,7 +31,8 @@ VALID = 5.0
 @pytest.fixture
 def mount(monkeypatch: pytest.MonkeyPatch) -> Iterator[SocketMount]:
     mount = SocketMount()
-    monkeypatch.setattr(loop, "_fuse_setup", mount.fuse_setup)
+    prototype = type(loop._fuse_setup)
+    monkeypatch.setattr(loop, "_fuse_setup", prototype(mount.fuse_setup))
     monkeypatch.setattr(os, "readv", mount.readv)
     yield mount
     mount.close()

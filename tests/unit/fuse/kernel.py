@@ -18,7 +18,7 @@ import pytest
 fuse = pytest.importorskip("fuse", exc_type=ImportError)
 
 from jobfs.fuse import loop  # noqa: E402
-from jobfs.fuse.replies import ChannelOperations  # noqa: E402
+from jobfs.fuse.replies import ChannelOperations, _send_prototype  # noqa: E402
 from jobfs.fuse.requests import Opcode  # noqa: E402
 
 #: Opcodes that only the tests name.
@@ -267,20 +267,21 @@ class SocketMount:
         self.words: list[bytes] = []
         self.complaint: bytes | None = None
         self.errors: list[int] = []
-        self._sender = ctypes.CFUNCTYPE(_int, _pointer, _pointer, _size)(self._send)
-        self._operations = ChannelOperations(send=ctypes.cast(self._sender, ChannelOperations._fields_[1][1]))
+        self._operations = ChannelOperations(send=_send_prototype(self._send))
 
     def fuse_setup(
-        self, count: int, words: Any, table: Any, size: int, mountpoint: Any, threaded: Any, data: Any
+        self, count: int, words: int, table: int, size: int, mountpoint: Any, threaded: int, data: None
     ) -> int | None:
-        self.words = list(words)
+        self.words = list((ctypes.c_char_p * count).from_address(words))
         if self.complaint is not None:
             os.write(2, self.complaint)
             return None
+        mountpoint.contents.value = None
+        _int.from_address(threaded).value = 0
         channel = loop._fuse_chan_new(ctypes.byref(self._operations), self.device.fileno(), 33 * 4096, None)
         given = (ctypes.c_char_p * 3)(b"jobfs", b"-o", self.words[3])
         arguments = _Arguments(3, ctypes.cast(given, _pointer), 0)
-        return int(_fuse_new()(channel, ctypes.byref(arguments), table, size, None))
+        return int(_fuse_new()(channel, ctypes.byref(arguments), table, size, data))
 
     def _send(self, channel: int, vector: int | None, count: int) -> int:
         """Send a reply, as the channel of a mount does; FORGET has none."""

@@ -230,11 +230,13 @@ def test_attributes_are_set(shown: World, kernel: Kernel) -> None:
     assert (attr.atime_ns, attr.mtime_ns) == (7 * 10**9 + 8, 11), "a time that is not set stays"
 
 
-@pytest.mark.parametrize("by_handle", [False, True])
-def test_a_file_is_truncated(shown: World, kernel: Kernel, by_handle: bool) -> None:
+def test_a_file_is_truncated_by_its_name_or_by_a_handle(shown: World, kernel: Kernel) -> None:
     file = kernel.open(kernel.lookup("file").node, os.O_RDWR)
-    kernel.setattr(file.node, size=2, **({"fh": file.handle} if by_handle else {}))
+    kernel.setattr(file.node, size=2)
     assert kernel.read(file) == b"ol"
+    kernel.unlink("file")
+    kernel.setattr(file.node, size=1, fh=file.handle)
+    assert kernel.read(file) == b"o"
 
 
 def test_a_page_of_a_mapping_is_not_appended(shown: World, kernel: Kernel) -> None:

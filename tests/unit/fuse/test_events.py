@@ -56,6 +56,15 @@ def test_the_helper_answers_call_after_call(place: Path, injector: EventInjector
     assert len(injector.helpers) == 1
 
 
+def test_the_helper_keeps_nothing_in_use_and_gets_no_signal_of_a_terminal(injector: EventInjector) -> None:
+    """Its working directory is on no mount, and Ctrl-C in the mount's terminal does not reach it."""
+    injector.inject(HelperCall("modify", "file"))
+    (process,) = injector.helpers
+    assert os.readlink(f"/proc/{process}/cwd") == "/"
+    assert os.readlink(f"/proc/{process}/fd/2") == os.devnull
+    assert os.getsid(process) == process
+
+
 def test_a_hung_helper_is_replaced(injector: EventInjector) -> None:
     """vfs/semantics.md 7.7: requests of the one given up are recognised until it has ended."""
     assert injector.inject(HelperCall("modify", "file")) == 0

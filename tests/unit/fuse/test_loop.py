@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 from tests.support.files import errno_from
@@ -130,6 +131,16 @@ def test_threads_that_are_no_longer_needed_end(kernel: Kernel, held: Held) -> No
     assert loop_threads() == threads, "an idle thread reads, in place of the one that waits"
 
 
+def test_a_thread_that_cannot_start_is_started_at_the_next_check(
+    kernel: Kernel, held: Held, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no memory")))
+        held.begin()
+    assert "no thread for another request: no memory" in caplog.text
+    assert stat.S_ISDIR(kernel.getattr().mode)
+
+
 def test_a_thread_loses_the_read_token_once_however_often_it_waits() -> None:
     started = list[int]()
     token, slot = ReadToken(lambda: started.append(1)), WorkerSlot(64)
@@ -196,13 +207,19 @@ def test_the_end_is_reported_once_and_every_thread_ends(
     assert (ends, loop_threads()) == ([1], [])
 
 
-def test_a_device_that_cannot_be_read_ends_the_mount(
-    mount: SocketMount, kernel: Kernel, ends: list[int], caplog: pytest.LogCaptureFixture
+def test_a_mount_ends_once_its_last_thread_cannot_read(
+    mount: SocketMount, kernel: Kernel, held: Held, ends: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
+    held.begin()
+    mount.errors = [errno.EBADF]
+    kernel.send(Opcode.GETATTR, bytes(16))
+    eventually(lambda: len(loop_threads()) == 1)
+    assert "could not read requests, and ends: [Errno 9]" in caplog.text
+    held.answered.set()
+    assert (stat.S_ISDIR(kernel.getattr().mode), ends) == (True, [])
     mount.errors = [errno.EBADF]
     kernel.send(Opcode.GETATTR, bytes(16))
     eventually_equal(lambda: ends, [1])
-    assert "could not read requests, and ends: [Errno 9]" in caplog.text
 
 
 def test_no_call_begins_after_the_pool_was_closed(

@@ -23,3 +23,10 @@ def world(tmp_path: Path) -> Iterator[World]:
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mount does not ask the server how creates are taken."""
     monkeypatch.setattr(Uploader, "count_create_and_probe", lambda self, path: None)
+
+
+@pytest.fixture
+def stale_looks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look is too old once its request has a connection (save/protocol.md R8)."""
+    monkeypatch.setattr("jobfs.save.context._FRESH", 0.0)
+    world.client.health.latency = 0.0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -19,48 +21,32 @@ from jobfs.state import Change
 from jobfs.state.copies import read_copy
 from jobfs.state.records import Aside, Base, Verb
 
-from .world import World, hidden, sha
+from .world import World, away, hidden, sha
 
 OLD, KEPT = b"the version that was opened", "dir/file.conflict-20261125T130501Z.txt"
 BASE = Base("a", "before", len(OLD), sha(OLD))
 ASIDE = Aside("a", hidden("dir/file.txt"), moved=True)
 
 
-class Cache:
-    """A content cache that has some versions."""
+class Keeping:
+    """Keeps bases; in place of the content cache, which has some `versions`, and of the namespace, which shows `listed`."""
 
-    def __init__(self, directory: Path, *versions: tuple[str, str, int | None]) -> None:
-        self._path, self._versions = directory / "content", versions
-        self._path.write_bytes(OLD)
+    def __init__(self, world: World, top: Path, *versions: tuple[str, str, int | None]) -> None:
+        self._versions, self._directory, self._cached = versions, top / "bases", top / "content"
+        self._cached.write_bytes(OLD)
+        self.listed, self.paths = set[str](), world.state.bases.paths
         self.error: Exception | None = None
+        self.bases = BaseKeeper(world.state, cast(ContentStore, self), cast(Namespace, self))
 
     def is_cached(self, item: Item) -> bool:
         return tuple(item.version) in self._versions
 
-    def open(self, item: Item) -> Any:
-        cache = self
+    @contextmanager
+    def open(self, item: Item) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(fetch_file=lambda: self._cached if self.error is None else away(self.error))
 
-        class Open(SimpleNamespace):
-            def __enter__(self) -> Any:
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                pass
-
-            def fetch_file(self) -> Path:
-                if cache.error is not None:
-                    raise cache.error
-                return cache._path
-
-        return Open()
-
-
-class Keeping:
-    def __init__(self, world: World, top: Path, *versions: tuple[str, str, int | None]) -> None:
-        self.cache, self.state, self.listed = Cache(top, *versions), world.state, set[str]()
-        namespace = SimpleNamespace(peek=lambda path: path in self.listed or None)
-        self.bases = BaseKeeper(world.state, cast(ContentStore, self.cache), cast(Namespace, namespace))
-        self._directory = top / "bases"
+    def peek(self, path: str) -> bool:
+        return path in self.listed
 
     def kept(self, path: str) -> bytes | None:
         return read_copy(self._directory, path)
@@ -79,13 +65,13 @@ def test_a_cached_base_is_kept_under_the_name_of_the_copy(
     keeping.bases.keep_merge_base(ASIDE, BASE)
     keeping.bases.rename_base(ASIDE.path, KEPT)
     keeping.bases.drop_base_of_settled(ASIDE)
-    assert (keeping.kept(KEPT), keeping.state.bases.paths()) == (OLD, [KEPT])
+    assert (keeping.kept(KEPT), keeping.paths()) == (OLD, [KEPT])
     keeping.listed.add(KEPT)
     keeping.bases.forget_vanished()
     assert keeping.kept(KEPT) == OLD
     keeping.listed.remove(KEPT)
     keeping.bases.forget_vanished()
-    assert keeping.state.bases.paths() == []
+    assert keeping.paths() == []
 
 
 def test_no_base_is_kept_if_its_bytes_are_missing_or_no_copy_results(world: World, tmp_path: Path) -> None:
@@ -93,14 +79,14 @@ def test_no_base_is_kept_if_its_bytes_are_missing_or_no_copy_results(world: Worl
     keeping = Keeping(world, tmp_path, ("a", "before", len(OLD)), ("", "", None))
     for base in (Base(), replace(BASE, updated_at="other"), replace(BASE, size=65 << 20)):
         keeping.bases.keep_merge_base(ASIDE, base)
-    keeping.cache.error = NotFoundError("evicted just now")
+    keeping.error = NotFoundError("evicted just now")
     keeping.bases.keep_merge_base(ASIDE, BASE)
-    assert keeping.state.bases.paths() == []
-    keeping.cache.error = None
+    assert keeping.paths() == []
+    keeping.error = None
     keeping.bases.keep_merge_base(ASIDE, BASE)
     keeping.bases.rename_base(ASIDE.path, "dir/file.txt")  # it is given back
     keeping.bases.drop_base_of_settled(ASIDE)
-    assert keeping.state.bases.paths() == []
+    assert keeping.paths() == []
 
 
 @pytest.mark.parametrize(
@@ -122,7 +108,7 @@ def test_a_kept_save_is_passed_on_if_only_it_has_the_bytes_of_the_base(
     change = Change(1, Verb.PUT, "file", base=base, asides=asides)
     cached = Keeping(world, tmp_path, ("a", "before", len(OLD)))
     cached.bases.keep_last_save_as_base(change)
-    assert cached.state.bases.paths() == []
+    assert cached.paths() == []
     keeping = Keeping(world, tmp_path)
     keeping.bases.keep_last_save_as_base(change)
     saves.drop("file")

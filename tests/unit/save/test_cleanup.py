@@ -11,7 +11,6 @@ import pytest
 from jobfs import names
 from jobfs.errors import BadRequestError, UnavailableError
 from jobfs.nodes import Kind
-from jobfs.save.cleanup import Cleanup
 from jobfs.state import Change, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
 
@@ -21,17 +20,9 @@ OLD, NEW = b"old", b"new"
 STAGED = hidden("file", names.Role.STAGED)
 
 
-@pytest.fixture
-def cleanup(world: World) -> Cleanup:
-    return world.write_back.cleanup
-
-
 def placed_change(world: World, *asides: Aside) -> Change:
-    change = world.state.plan_change(
-        Verb.PUT, "file", stage=Stage.STAGED, tid=TID, staged_id="n", sha256=sha(NEW)
-    )
-    world.state.write(edit(change, stage=Stage.PLACED, asides=list(asides), base=Base("o", "", 3, sha(OLD))))
-    return change
+    sent, base = {"tid": TID, "staged_id": "n", "sha256": sha(NEW)}, Base("o", "", 3, sha(OLD))
+    return world.plan(Stage.PLACED, asides=list(asides), base=base, **sent)
 
 
 def set_aside(world: World, item_id: str, content: bytes, **values: Any) -> Aside:
@@ -43,64 +34,59 @@ def set_aside(world: World, item_id: str, content: bytes, **values: Any) -> Asid
 # -- placed
 
 
-def test_the_placed_stage_is_synced_before_the_first_delete(world: World, cleanup: Cleanup) -> None:
+def test_the_placed_stage_is_synced_before_the_first_delete(world: World) -> None:
     """save/protocol.md R3; vfs/semantics.md 5.2: no retry storm: the pauses grow with each reported failure."""
     change = placed_change(world, set_aside(world, "o", OLD))
     assert world.state.store.needs_sync
     world.client.before["get"] = [away]
     with pytest.raises(UnavailableError):
-        cleanup.clean_up(change)
+        world.cleanup.clean_up(change)
     assert (change.stage, len(change.asides)) == (Stage.PLACED, 1)
     world.state.write(edit(change, sha256=change.sha256))
     unsynced: list[bool] = []
     world.client.before["delete"] = [lambda: unsynced.append(world.state.journal.needs_sync)]
-    cleanup.clean_up(change)
+    world.cleanup.clean_up(change)
     assert unsynced == [False]
 
 
-def test_an_aside_the_job_writes_to_before_its_delete_is_kept(
-    world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("stale_looks")
+def test_an_aside_the_job_writes_to_before_its_delete_is_kept(world: World) -> None:
     """save/protocol.md R8: a delete that was decided by bytes is for these bytes only."""
-    monkeypatch.setattr("jobfs.save.context._FRESH", 0.0)
-    world.client.health.latency = 0.0
     change = placed_change(world, set_aside(world, "o", OLD))
     world.client.before["turn"] = [lambda: world.client.put("o", world.client.paths["o"], b"job")]
-    assert cleanup.clean_up(change) > 0.0
+    assert world.cleanup.clean_up(change) > 0.0
     assert (world.client.contents, world.changes()) == ({"o": b"job"}, [])
 
 
-def test_an_aside_that_must_wait_delays_no_other(world: World, cleanup: Cleanup) -> None:
+def test_an_aside_that_must_wait_delays_no_other(world: World) -> None:
     """save/protocol.md R7: nobody waits for this, no other aside either."""
     late = time.monotonic() + 100
     change = placed_change(world, set_aside(world, "w", OLD, unsure_until=late), set_aside(world, "o", OLD))
-    assert cleanup.clean_up(change) == late
+    assert world.cleanup.clean_up(change) == late
     assert set(world.client.items) == {"w"}
-    assert [aside.id for found in world.state.journal.load_records(Change) for aside in found.asides] == ["w"]
+    assert [aside.id for found in world.rows(Change) for aside in found.asides] == ["w"]
 
 
 def removed(world: World, name: str) -> Change:
     """A directory that was taken away just now."""
     item = world.client.put(name, hidden(f"dir{name}", names.Role.REMOVED, name * 16), None)
-    change = world.state.plan_change(Verb.REMOVE, f"dir{name}", stage=Stage.STAGED)
     aside = Aside(name, item.path, item.kind, moved=True)
-    world.state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
-    return change
+    return world.plan(Stage.PLACED, f"dir{name}", Verb.REMOVE, asides=[aside])
 
 
-def test_one_listing_serves_all_removed_directories(world: World, cleanup: Cleanup) -> None:
+def test_one_listing_serves_all_removed_directories(world: World) -> None:
     """save/protocol.md R12: in the background one listing, begun after the moves, for all such directories."""
     for change in [removed(world, name) for name in "de"]:
-        assert cleanup.clean_up(change) == 0.0
+        assert world.cleanup.clean_up(change) == 0.0
     assert (world.client.items, world.namespace.refreshed) == ({}, 1)
     late = removed(world, "f")
-    assert cleanup.clean_up(late) > time.monotonic(), "not more than one in two seconds"
+    assert world.cleanup.clean_up(late) > time.monotonic(), "not more than one in two seconds"
     assert (list(world.client.items), world.namespace.refreshed) == (["f"], 1)
     world.namespace.refresh()
-    assert cleanup.clean_up(late) == 0.0, "any listing will do"
+    assert world.cleanup.clean_up(late) == 0.0, "any listing will do"
     later = removed(world, "a")
-    cleanup._list_at = 0.0
-    assert cleanup.clean_up(later) == 0.0
+    world.cleanup._list_at = 0.0
+    assert world.cleanup.clean_up(later) == 0.0
     assert (world.client.items, world.namespace.refreshed) == ({}, 3)
 
 
@@ -113,17 +99,17 @@ def test_one_listing_serves_all_removed_directories(world: World, cleanup: Clean
     ids=["staged", "being made", "set aside", "another"],
 )  # fmt: skip
 def test_a_new_hidden_item_is_explained_by_its_record(
-    world: World, cleanup: Cleanup, caplog: pytest.LogCaptureFixture, record: dict[str, Any], stays: bool
+    world: World, caplog: pytest.LogCaptureFixture, record: dict[str, Any], stays: bool
 ) -> None:
     """save/protocol.md R4: a hidden item of ours that an open record names; what is just being made is explained too."""
     world.client.put("h", hidden("x"), b"content")
     other = world.client.put("other", hidden("x", mount="f" * 12), b"of another mount")
     world.state.plan_change(Verb.PUT, "x", stage=Stage.STAGED, **record)
-    world.client.before["update"] = [lambda: away(BadRequestError("not now"))]
+    world.client.fail("update", BadRequestError("not now"))
     caplog.set_level("INFO", "jobfs.save")
-    cleanup.expose_orphans()
+    world.cleanup.expose_orphans()
     assert caplog.messages == [f"{hidden('x')} can't be shown: not now"] * (not stays)
-    cleanup.expose_orphans()
+    world.cleanup.expose_orphans()
     assert (world.client.paths["h"] == hidden("x"), world.client.paths["other"]) == (stays, other.path)
 
 
@@ -136,7 +122,7 @@ def test_a_new_hidden_item_is_explained_by_its_record(
     ],
 )  # fmt: skip
 def test_an_unexplained_hidden_item_gets_a_descriptive_name(
-    world: World, cleanup: Cleanup, role: names.Role, taken: bool, known: bool, shown: str
+    world: World, role: names.Role, taken: bool, known: bool, shown: str
 ) -> None:
     """save/protocol.md R4: only a staged item whose own transaction is a tombstone is deleted; one that is none is never T."""
     world.client.put("h", hidden("x", role), b"content")
@@ -145,21 +131,21 @@ def test_an_unexplained_hidden_item_gets_a_descriptive_name(
     if known:
         world.state.write(transaction_id=TID)
     world.client.lose = int(shown != "")
-    cleanup.expose_orphans()
+    world.cleanup.expose_orphans()
     path = world.client.paths.get("h", "")
     assert (path.startswith(shown), path == shown) == (True, shown in ("x", ""))
 
 
-def test_a_hidden_item_is_checked_again_before_it_gets_a_name(world: World, cleanup: Cleanup) -> None:
+def test_a_hidden_item_is_checked_again_before_it_gets_a_name(world: World) -> None:
     listed = world.client.put("h", hidden("x"), b"content")
     world.client.put("h", "given back by a request that was late", b"content")
     gone = world.client.put("g", hidden("y"), b"content")
     del world.client.items["g"]
-    assert (cleanup.expose(listed), cleanup.expose(gone)) == ("", "")
+    assert (world.cleanup.expose(listed), world.cleanup.expose(gone)) == ("", "")
     assert (world.client.done, world.namespace.updates) == ([], ["forget g"])
 
 
-def test_remembered_attributes_of_vanished_items_are_dropped(world: World, cleanup: Cleanup) -> None:
+def test_remembered_attributes_of_vanished_items_are_dropped(world: World) -> None:
     """vfs/semantics.md 2: attributes go when the job replaces or deletes the item; an open or changed file stays."""
     for name in "abc":
         world.state.write(edit(world.state.get_or_add_file(world.client.put(name, name)), mode=0o600))
@@ -167,7 +153,7 @@ def test_remembered_attributes_of_vanished_items_are_dropped(world: World, clean
     changed, unread = (world.closed(name, NEW, world.client.put(name, name)) for name in "de")
     unread.local = unread.change = None  # a restart could not open its bytes
     gone = [world.client.items.pop(name) for name in "acde"]
-    cleanup.forget_vanished()
+    world.cleanup.forget_vanished()
     assert [world.state.index.file_of(item) is None for item in gone] == [True, False, False, False]
     assert world.state.index.file_of(world.client.items["b"]) is not None
     assert changed.needs_upload
@@ -182,52 +168,47 @@ def test_remembered_attributes_of_vanished_items_are_dropped(world: World, clean
     ids=["unseen", "staged", "placed unseen", "written to since"],
 )  # fmt: skip
 def test_a_cancelled_save_is_undone(
-    world: World, cleanup: Cleanup, staged_id: str, place: str, content: bytes, goes: bool
+    world: World, staged_id: str, place: str, content: bytes, goes: bool
 ) -> None:
     """save/protocol.md R10: H is deleted only under its hidden name or with its own bytes; open handles get them first."""
     opened = world.opened(world.client.put("new", place or hidden("dir/file", names.Role.STAGED), content))
-    change = world.state.plan_change(Verb.PUT, "dir/file", tid=TID, staged_id=staged_id, sha256=sha(NEW))
-    world.state.write(edit(change, stage=Stage.CANCELLED, base=Base("o" * bool(place))))
-    cleanup.clean_up(change)
+    sent = {"tid": TID, "staged_id": staged_id, "sha256": sha(NEW)}
+    change = world.plan(Stage.CANCELLED, "dir/file", base=Base("o" * bool(place)), **sent)
+    world.cleanup.clean_up(change)
     assert (world.client.paths == {}, change.stage) == (goes, Stage.DONE)
     assert (change.staged_id, change.direct, opened.fetched) == ("", False, bool(staged_id))
     (shown,) = world.state.index.children_of("")[0].values()
     assert (shown.path, shown.atime_ns) == ("dir", shown.mtime_ns), "shown, though no item stands for it"
 
 
-def test_the_jobs_write_after_an_unlink_gets_its_name_back(world: World, cleanup: Cleanup) -> None:
+def test_the_jobs_write_after_an_unlink_gets_its_name_back(world: World) -> None:
     """save/protocol.md R10: foreign asides go back to T, if the save of the unlinked file was not placed."""
     aside = set_aside(world, "1", b"the job's")
     world.client.put("new", STAGED, NEW)
-    change = world.state.plan_change(
-        Verb.PUT, "file", tid=TID, staged_id="new", sha256=sha(NEW), asides=[aside]
-    )
-    world.state.write(edit(change, stage=Stage.CANCELLED, base=Base("o", "", 3, sha(OLD))))
-    cleanup.clean_up(change)
+    sent, base = {"tid": TID, "staged_id": "new", "sha256": sha(NEW)}, Base("o", "", 3, sha(OLD))
+    change = world.plan(Stage.CANCELLED, asides=[aside], base=base, **sent)
+    world.cleanup.clean_up(change)
     assert (world.client.paths, change.stage) == ({"1": "file"}, Stage.DONE)
 
 
-def test_the_aside_of_an_unlinked_save_is_not_shown_at_its_name(world: World, cleanup: Cleanup) -> None:
+def test_the_aside_of_an_unlinked_save_is_not_shown_at_its_name(world: World) -> None:
     """save/protocol.md R10, R7: though cleanup must wait before it can judge the item."""
     shown = world.client.put("o", "file", OLD)
     aside = set_aside(world, "o", OLD, unsure_until=time.monotonic() + 100)
-    change = world.state.plan_change(Verb.PUT, "file", tid=TID, asides=[aside], displaced=(shown,))
-    world.state.write(edit(change, stage=Stage.CANCELLED, base=Base.from_item(shown)))
-    assert cleanup.clean_up(change) > time.monotonic()
+    base = Base.from_item(shown)
+    change = world.plan(Stage.CANCELLED, tid=TID, asides=[aside], displaced=(shown,), base=base)
+    assert world.cleanup.clean_up(change) > time.monotonic()
     assert world.namespace.updates == ["forget o"]
 
 
-def test_a_failed_rename_keeps_the_file_at_its_target(world: World, cleanup: Cleanup) -> None:
+def test_a_failed_rename_keeps_the_file_at_its_target(world: World) -> None:
     """save/protocol.md, The steps: a rename over a file that has failed for its caller is cancelled."""
     over = world.client.put("o", "file", OLD)
-    change = world.state.plan_change(
-        Verb.MOVE, "file", stage=Stage.STAGED, source="x", staged_id="x", base=Base.from_item(over),
-        shows={"file": over},
-    )  # fmt: skip
-    world.state.write(edit(change, started=True))
-    world.write_back.replacer.abandon_change(change)
+    base, moved = Base.from_item(over), {"source": "x", "staged_id": "x", "started": True}
+    change = world.plan(Stage.STAGED, verb=Verb.MOVE, base=base, shows={"file": over}, **moved)
+    world.replacer.abandon_change(change)
     assert not world.state.index.has_override("file"), "the name shows what the server has"
-    cleanup.clean_up(change)
+    world.cleanup.clean_up(change)
     assert (world.client.paths, change.stage) == ({"o": "file"}, Stage.DONE)
 
 
@@ -236,14 +217,12 @@ def test_a_failed_rename_keeps_the_file_at_its_target(world: World, cleanup: Cle
 
 def change_of(world: World, *asides: Aside, verb: Verb = Verb.PUT, **values: Any) -> Change:
     """A change under way whose staged item is `new`, in the journal."""
-    values = {"stage": Stage.STAGED, "tid": TID, "staged_id": "new", "asides": list(asides), **values}
-    change = world.state.plan_change(verb, "file", **values)
-    world.state.write(edit(change))
-    return change
+    values = {"tid": TID, "staged_id": "new", "asides": list(asides), **values}
+    return world.plan(Stage.STAGED, verb=verb, **values)
 
 
 def undone(world: World, change: Change) -> Change:
-    world.write_back.cleanup.undo_refused_change(change, "refused", errno.EFBIG)
+    world.cleanup.undo_refused_change(change, "refused", errno.EFBIG)
     return change
 
 
@@ -258,29 +237,19 @@ def test_the_newest_aside_is_restored_and_older_ones_become_copies(world: World)
     assert world.client.paths["1"].startswith("file.conflict-")
     assert "new" not in world.client.paths, "the staged item's bytes are here"
     assert [step for step in world.client.done if step.startswith("download")] == [], "none is judged"
-    assert (change.stage, world.state.changes, len(world.state.journal.load_records(Change))) == (
-        Stage.DONE,
-        {},
-        0,
-    )
+    assert (change.stage, world.state.changes, world.rows(Change)) == (Stage.DONE, {}, [])
 
 
-def test_a_refused_rename_does_not_mark_its_target_as_refused(world: World) -> None:
-    """vfs/semantics.md 4, Rename: the name keeps them, and they are sent after all."""
+@pytest.mark.parametrize(("verb", "closed"), [(Verb.MOVE, 5), (Verb.PUT, 6)], ids=["renamed", "newer"])
+def test_a_refusal_is_only_for_the_bytes_that_were_sent(world: World, verb: Verb, closed: int) -> None:
+    """vfs/semantics.md 4, Rename: the target of a rename keeps its bytes, and they are sent after all; so are newer ones."""
     file = world.state.new_local_file(Kind.FILE, "file")
-    world.state.write(edit(file, generation=5))
-    undone(world, change_of(world, verb=Verb.MOVE, source="draft", file=file, generation=5))
-    assert (file.refused, file.needs_upload) == ("", True)
-
-
-def test_a_refusal_does_not_apply_to_newer_waiting_bytes(world: World) -> None:
-    file = world.state.new_local_file(Kind.FILE, "file")
-    world.state.write(edit(file, generation=6))
+    world.state.write(edit(file, generation=closed))
     world.state.bytes.create(file.ino, 5).release()
-    undone(world, change_of(world, file=file, generation=5))
+    undone(world, change_of(world, verb=verb, source="draft", file=file, generation=5))
     assert (file.refused, file.needs_upload) == ("", True)
     world.state.store.sync()
-    assert list(world.state.bytes.directory.iterdir()) == [], "nothing needs the older ones"
+    assert bool([*world.state.bytes.directory.iterdir()]) is (closed == 5), "nothing needs the older ones"
 
 
 def test_a_save_cancelled_during_its_refusal_remains_cancelled(world: World) -> None:
@@ -311,9 +280,9 @@ def test_nothing_is_deleted_where_a_refused_save_was_placed(world: World, verb: 
 
 def test_an_undo_that_cannot_finish_is_resumed_later(world: World) -> None:
     """save/protocol.md, The steps, undo: until it succeeds."""
-    world.client.before["update"] = [away]
+    world.client.fail("update", UnavailableError("not now"))
     change = undone(world, change_of(world, set_aside(world, "1", OLD), staged_id=""))
-    recorded = (change, *world.state.journal.load_records(Change))
+    recorded = (change, *world.rows(Change))
     assert [(row.stage, row.ino) for row in recorded] == [(Stage.CANCELLED, 0)] * 2
     world.clean_up()
     assert (world.client.paths, world.state.changes) == ({"1": "file"}, {})

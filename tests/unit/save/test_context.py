@@ -171,10 +171,8 @@ def test_an_item_is_in_the_directory_moved_after_an_unanswered_request(world: Wo
     context.mark_unanswered("d")
     context.note_directory_rename("dir", "done")
     for item_id, here, back in (("a", "done/file", "dir/file"), ("c", "done/another", "dir/another")):
-        assert (context.may_be_late_move(item_id, here), context.may_be_late_move(item_id, back)) == (
-            False,
-            True,
-        )
+        assert not context.may_be_late_move(item_id, here)
+        assert context.may_be_late_move(item_id, back)
     assert not context.may_be_late_move("b", "other/file")
     assert not context.may_be_late_move("d", "done/file"), "it is set aside, and has no name"
 
@@ -268,7 +266,7 @@ def test_a_program_replaces_the_version_that_it_has_read(world: World) -> None:
     assert world.context.base_of(shown) == Base.from_item(shown, sha256=sha(CONTENT))
     assert world.context.base_of(shown, process=process) == read
     world.write_back.delete_once_fetched(shown)
-    assert world.write_back.renamer.find_displaced("file", None, process).base == read
+    assert world.renamer.find_displaced("file", None, process).base == read
 
 
 LEARNED: dict[str, tuple[dict[str, Any], str]] = {

@@ -65,7 +65,7 @@ def test_the_stagger_is_between_two_milliseconds_and_a_round_trip() -> None:
 def overlap(world: World) -> OverlapSender:
     world.client.health.latency = 0.02
     world.context.server.learn(moves_refused=True)
-    return OverlapSender(world.context, world.write_back.uploader)
+    return OverlapSender(world.context, world.uploader)
 
 
 def staged_change(world: World) -> tuple[Change, Aside]:
@@ -281,6 +281,6 @@ def test_a_rename_over_a_file_sends_its_promote_on_a_held_connection(world: Worl
         eventually(lambda: client.paths["s"] == "file")
 
     client.before |= {"update": [delete], "turn": [lambda: queued.append("for a connection")] * 2}
-    renamer = world.write_back.renamer
+    renamer = world.renamer
     renamer.move_item_over(source, "file", renamer.find_displaced("file", over))
     assert (client.paths["s"], queued) == ("file", [])

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.state.conftest import refusing
+from tests.unit.state.conftest import failing
 
 from jobfs import names
 from jobfs.errors import FsError
@@ -47,7 +45,7 @@ def finish(world: World) -> dict[str, bytes]:
     """What the server shows once all changes that were taken up are done; no hidden item stays."""
     for change in list(world.state.changes.values()):
         if change.stage in (Stage.STAGING, Stage.STAGED):
-            world.write_back.queue.run_until_finished(change)
+            world.queue.run_until_finished(change)
     for file in world.state.backlog().files:
         world.write_back.wait_until_uploaded(file)
     for change in world.state.changes.values():
@@ -55,7 +53,7 @@ def finish(world: World) -> dict[str, bytes]:
             aside.unsure_until = 0.0
     for _ in range(2):  # what was touched since it was set aside is looked at twice
         world.clean_up()
-    world.write_back.cleanup.expose_orphans()
+    world.cleanup.expose_orphans()
     assert world.state.changes == {}
     assert world.namespace.hidden_items() == []
     return {item.path: world.client.contents[item.id] for item in world.client.items.values()}
@@ -71,21 +69,22 @@ def test_bytes_that_a_power_loss_may_have_damaged_are_not_shown(
     world.state.write(edit(file, item_id="o", boot="an earlier run of this machine"))
     if begun:
         world.client.put("h", STAGED, NEW)
-        values = {"stage": Stage.STAGED, "tid": TID, "staged_id": "h", "generation": file.generation}
-        world.state.write(
-            edit(world.state.plan_change(Verb.PUT, "file", file, base=Base.from_item(item), **values))
-        )
+        sent = {"tid": TID, "staged_id": "h", "generation": file.generation}
+        world.plan(Stage.STAGED, file=file, base=Base.from_item(item), **sent)
     again = remount()
     opened = again.state.get_or_add_file(item)
     assert (opened.generation, opened.size, opened.local) == (0, 0, None)
-    assert [file.change.due <= time.monotonic() for file in again.state.backlog().files if file.change] == [
-        True
-    ]
+    (doubtful,) = again.state.backlog().files
+    assert doubtful.change is not None
+    assert doubtful.change.due <= time.monotonic()
     found = finish(again)
     assert found.pop("file") == (NEW if begun else OLD)
-    assert [(names.parse_second_version(path), found[path]) for path in found] == [
-        (("recovered", "file"), NEW)
-    ]
+    ((path, content),) = found.items()
+    assert (names.parse_second_version(path), content) == (("recovered", "file"), NEW)
+
+
+#: The rename of the directory `old`, whose answer never came.
+MOVED: dict[str, Any] = {"source": "old", "staged_id": "d", "direct": True}
 
 
 @pytest.mark.parametrize("path", ["new", "old"])
@@ -95,10 +94,7 @@ def test_recovery_applies_a_directory_rename_if_it_was_done(
     """save/protocol.md, Recovery: what is below it goes along."""
     world.client.put("d", path, None)
     world.closed("old/file", NEW)
-    move = world.state.plan_change(
-        Verb.MOVE, "new", stage=Stage.STAGED, source="old", staged_id="d", direct=True
-    )
-    world.state.write(edit(move))
+    world.plan(Stage.STAGED, "new", Verb.MOVE, **MOVED)
     again = remount()
     (file,) = again.state.backlog().files
     assert (file.path, file.local is not None and file.local.sealed) == (f"{path}/file", True)
@@ -114,10 +110,7 @@ def test_a_completed_directory_rename_leaves_one_file_per_name(world: World, rem
     world.client.put("d", "new", None)
     scratch(world, "old/a.txt~", NEW)
     scratch(world, "new/a.txt~", OLD)
-    move = world.state.plan_change(
-        Verb.MOVE, "new", stage=Stage.STAGED, source="old", staged_id="d", direct=True
-    )
-    world.state.write(edit(move))
+    world.plan(Stage.STAGED, "new", Verb.MOVE, **MOVED)
     for _ in range(2):
         world = remount()
         found = {file.path or "": file.local for file in world.state.index.all_files()}
@@ -142,50 +135,40 @@ BEGUN = {
 
 
 def begin(world: World, what: str) -> Change:
-    change, staged = (
-        partial(world.state.plan_change, stage=Stage.STAGED),
-        dict[str, Any](tid=TID, staged_id="h"),
-    )
-    if what in ("mkdir", "rmdir"):
-        role = names.Role.STAGED if what == "mkdir" else names.Role.REMOVED
-        item = world.client.put("h", hidden("dir", role), None)
-        if what == "mkdir":
-            return change(Verb.MKDIR, "dir", **staged)
-        return change(Verb.REMOVE, "dir", asides=[Aside("h", item.path, kind=item.kind, moved=True)])
+    staged, stage = {"tid": TID, "staged_id": "h"}, Stage.STAGED
+    if what == "mkdir":
+        world.client.put("h", hidden("dir", names.Role.STAGED), None)
+        return world.plan(stage, "dir", Verb.MKDIR, **staged)
+    if what == "rmdir":
+        item = world.client.put("h", hidden("dir", names.Role.REMOVED), None)
+        aside = Aside("h", item.path, kind=item.kind, moved=True)
+        return world.plan(stage, "dir", Verb.REMOVE, asides=[aside])
     if what == "placed over what the job wrote":
         newer = world.closed("file", NEW, world.client.put("h", "file", b"first"))
         aside = Aside("o", world.client.put("o", hidden("file"), JOBS).path, moved=True, size=len(JOBS))
-        change = partial(change, base=Base("o", "", 3), asides=[aside])
-        return change(Verb.PUT, "file", newer, **staged | {"stage": Stage.PLACED})
+        return world.plan(Stage.PLACED, base=Base("o", "", 3), asides=[aside], file=newer, **staged)
     over = world.client.put("o", "file", OLD)
+    base = Base.from_item(over)
     if what == "unlink":
-        return change(Verb.REMOVE, "file", base=Base.from_item(over), item=over)
+        return world.plan(stage, verb=Verb.REMOVE, base=base, item=over)
     if what == "save of an unlinked file":
         world.client.put("h", STAGED, NEW)
-        return change(Verb.PUT, "file", base=Base.from_item(over), **staged | {"stage": Stage.CANCELLED})
+        return world.plan(Stage.CANCELLED, base=base, **staged)
     file = None if what == "rename over" else world.closed("file", b"first", over)
     if what == "save" and file is not None:
         world.client.put("h", STAGED, b"first")
-        values = {
-            "generation": file.generation,
-            "size": 5,
-            "base": Base.from_item(over),
-            "started": True,
-            **staged,
-        }
-        begun = change(Verb.PUT, "file", file, **values)
+        sent = {"generation": file.generation, "size": 5, "started": True, **staged}
+        change = world.plan(stage, file=file, base=base, **sent)
         world.closed("file", NEW, over, of=file)
-        return begun
+        return change
     item = world.client.put("s", "draft", JOBS)
-    return change(
-        Verb.MOVE, "file", file, source="draft", staged_id="s", base=Base.from_item(over), item=item
-    )
+    return world.plan(stage, verb=Verb.MOVE, file=file, source="draft", staged_id="s", base=base, item=item)
 
 
 @pytest.mark.parametrize("what", BEGUN)
 def test_recovery_finishes_each_started_change(world: World, remount: Remount, what: str) -> None:
     """save/protocol.md, Recovery; bytes that were closed since a save was begun are sent after it."""
-    world.state.write(edit(begin(world, what)))
+    begin(world, what)
     again = remount()
     for aside in (aside for taken_up in again.state.changes.values() for aside in taken_up.asides):
         until = min(aside.unsure_until, again.context.unsure_until(aside.id))
@@ -198,21 +181,13 @@ def test_recovery_finishes_each_started_change(world: World, remount: Remount, w
         again.closed("file", NEW, of=again.state.index.file_at("file"))
     found = {"conflict" if "conflict" in path else path: shown for path, shown in finish(again).items()}
     assert found == BEGUN[what]
-    assert (
-        again.state.backlog().files,
-        again.state.index.file_at("file"),
-        again.state.index.file_at("dir"),
-    ) == (
-        [],
-        None,
-        None,
-    )
+    assert again.state.backlog().files == []
+    assert again.state.index.file_at("file") is None
+    assert again.state.index.file_at("dir") is None
 
 
 @pytest.mark.parametrize("case", ["behind", "behind, and begun again", "on a full disk"])
-def test_bytes_appended_to_closed_bytes_return_beside_them(
-    world: World, remount: Remount, monkeypatch: pytest.MonkeyPatch, case: str
-) -> None:
+def test_bytes_appended_to_closed_bytes_return_beside_them(world: World, remount: Remount, case: str) -> None:
     """vfs/semantics.md 4.3; save/protocol.md, Recovery: the name has what was closed, and what comes back has both."""
     item = world.client.put("o", "file", OLD)
     file = world.closed("file", NEW, item)
@@ -224,8 +199,7 @@ def test_bytes_appended_to_closed_bytes_return_beside_them(
         draft.write(b"another", 0)
         world.state.store.begin_generation(file, draft)
     if case == "on a full disk":
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "truncate", refusing(errno.ENOSPC))
+        with failing("truncate", errno.ENOSPC):
             failed = remount()
         assert [(left.path, left.refused != "") for left in failed.state.backlog().files] == [("file", True)]
         assert "file is not taken up: unclosed bytes behind" in failed.write_back.warnings[0]
@@ -248,7 +222,6 @@ def test_partial_bytes_are_dropped(world: World, remount: Remount, caplog: pytes
     """save/protocol.md, Recovery: the disk has lost them; a save of them that was begun is undone."""
     begun = begin(world, "save")
     del world.client.items["h"]
-    world.state.write(edit(begun))
     for path in world.state.bytes.generation_path(begun.ino, 1).parent.iterdir():
         path.write_bytes(b"")
     again = remount()

@@ -54,7 +54,7 @@ def test_a_saved_version_is_the_base_of_the_next_save(world: World) -> None:
     assert file.base == Base.from_item(file.item, sha256=sha(NEW), racy=True)
     assert world.content.adopted == [(file.item_id, NEW)]
     assert world.state.index.file_of(file.item) is file
-    (row,) = world.state.journal.load_records(File)
+    (row,) = world.rows(File)
     assert (row.generation, row.size, row.boot, row.refused, row.pending_permission) == (0, 0, "", "", None)
     assert (row.sha256, row.version, row.base) == (sha(NEW), file.item.updated_at, file.base)
     world.state.store.sync()
@@ -64,7 +64,7 @@ def test_a_saved_version_is_the_base_of_the_next_save(world: World) -> None:
 def test_the_transaction_id_is_in_the_journal_before_the_create(world: World) -> None:
     """save/protocol.md, The steps, `staging` (w)."""
     seen: list[str] = []
-    look = lambda: seen.extend(change.tid for change in world.state.journal.load_records(Change))  # noqa: E731
+    look = lambda: seen.extend(change.tid for change in world.rows(Change))  # noqa: E731
     world.client.before["create"] = [look]
     world.save("file", NEW)
     parts = names.parse_hidden_name(world.client.done[0].removeprefix("create "))
@@ -102,7 +102,7 @@ def test_an_aside_is_synced_to_the_journal_before_it_is_moved(world: World, cont
     """save/protocol.md, The steps, `staged` (S): its id and its hidden name, and the bytes that take its place; R7."""
     item, until = world.client.put("o", "dir/file.txt", content), world.context.mark_unanswered("o")
     seen: list[tuple[bool, list[Change]]] = []
-    look = lambda: seen.append((world.state.store.needs_sync, world.state.journal.load_records(Change)))  # noqa: E731
+    look = lambda: seen.append((world.state.store.needs_sync, world.rows(Change)))  # noqa: E731
     world.client.before["update"] = [lambda: None, look]
     world.save("dir/file.txt", NEW)
     ((unsynced, (row,)),) = seen
@@ -164,12 +164,11 @@ def test_a_refused_request_leaves_nothing_to_wait_for(world: World) -> None:
     file = world.closed("dir/file.txt", NEW, old(world))
     busy = [partial(away, UnavailableError("too many requests", status=429))]
     world.client.before = {"update": [*busy, lambda: None, *busy]}
-    change = world.write_back.queue.schedule(file)
-    assert change is not None
+    change = world.scheduled(file)
     for _ in range(2):
         with pytest.raises(UnavailableError):
-            world.write_back.replacer.run_change(change)
-    world.write_back.replacer.run_change(change)
+            world.replacer.run_change(change)
+    world.replacer.run_change(change)
     assert contents(world) == {"dir/file.txt": NEW}
     assert [aside.unsure_until for aside in change.asides] == [0.0]
     assert world.content.adopted == [(file.item_id, NEW)]
@@ -243,7 +242,7 @@ def test_a_staged_item_that_vanished_is_created_again(world: World) -> None:
     """save/protocol.md, The steps, promote: 404: stage again from the local bytes."""
     rows: list[Change] = []
     made = lambda: world.client.items.clear()  # noqa: E731
-    again = lambda: rows.extend(world.state.journal.load_records(Change))  # noqa: E731
+    again = lambda: rows.extend(world.rows(Change))  # noqa: E731
     world.client.before = {"update": [made], "create": [lambda: None, again]}
     world.client.before["find"] = [partial(pytest.fail, "nothing is known to be there")]
     world.save("file", NEW)
@@ -253,14 +252,13 @@ def test_a_staged_item_that_vanished_is_created_again(world: World) -> None:
 
 def test_a_save_without_progress_is_postponed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobfs.save.replace._ROUNDS", 1)
-    change = world.write_back.queue.schedule(world.closed("file", NEW))
-    assert change is not None
+    change = world.scheduled(world.closed("file", NEW))
     gone = "the staged item of file keeps vanishing from the server"
     taken = "the job keeps taking the name file: it is tried again"
     for answer, message in ((errors.NotFoundError, gone), (errors.PathExistsError, taken)):
         world.client.before["update"] = [partial(away, answer("no"))] * 4
         with pytest.raises(UnavailableError, match=message):
-            world.write_back.replacer.run_change(change)
+            world.replacer.run_change(change)
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -305,7 +303,7 @@ def test_a_new_file_is_created_at_its_target_if_that_is_free(world: World, job: 
     if job:
         world.client.put("j", "file", job)
     direct: list[bool] = []
-    seen = lambda: direct.extend(change.direct for change in world.state.journal.load_records(Change))  # noqa: E731
+    seen = lambda: direct.extend(change.direct for change in world.rows(Change))  # noqa: E731
     world.client.before["create"] = [seen, seen]
     world.client.lose, world.client.carried_out = lose, not job
     world.save("file", NEW)
@@ -343,7 +341,7 @@ def test_a_restored_item_gets_its_missing_parent_directories(world: World) -> No
     world.client.put("f", f"{place}/file", NEW)
     world.client.before["update"] = [partial(away, NoDirectoryError("no directory"))]
     world.namespace.listed = 1.0
-    assert world.write_back.replacer.clean_up(change) == 0.0
+    assert world.replacer.clean_up(change) == 0.0
     assert world.client.paths["d"] == "dir/sub"
     assert "dir" in world.client.paths.values()
     assert change.stage is Stage.DONE
@@ -353,16 +351,15 @@ def test_a_directory_made_in_an_outage_becomes_the_jobs_of_that_name(world: Worl
     """vfs/semantics.md 6.3: acknowledged before the job made it."""
     file = world.state.new_local_file(Kind.DIRECTORY, "dir")
     world.state.write(edit(file, mode=0o700))
-    change = world.write_back.queue.schedule(file)
-    assert change is not None
+    change = world.scheduled(file)
     job = world.client.put("d", "dir", None)
-    world.write_back.queue.run_until_finished(change)
+    world.queue.run_until_finished(change)
     world.clean_up()
     assert (world.state.index.file_of(job), file.change, world.state.changes) == (file, None, {})
     assert world.client.paths == {"d": "dir"}, "what was staged is gone"
     assert steps(world) == ["create staged", "move dir", "delete made 1"], "what the job made is left alone"
-    (row,) = world.state.journal.load_records(File)
+    (row,) = world.rows(File)
     assert (row.mode, row.item_id, row.version, row.base) == (0o700, "d", job.updated_at, Base())
     world.state.write(edit(world.state.new_local_file(Kind.DIRECTORY, "other"), mode=0o700))
     world.client.put("f", "other", NEW)
-    assert world.write_back.replacer.make_new_directory("other").is_dir, "a file of the job makes room"
+    assert world.replacer.make_new_directory("other").is_dir, "a file of the job makes room"

@@ -62,7 +62,7 @@ def test_a_move_to_the_target_sets_only_what_differs(
 @pytest.mark.parametrize("wish", [None, Permission.READ_ONLY])
 def test_the_users_permission_is_set_only_at_the_target(world: World, wish: Permission | None) -> None:
     """A server may refuse to move what is readOnly."""
-    change, upload = put(world), world.write_back.uploader
+    change, upload = put(world), world.uploader
     assert change.file is not None
     change.file.pending_permission = wish
     assert upload.create_item(change, STAGED).permission is Permission.READ_WRITE
@@ -71,7 +71,7 @@ def test_the_users_permission_is_set_only_at_the_target(world: World, wish: Perm
 
 def test_the_server_is_probed_once(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """save/protocol.md R9: after a few that are new, what the server does is asked once and kept."""
-    upload, made = world.write_back.uploader, world.client.put("d", "dir", None)
+    upload, made = world.uploader, world.client.put("d", "dir", None)
     monkeypatch.setattr(upload, "try_make_directory", lambda path: made)
     for _ in range(3):
         upload.count_create_and_probe("dir/file")
@@ -100,7 +100,7 @@ def test_a_probe_item_is_in_the_journal_before_its_create(world: World) -> None:
     world.client.before["create"] = [look]
     world.client.lose = 1
     with pytest.raises(AnswerLostError):
-        world.write_back.uploader.probe_creates("dir/file")
+        world.uploader.probe_creates("dir/file")
     assert seen == [True]
     assert world.context.relist_after > time.monotonic(), "what goes unanswered may be carried out late (R4)"
     assert world.context.server.facts.rejects == {}
@@ -111,13 +111,13 @@ def test_a_probe_item_is_not_removed_while_it_is_needed(world: World) -> None:
     explained: list[bool] = []
 
     def listed() -> None:
-        world.write_back.cleanup.expose_orphans()
+        world.cleanup.expose_orphans()
         explained.append(bool(world.state.changes))
 
     kinds: list[Kind] = []
     world.client.before["create"] = [listed] * 4
     world.client.before["delete"] = [lambda: kinds.extend(i.kind for i in world.client.items.values())] * 2
-    world.write_back.uploader.probe_creates("dir/file")
+    world.uploader.probe_creates("dir/file")
     assert kinds == list(Kind)
     assert (explained, world.client.paths, world.state.changes) == ([True] * 4, {}, {})
     assert world.context.server.facts.rejects == dict.fromkeys(Kind, True)
@@ -126,10 +126,10 @@ def test_a_probe_item_is_not_removed_while_it_is_needed(world: World) -> None:
 @pytest.mark.parametrize("why", [{}, {"base": Base("a")}, {"staged_id": "h"}, {"verb": Verb.MKDIR}])
 def test_only_a_new_file_is_created_at_its_target(world: World, why: dict[str, Any]) -> None:
     """save/protocol.md R9: new files."""
-    world.write_back.uploader.probe_creates("dir/file")
+    world.uploader.probe_creates("dir/file")
     change = put(world)
     world.state.apply_in_memory(change, **why)
-    assert world.write_back.uploader.may_create_directly(change) is (not why)
+    assert world.uploader.may_create_directly(change) is (not why)
 
 
 @pytest.mark.parametrize(("content", "found"), [(b"content", True), (b"conten", False), (None, False)])
@@ -139,7 +139,7 @@ def test_an_unanswered_create_is_recognised_by_kind_and_size(
     """save/protocol.md, The steps, `staging`: after a lost answer, the item at the hidden name, if it has the right size."""
     change = put(world)
     item = world.client.put("h", STAGED, content)
-    assert world.write_back.uploader.find_staged(change) == (item if found else None)
+    assert world.uploader.find_staged(change) == (item if found else None)
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
@@ -147,13 +147,13 @@ def test_an_unanswered_create_of_a_directory_is_looked_up(world: World, carried_
     """save/protocol.md R9: if it is not there, it is made the hidden way."""
     world.context.server.learn(rejects={Kind.DIRECTORY: True})
     world.client.lose, world.client.carried_out = 1, carried_out
-    made = world.write_back.uploader.try_make_directory("dir")
+    made = world.uploader.try_make_directory("dir")
     assert made == (next(iter(world.client.items.values())) if carried_out else None)
 
 
 def test_the_server_is_probed_once_for_refused_moves(world: World) -> None:
     """save/protocol.md R13: before the first overlap, after a few saves in place; the items of the question are taken away."""
-    upload = world.write_back.uploader
+    upload = world.uploader
     for _ in range(3):
         upload.count_replacement_and_probe("dir/file")
     finish_requests(world)
@@ -173,7 +173,7 @@ def test_an_inconclusive_probe_of_moves_is_repeated_later(world: World) -> None:
     world.client.carried_out = False
     world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]
     with pytest.raises(AnswerLostError):
-        world.write_back.uploader.probe_moves("dir/file")
+        world.uploader.probe_moves("dir/file")
     assert world.context.server.facts.moves_refused is None
     assert world.context.relist_after > time.monotonic(), "what goes unanswered may be carried out late (R4)"
     assert (world.client.items, world.state.changes) == ({}, {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import math
 import os
@@ -11,11 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, cast
-
-import pytest
+from typing import Any, ClassVar, TypeVar, cast
 
 from jobfs import names
 from jobfs.api.bodies import CreateForm
@@ -28,7 +26,6 @@ from jobfs.content.store import ActiveDownloads
 from jobfs.errors import (
     AnswerLostError,
     BadRequestError,
-    FsError,
     NotFoundError,
     PathExistsError,
     UnavailableError,
@@ -39,9 +36,10 @@ from jobfs.save import WriteBack
 from jobfs.settings import Settings
 from jobfs.state import Change, File, edit
 from jobfs.state.localbytes import LocalGeneration
-from jobfs.state.records import Aside, Base, Handle, Stage
+from jobfs.state.records import Aside, Base, Handle, Stage, Verb
 from jobfs.state.server import KnownServer
 
+R = TypeVar("R", File, Change)
 OLD, NEW = b"old", b"new"
 MOUNT = "0123456789ab"
 TID = "0123456789abcdef"
@@ -118,6 +116,10 @@ class FakeClient:
     def _asked(self, endpoint: str) -> None:
         if waiting := self.before.get(endpoint):
             waiting.pop(0)()
+
+    def fail(self, endpoint: str, *errors: Exception) -> None:
+        """Answer the next requests to an endpoint with these errors."""
+        self.before.setdefault(endpoint, []).extend(partial(away, error) for error in errors)
 
     def _answer(self, change: Callable[[], Item | None]) -> Any:
         if not self.lose:
@@ -232,12 +234,14 @@ class FakeNamespace:
     def __init__(self, client: FakeClient) -> None:
         self._client = client
         self.updates: list[str] = []
-        self.refreshed = 0
+        self.refreshed = self.snapshot_number = 0
         self.listed = 0.0
         self.is_unreachable = False
         self.max_age_to_prove_empty = self.lookup_ttl = 1.0
         #: Items that may be elsewhere by now.
         self.doubted: set[str] = set()
+        #: Called once a directory was listed, before what it showed is used.
+        self.after_listing: Callable[[], object] = lambda: None
 
     def record_own_change(self, item: Item, old_path: str = "", *, is_reported: bool = False) -> None:
         self.updates.append(f"publish {item.path}" + f" from {old_path}" * bool(old_path))
@@ -272,7 +276,9 @@ class FakeNamespace:
         return next(iter(self._client.find(path)), None)
 
     def subtree(self, path: str) -> list[Item]:
-        return [item for item in self._client.items.values() if names.is_at_or_below(item.path, path)]
+        found = [item for item in self._client.items.values() if names.is_at_or_below(item.path, path)]
+        self.after_listing()
+        return found
 
     def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
         assert max_age is not None, "what a save depends on is fresh"
@@ -297,6 +303,8 @@ class FakeContent:
         self.adopted: list[tuple[str, bytes]] = []
         self.evictable, self.freed = 0, list[int]()
         self.readers = ActiveDownloads([])
+        #: Called to bring the cache under its limit.
+        self.evict_to_limit: Callable[[], object] = lambda: None
 
     @contextmanager
     def exclude_verification(self, item: Item) -> Iterator[ActiveDownloads]:
@@ -320,9 +328,6 @@ class FakeContent:
 
     def remember_size(self, item: Item, size: int) -> None:
         """Nobody here asks for a size."""
-
-    def evict_to_limit(self) -> None:
-        """There is always room here."""
 
     def evict_on_disk_of(self, directory: Path, size: int) -> bool:
         self.freed.append(size)
@@ -359,11 +364,24 @@ class World:
             MOUNT, Settings(write_back_delay=60.0, timeout=10.0, request_lifetime=30.0, cache_size=1 << 20),
             KnownServer(directory, self.client.base_url),
         )  # fmt: skip
-        self.state, self.context = self.write_back.state, self.write_back.context
+        self.state, self.context, self.queue = (
+            self.write_back.state,
+            self.write_back.context,
+            self.write_back.queue,
+        )
+        self.cleanup, self.items = self.write_back.cleanup, self.write_back.items
+        self.replacer, self.renamer = self.write_back.replacer, self.write_back.renamer
+        self.uploader, self._ended = self.write_back.uploader, False
+
+    def end(self) -> None:
+        """End the mount, with its threads."""
+        self._ended = True
+        self.write_back.close()
 
     def close(self) -> None:
-        self.context.stop_threads()
-        self.state.close()
+        if not self._ended:
+            self.context.stop_threads()
+            self.state.close()
 
     def changes(self) -> list[str]:
         """The requests that were to change something."""
@@ -405,24 +423,28 @@ class World:
         self.write_back.wait_until_uploaded(file)
         return file
 
+    def scheduled(self, file: File) -> Change:
+        """The Change that sends a file; it waits for its delay."""
+        change = self.queue.schedule(file)
+        assert change is not None
+        return change
+
+    def plan(self, stage: Stage, target: str = "file", verb: Verb = Verb.PUT, **values: Any) -> Change:
+        """A Change in the journal that has got to this stage."""
+        change = self.state.plan_change(verb, target, stage=Stage.STAGED, **values)
+        self.state.write(edit(change, stage=stage))
+        return change
+
+    def rows(self, kind: type[R]) -> list[R]:
+        """What the journal has."""
+        return self.state.journal.load_records(kind)
+
     def clean_up(self) -> None:
         """What the queue would do with what was placed or cancelled."""
         self.state.changes.ready.clear()
         for change in list(self.state.changes.values()):
             if change.stage in (Stage.PLACED, Stage.CANCELLED):
                 self.write_back.cleanup.clean_up(change)
-
-
-def full(world: World, monkeypatch: pytest.MonkeyPatch, *, spent: bool = False) -> None:
-    """The disk takes nothing new; what has happened is recorded, unless the spare room is `spent` too."""
-    real = world.state.journal.write
-
-    def write(*edits: Any, is_new: bool = False, **more: Any) -> None:
-        if is_new or spent:
-            raise FsError(errno.ENOSPC)
-        real(*edits, **more)
-
-    monkeypatch.setattr(world.state.journal, "write", write)
 
 
 def opened(file: File, *, writable: bool = True) -> File:
@@ -443,8 +465,7 @@ def begun(world: World, stage: Stage = Stage.STAGED) -> tuple[File, Change]:
     item = world.client.put("o", hidden("file"), OLD)
     world.client.put("n", hidden("file", names.Role.STAGED), NEW)
     file = world.closed("file", NEW)
-    change = world.write_back.queue.schedule(file)
-    assert change is not None
+    change = world.scheduled(file)
     change.started = True
     world.state.write(
         edit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +32,27 @@ def refusing(code: int) -> Callable[..., NoReturn]:
         raise OSError(code, os.strerror(code))
 
     return refuse
+
+
+@contextmanager
+def failing(call: str, code: int, of: object = os) -> Iterator[None]:
+    """Let a system call fail, or another function of a module or an object."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(of, call, refusing(code))
+        yield
+
+
+@contextmanager
+def full_disk(state: State, *, spent: bool = False) -> Iterator[None]:
+    """Let the disk take nothing new. What has happened is recorded, unless the reserved space is `spent` too."""
+    if not spent:
+        state.journal.path.with_name("spare").unlink(missing_ok=True)
+        with failing("posix_fallocate", errno.ENOSPC):
+            yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state.journal, "write", full)
+        yield
 
 
 @pytest.fixture

@@ -16,11 +16,9 @@ def test_a_file_is_shown_while_it_has_more_than_the_servers_state(state: State) 
     """vfs/semantics.md 1; design.md, What a path shows."""
     assert not state.overrides_namespace
     file = written(state, "dir/b")
-    assert (state.overrides_namespace, state.index.file_at("dir/b"), state.index.children_of("dir")) == (
-        True,
-        file,
-        ({"b": file}, {}),
-    )
+    assert state.overrides_namespace
+    assert state.index.file_at("dir/b") == file
+    assert state.index.children_of("dir") == ({"b": file}, {})
     state.write(edit(file, item_id="two", generation=0), edit(file, path="dir/c"))
     assert (state.index.file_at("dir/b"), state.index.file_at("dir/c")) == (None, file)
     state.apply_in_memory(file, local=None)
@@ -34,26 +32,18 @@ def test_a_file_is_shown_while_it_has_more_than_the_servers_state(state: State) 
 def test_an_item_that_a_change_shows_is_shown_until_the_change_ends(state: State) -> None:
     """design.md, What a path shows: a name stops being hidden when its Change ends; nobody has to lift it."""
     change = state.plan_change(Verb.REMOVE, "dir/a", shows={"dir/a": None, "top": ITEM}, stage=Stage.STAGED)
-    assert (
-        state.index.has_override("dir/a"),
-        state.index.item_shown_by_override("dir/a"),
-        state.index.item_shown_by_override("top"),
-    ) == (
-        True,
-        None,
-        ITEM,
-    )
+    assert state.index.has_override("dir/a")
+    assert state.index.item_shown_by_override("dir/a") is None
+    assert state.index.item_shown_by_override("top") == ITEM
     assert state.index.children_of("dir") == ({}, {"a": None})
     other = state.plan_change(Verb.MOVE, "dir/a", shows={"dir/a": ITEM}, stage=Stage.STAGED)
     assert state.index.item_shown_by_override("dir/a") is ITEM, "the later one has the word"
     state.end_change(other)
     assert state.index.has_override("dir/a")
     state.end_change(change)
-    assert (
-        state.index.has_override("dir/a"),
-        state.index.item_shown_by_override("dir/a"),
-        state.overrides_namespace,
-    ) == (False, None, False)
+    assert not state.index.has_override("dir/a")
+    assert state.index.item_shown_by_override("dir/a") is None
+    assert not state.overrides_namespace
 
 
 def test_open_and_unsent_files_below_a_directory_are_found(state: State) -> None:

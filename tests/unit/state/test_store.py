@@ -48,11 +48,9 @@ def test_a_step_that_the_disk_refuses_has_not_happened(state: State, monkeypatch
     for call, record in ((state.end_change, change), (state.unlink_file, file), (state.drop_files, gone)):
         assert errno_from(call, record) == errno.ENOSPC
     assert (file.path, change.stage, change.asides, state.index.edition) == before
-    assert (state.index.file_at("a"), state.index.file_at("gone"), state.index.file_at("b")) == (
-        file,
-        gone,
-        None,
-    )
+    assert state.index.file_at("a") == file
+    assert state.index.file_at("gone") == gone
+    assert state.index.file_at("b") is None
     assert (file.change, state.changes, gone.recorded) == (change, {change.seq: change}, True)
     assert not state.changes.ready
 
@@ -79,12 +77,10 @@ def test_bytes_belong_to_the_open_generation_until_closed(
             assert errno_from(state.store.close_generation, file, local, remove=[gone]) == errno.ENOSPC
         assert ((file.generation, file.open_generation), local.closed_size, gone.recorded) == (there, 0, True)
         state.store.close_generation(file, local, remove=[gone] if before else [], sha256="ff")
-        assert (file.generation, file.open_generation, file.boot, file.sha256) == (
-            local.generation,
-            0,
-            BOOT,
-            "ff",
-        )
+        assert file.generation == local.generation
+        assert file.open_generation == 0
+        assert file.boot == BOOT
+        assert file.sha256 == "ff"
         assert (local.may_change(local.size), gone.recorded) == (True, not before)
         assert held(file) == held(again(state).index.file_by_number(file.ino))
     assert state.bytes.retired == [one.path]
@@ -104,12 +100,10 @@ def test_appended_and_closed_bytes_stay_in_the_same_generation(state: State) -> 
     file, local = grown(state)
     assert (file.has_unclosed_bytes, file.size, file.generation) == (True, 6, local.generation)
     state.store.close_generation(file, local)
-    assert (file.has_unclosed_bytes, file.size, file.generation, local.closed_size) == (
-        False,
-        10,
-        local.generation,
-        10,
-    )
+    assert not file.has_unclosed_bytes
+    assert file.size == 10
+    assert file.generation == local.generation
+    assert local.closed_size == 10
     assert (state.bytes.retired, held(file)) == ([], held(again(state).index.file_by_number(file.ino)))
     local.release()
 
@@ -135,10 +129,8 @@ def test_closed_bytes_are_separated_from_appended_bytes(state: State, synced: bo
     assert on_disk(state)[str(draft)] == b"closedmore"
     assert state.bytes.retired == [state.bytes.generation_path(file.ino, mixed)] * further
     assert (local.may_change(0), state.bytes.is_synced(file.ino, file.generation)) == (further, synced)
-    assert (file.boot, held(file)) == (
-        "" if synced else BOOT,
-        held(again(state).index.file_by_number(file.ino)),
-    )
+    assert file.boot == ("" if synced else BOOT)
+    assert held(file) == held(again(state).index.file_by_number(file.ino))
     before = on_disk(state)
     state.store.separate_closed_bytes(file)
     assert on_disk(state) == before, "once is enough"

@@ -33,8 +33,8 @@ NEVER = 3600.0
 class Runner:
     """Runs changes as the test wants: waits for `gate`, fails with `failures`, or `away`; else places."""
 
-    def __init__(self, world: World) -> None:
-        self.world, self.state, self._health = world, world.state, world.client.health
+    def __init__(self, world: World, patch: pytest.MonkeyPatch) -> None:
+        self.world, self.state, self._health, self._patch = world, world.state, world.client.health, patch
         verb = cast(Any, self)
         self.queue = ChangeQueue(world.context, verb, verb, delay=NEVER)
         self.ran, self.bound = list[int](), deadline.current_deadline()
@@ -53,6 +53,23 @@ class Runner:
     def add(self, *changes: Change, delay: float = 0.0) -> None:
         for change in changes:
             self.queue.add_change(change, delay)
+
+    def limit(self, **limits: float) -> None:
+        """Give the queue other limits than those of a mount."""
+        for name, value in limits.items():
+            self._patch.setattr(module, name, value)
+
+    def commit(self, *changes: Change, seconds: float = 20.0) -> None:
+        """Wait for changes one after another, at most so many seconds."""
+        with deadline.limit_time(seconds):
+            for change in changes:
+                self.queue.run_until_finished(change)
+
+    def has_run(self, change: Change) -> bool:
+        """Whether a change that is due has been started, once the queue has looked at all that are due."""
+        self.add(probe := self.put("probe"))
+        eventually(lambda: probe.is_settled)
+        return change.seq in self.ran
 
     def run_change(self, change: Change) -> None:
         with self._lock:
@@ -111,8 +128,8 @@ class Runner:
 
 @pytest.fixture
 def runner(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
-    monkeypatch.setattr(module, "_BACKOFF", 0.01)
-    runner = Runner(world)
+    runner = Runner(world, monkeypatch)
+    runner.limit(_BACKOFF=0.01)
     runner.queue.start()
     yield runner
     runner.gate.set()
@@ -127,10 +144,15 @@ def cancelled(state: State, target: str = "file", **values: Any) -> Change:
     return change
 
 
+def unsure_aside() -> Aside:
+    """An item that cleanup can't judge soon: a request on it went unanswered."""
+    return Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)
+
+
 def running_change(runner: Runner, change: Change) -> Change:
     """A Change that runs until the gate is opened."""
     runner.gate.clear()
-    runner.queue.add_change(change, 0.0)
+    runner.add(change)
     eventually(lambda: change.is_running)
     return change
 
@@ -146,8 +168,8 @@ def waiting(call: Callable[[], object]) -> threading.Thread:
 
 def test_a_due_change_runs_once_and_is_cleaned_up(runner: Runner) -> None:
     now, later = runner.put(), runner.put("other")
-    runner.queue.add_change(later, NEVER)
-    runner.queue.add_change(now, 0.0)
+    runner.add(later, delay=NEVER)
+    runner.add(now)
     eventually(lambda: now.stage is Stage.DONE)
     assert (runner.ran, runner.finished, later.stage) == ([now.seq], [now.seq], Stage.STAGING)
     runner.add(now, later)
@@ -155,10 +177,8 @@ def test_a_due_change_runs_once_and_is_cleaned_up(runner: Runner) -> None:
     assert runner.ran == [now.seq, later.seq], "what has ended does not run again"
 
 
-def test_changes_of_one_target_run_in_order_and_others_in_parallel(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_POLL_INTERVAL", NEVER)  # the others are not kept waiting
+def test_changes_of_one_target_run_in_order_and_others_in_parallel(runner: Runner) -> None:
+    runner.limit(_POLL_INTERVAL=NEVER)  # the others are not kept waiting
     runner.gate.clear()
     first, second, other = runner.put(), runner.put(), runner.put("other")
     with runner.state.lock:
@@ -170,17 +190,15 @@ def test_changes_of_one_target_run_in_order_and_others_in_parallel(
     assert runner.ran.index(first.seq) < runner.ran.index(second.seq)
 
 
-def test_the_first_of_many_changes_start_before_they_are_due(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_of_many_changes_start_before_they_are_due(runner: Runner) -> None:
     """vfs/semantics.md 4: a user who copies a thousand files waits for the files, and not for a delay besides."""
-    monkeypatch.setattr(module, "_CROWD", 3)
+    runner.limit(_CROWD=3)
     runner.gate.clear()
     works = [runner.put(f"file{number}") for number in range(5)]
     runner.add(*works, delay=NEVER)
     time.sleep(0.1)
     assert runner.ran == [], "none of them is due soon"
-    monkeypatch.setattr(module, "_EARLY", 2 * NEVER)
+    runner.limit(_EARLY=2 * NEVER)
     runner.queue.wake()
     eventually(lambda: len(runner.ran) == 2)
     time.sleep(0.1)
@@ -191,9 +209,9 @@ def test_the_first_of_many_changes_start_before_they_are_due(
 def test_an_unlink_runs_before_the_file_that_takes_its_name(runner: Runner, then: str) -> None:
     runner.clean.clear()
     unlinked, newer = cancelled(runner.state, due=time.monotonic() + NEVER), runner.put()
-    runner.queue.add_change(newer, 0.0)
-    eventually(lambda: unlinked.is_running and not runner.queue._new_heap)
-    assert runner.ran == []
+    runner.add(newer)
+    eventually(lambda: unlinked.is_running)
+    assert not runner.has_run(newer)
     if then == "it ends":
         runner.clean.set()
     else:
@@ -207,11 +225,10 @@ def test_a_change_runs_after_the_move_that_frees_its_name(runner: Runner, ended:
     """The move has another target: a change that waited at its source was forgotten."""
     away = runner.state.plan_change(Verb.MOVE, "elsewhere", source="file", stage=Stage.STAGED, started=True)
     newer = runner.put()
-    runner.queue.add_change(newer, 0.0)
-    eventually(lambda: not runner.queue._new_heap)
-    assert runner.ran == []
+    runner.add(newer)
+    assert not runner.has_run(newer)
     if ended == "by the queue":
-        runner.queue.add_change(away, 0.0)
+        runner.add(away)
     elif ended == "renamed":
         runner.state.apply_in_memory(away, source="other")
     else:
@@ -262,45 +279,44 @@ def test_newer_bytes_become_the_next_change_after_the_running_one(runner: Runner
 def test_a_change_with_a_temporary_failure_is_retried(runner: Runner) -> None:
     work = runner.put()
     runner.failures[work.seq] = [UnavailableError("not now"), FsError(errno.EIO, "bad"), RuntimeError("odd")]
-    runner.queue.add_change(work, 0.0)
+    runner.add(work)
     eventually(lambda: work.is_settled)
     assert runner.ran == [work.seq] * 4
     eventually(lambda: (work.error, work.attempts) == (None, 0))
 
 
 def test_an_unreachable_server_is_retried_and_gets_all_changes_later(
-    runner: Runner, world: World, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
-    monkeypatch.setattr(module, "_POLL_INTERVAL", 0.02)
+    runner.limit(_POLL_INTERVAL=0.02)
     monkeypatch.setattr(health, "_PROBE_EVERY", 0.2)
     monkeypatch.setattr(runner.state.lock, "wait", waits := Mock(wraps=runner.state.lock.wait))
-    runner.away = True
+    runner.away, server = True, runner.world.client.health
     works = [runner.put(str(number)) for number in range(100)]
     runner.add(*works)
-    eventually(lambda: world.client.health.is_limited_to_probes and not runner.running)
-    before = world.client.health.requests
+    eventually(lambda: server.is_limited_to_probes and not runner.running)
+    before = server.requests
     time.sleep(1.0)
-    assert world.client.health.requests - before <= 6
+    assert server.requests - before <= 6
     assert min(wait.args[0] for wait in waits.call_args_list) > 0, "it looks again without a pause"
-    monkeypatch.setattr(module, "_BACKOFF", 0.5)
-    monkeypatch.setattr(module, "_MOST", NEVER)
+    runner.limit(_BACKOFF=0.5, _MOST=NEVER)
     runner.away = False
     eventually(lambda: all(work.is_settled for work in works))
 
 
-def test_no_change_starts_before_the_end_of_retry_after(runner: Runner, world: World) -> None:
+def test_no_change_starts_before_the_end_of_retry_after(runner: Runner) -> None:
     """vfs/semantics.md 5: 429 and 503 with Retry-After: as long as the server says, whosever request it was."""
     first, second, committed = runner.put("1"), runner.put("2"), runner.put("3")
     busy = UnavailableError("too many requests")
     busy.wait = 100.0
     runner.failures = {work.seq: [busy] for work in (first, committed)}
-    runner.queue.add_change(first, 0.0)
+    runner.add(first)
     eventually(lambda: first.attempts == 1 and not first.is_running)
-    runner.queue.add_change(second, 0.0)
+    runner.add(second)
     with pytest.raises(UnavailableError, match="too many requests"):
         runner.queue.run_until_finished(committed)
-    assert world.client.health.background_delay(changing=True) > 90
+    assert runner.world.client.health.background_delay(changing=True) > 90
     assert runner.ran == [first.seq, committed.seq], "the wait is longer than anybody waits for a commit"
 
 
@@ -310,7 +326,7 @@ def test_no_change_starts_before_the_end_of_retry_after(runner: Runner, world: W
 def test_commit_returns_when_the_server_has_the_bytes(runner: Runner) -> None:
     asked, work = list[object](), runner.put()
     runner.world.client.probe_and_require_reachable = asked.append  # type: ignore[assignment]
-    runner.queue.add_change(work, NEVER)
+    runner.add(work, delay=NEVER)
     for _ in range(2):
         runner.queue.run_until_finished(work)
         assert (work.is_settled, asked) == (True, ["file"]), "not even a server out of reach is asked twice"
@@ -331,27 +347,23 @@ def test_a_commit_runs_the_preceding_change_first(runner: Runner) -> None:
 
 def test_commit_retries_and_raises_the_last_error(runner: Runner) -> None:
     """vfs/semantics.md 4.7: fsync returns with the error."""
-    refused, once, away = runner.put("1"), runner.put("2"), runner.put("3")
+    refused, once, away, surprised = (runner.put(name) for name in "1235")
     runner.failures = {
-        refused.seq: [InvalidRequestError("no")],
-        once.seq: [UnavailableError("not now")],
-        away.seq: [UnavailableError("nobody there")] * 1000,
-    }
+        refused.seq: [InvalidRequestError("no")], once.seq: [UnavailableError("not now")],
+        away.seq: [UnavailableError("nobody there")] * 1000, surprised.seq: [RuntimeError("a surprise")],
+    }  # fmt: skip
     with pytest.raises(InvalidRequestError):
-        runner.queue.run_until_finished(refused)
-    runner.queue.run_until_finished(once)
+        runner.commit(refused)
+    runner.commit(once)
     assert once.is_settled
-    with deadline.limit_time(1.0), pytest.raises(UnavailableError):
-        runner.queue.run_until_finished(away)
+    with pytest.raises(UnavailableError):
+        runner.commit(away, seconds=1.0)
     assert (away.is_running, away.attempts > 0) == (False, True), "it is tried on"
-    surprised = runner.put("5")
-    runner.failures[surprised.seq] = [RuntimeError("a surprise")]
     with pytest.raises(FsError, match="internal error: RuntimeError"):
-        runner.queue.run_until_finished(surprised)
-    unsure = Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)
-    cancelled(runner.state, "4", asides=[unsure])
-    with deadline.limit_time(0.3), pytest.raises(OutOfTimeError, match="4 is being saved"):
-        runner.queue.run_until_finished(runner.put("4"))
+        runner.commit(surprised)
+    cancelled(runner.state, "4", asides=[unsure_aside()])
+    with pytest.raises(OutOfTimeError, match="4 is being saved"):
+        runner.commit(runner.put("4"), seconds=0.3)
 
 
 def test_a_commit_passes_its_priority_and_deadline_to_the_running_change(runner: Runner) -> None:
@@ -401,11 +413,8 @@ def test_a_drain_sends_the_files_below_a_path_and_reports_a_rest(runner: Runner)
     runner.add(inside, outside, delay=NEVER)
     assert runner.queue.drain(20.0, "dir")
     assert (inside.is_settled, outside.is_settled) == (True, False)
-    assert [runner.state.backlog(path).has_anything_to_send for path in ("dir", "other", "")] == [
-        False,
-        True,
-        True,
-    ]
+    unsent = {path: runner.state.backlog(path).has_anything_to_send for path in ("dir", "other", "")}
+    assert unsent == {"dir": False, "other": True, "": True}
     runner.failures[outside.seq] = [UnavailableError("not now")] * 1000
     assert not runner.queue.drain(0.1, "")
     runner.failures.clear()
@@ -438,12 +447,10 @@ def test_a_name_is_idle_when_its_cancelled_change_is_undone(runner: Runner) -> N
 
 
 @pytest.mark.parametrize("unsure", [0.0, NEVER])
-def test_no_change_starts_while_too_many_items_are_hidden(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch, unsure: float
-) -> None:
+def test_no_change_starts_while_too_many_items_are_hidden(runner: Runner, unsure: float) -> None:
     """vfs/semantics.md 6, Bounds; save/protocol.md R7: an aside that has to wait stands in the workspace as any other; 4: an
     unlink hides nothing, and it makes room on a full server."""
-    monkeypatch.setattr(module, "MOST_HIDING", 2)
+    runner.limit(MOST_HIDING=2)
     runner.clean.clear()
     until = unsure and time.monotonic() + unsure
     asides = [Aside(name, name, moved=True, unsure_until=until) for name in "ab"]
@@ -454,10 +461,10 @@ def test_no_change_starts_while_too_many_items_are_hidden(
     committed, unlinked = (runner.state.plan_change(Verb.REMOVE, name, stage=Stage.STAGED) for name in "45")
     runner.add(going_on, unlinked)
     eventually(lambda: going_on.is_settled and unlinked.is_settled)
-    runner.queue.run_until_finished(committed)
+    runner.commit(committed)
     assert committed.is_settled
-    with deadline.limit_time(0.05), pytest.raises(OutOfTimeError, match="3 is being saved"):
-        runner.queue.run_until_finished(third)
+    with pytest.raises(OutOfTimeError, match="3 is being saved"):
+        runner.commit(third, seconds=0.05)
     assert third.seq not in runner.ran, "fsync waits too"
     for aside in asides:
         aside.unsure_until = 0.0
@@ -465,17 +472,14 @@ def test_no_change_starts_while_too_many_items_are_hidden(
     eventually(lambda: third.is_settled)
 
 
-def test_an_item_that_cannot_be_deleted_blocks_no_save(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_item_that_cannot_be_deleted_blocks_no_save(runner: Runner) -> None:
     """vfs/semantics.md 4: a key that may not delete leaves hidden items; saves still work."""
-    monkeypatch.setattr(module, "MOST_HIDING", 1)
+    runner.limit(MOST_HIDING=1)
     kept = runner.put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)
     runner.failures[kept.seq] = [InvalidRequestError("not yours to delete")] * 100
-    runner.queue.add_change(kept, 0.0)
+    runner.add(kept)
     eventually(lambda: kept.error is not None)
-    saved = runner.put("2")
-    runner.queue.add_change(saved, 0.0)
+    runner.add(saved := runner.put("2"))
     eventually(lambda: saved.is_settled)
     assert list(runner.state.changes.values()) == [kept], "its item stays, and so does the record of it"
     assert (kept.asides, kept.stage) == ([Aside("x", "h", moved=True)], Stage.PLACED)
@@ -483,8 +487,7 @@ def test_an_item_that_cannot_be_deleted_blocks_no_save(
 
 def test_an_unmount_does_not_wait_for_delayed_asides(runner: Runner) -> None:
     """save/protocol.md R7: an unmount leaves such asides to the next mount's journal, and counts as clean."""
-    unsure = Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)
-    waits, created = runner.put("1", asides=[unsure]), runner.put("2")
+    waits, created = runner.put("1", asides=[unsure_aside()]), runner.put("2")
     runner.add(waits, created)
     eventually(lambda: waits.is_settled and not waits.is_running and runner.finished)
     assert runner.queue.wait_and_count_uncleaned(20.0, includes_waiting=False) == 0
@@ -511,8 +514,8 @@ def test_the_queue_survives_any_error(runner: Runner, monkeypatch: pytest.Monkey
 def test_stop_waits_for_running_changes_and_starts_none(runner: Runner) -> None:
     running, waits = running_change(runner, runner.put("1")), runner.put("2")
     thread = waiting(runner.queue.stop)
-    eventually(runner.queue._thread.stopping.is_set)
-    runner.queue.add_change(waits, 0.0)
+    eventually(lambda: "jobfs-queue" not in {thread.name for thread in threading.enumerate()})
+    runner.add(waits)
     runner.gate.set()
     thread.join(20)
     assert (running.is_settled, runner.ran) == (True, [running.seq])

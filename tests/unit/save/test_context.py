@@ -14,6 +14,8 @@ from typing import Any, cast
 import pytest
 
 from jobfs.api.client import Client
+from jobfs.api.connection_queue import Priority
+from jobfs.api.wire import HeldConnection
 from jobfs.errors import AnswerLostError, ItemChangedError, NotFoundError
 from jobfs.nodes import Item, Kind, Permission, implicit_directory
 from jobfs.save.context import Observation, fetch_sha256, item_if_bytes_match
@@ -58,7 +60,7 @@ def test_a_look_is_repeated_once_it_is_older_than_its_limit(
     """save/protocol.md R8: checked when the request has its connection."""
     item, now = world.client.put("a", "file"), [1000.0]
     monkeypatch.setattr("jobfs.save.context.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(world.client.health, "latency", latency)
+    world.client.health.latency = latency
     gets: list[str] = []
     world.client.before["get"] = [lambda: gets.append("asked")]
     world.client.before["turn"] = [lambda: now.append(now.pop(0) + age)]
@@ -72,10 +74,10 @@ def test_a_repeated_look_is_dated_by_its_reply(world: World, monkeypatch: pytest
     look, now = Observation(world.client.put("a", "file"), -math.inf), [1000.0]
     monkeypatch.setattr("jobfs.save.context.time.monotonic", lambda: now[0])
     world.client.before["get"] = [lambda: now.append(now.pop() + 0.1), away]
-    with world.client.hold_two_connections("file") as (turn, _):
-        repeated = world.context.renew_if_old(look, turn)
-        assert repeated.observed_at == 1000.1
-        assert world.context.renew_if_old(repeated, turn) is repeated
+    turn = HeldConnection(Priority.SMALL)
+    repeated = world.context.renew_if_old(look, turn)
+    assert repeated.observed_at == 1000.1
+    assert world.context.renew_if_old(repeated, turn) is repeated
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -204,11 +206,8 @@ def test_implicit_directories_stay_when_this_mount_removes_their_last_file(world
     """vfs/semantics.md 1.19: as on a disk, all of them stay, up to one that the server has."""
     world.client.put("d", "dir", None)
     world.context.keep_implicit_parent("dir/a/b/file")
-    assert [world.state.index.file_at(path) is not None for path in ("dir", "dir/a", "dir/a/b")] == [
-        False,
-        True,
-        True,
-    ]
+    kept = [world.state.index.file_at(path) is not None for path in ("dir", "dir/a", "dir/a/b")]
+    assert kept == [False, True, True]
 
 
 def item(world: World, seconds: float = 60.0) -> Item:

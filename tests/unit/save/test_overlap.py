@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -16,7 +15,7 @@ from jobfs.api.wire import HeldConnection
 from jobfs.errors import BadRequestError, FsError, ItemChangedError, NotFoundError, UnavailableError
 from jobfs.nodes import Item
 from jobfs.save.context import Observation
-from jobfs.save.overlap import OverlapSender, Stagger
+from jobfs.save.overlap import Outcome, OverlapSender, Stagger
 from jobfs.state import Change
 from jobfs.state.records import Aside, Stage, Verb
 
@@ -109,135 +108,110 @@ def test_requests_do_not_overlap_if_risky_or_without_gain(
     assert overlap.choose_stagger(change, aside) is None
 
 
-def unreachable(turn: HeldConnection) -> Item:
-    away()
-    raise AssertionError
+class Pair:
+    """A set-aside of item `i` and the promote after it; `sent`: which of them have been sent, in order."""
 
+    def __init__(self, world: World, overlap: OverlapSender) -> None:
+        self._item, self._overlap, self.sent = world.client.put("i", "file", OLD), overlap, list[str]()
+        self.look = Observation(self._item, time.monotonic())
+        #: What happens once a request is sent, and before it is.
+        self.on_first: Callable[[], object] = lambda: None
+        self.before_first: Callable[[], object] = lambda: None
 
-def look_of(world: World) -> Observation:
-    return Observation(world.client.put("i", "file", OLD), time.monotonic())
+    def send(self, stagger: float) -> tuple[Outcome, Outcome | None]:
+        return self._overlap.send_pair(self.look, self._first, self._second, stagger)
 
-
-def test_the_second_request_is_not_sent_once_the_first_was_answered(
-    world: World, overlap: OverlapSender
-) -> None:
-    """save/protocol.md R13: it is at most today's way."""
-    sent, following = overlap.send_pair(look_of(world), lambda look, turn: look.item, unreachable, 60.0)
-    assert (sent.result().id, following) == ("i", None)
-
-
-def test_the_stagger_starts_when_the_first_request_is_sent(world: World, overlap: OverlapSender) -> None:
-    """save/protocol.md R13: a thread may wait for long before it gets there."""
-    order = []
-
-    def first(look: Observation, turn: HeldConnection | None) -> Item:
-        assert turn is not None
-        order.append("first")
-        turn.sent_event.set()
-        eventually(lambda: len(order) == 2)
+    def _first(self, look: Observation, turn: HeldConnection | None) -> Item:
+        self.before_first()
+        self.sent.append("first" if turn is not None else "first, on no held connection")
+        if turn is not None:
+            turn.sent_event.set()
+        self.on_first()
         return look.item
 
-    def second(turn: HeldConnection) -> Item:
-        order.append("second")
-        return world.client.items["i"]
+    def _second(self, turn: HeldConnection) -> Item:
+        self.sent.append("second")
+        return self._item
 
-    look = look_of(world)
-    overlap.send_pair(look, first, second, 0.0)
-    assert order == ["first", "second"]
+
+@pytest.fixture
+def pair(world: World, overlap: OverlapSender) -> Pair:
+    return Pair(world, overlap)
+
+
+def test_the_second_request_is_not_sent_once_the_first_was_answered(pair: Pair) -> None:
+    """save/protocol.md R13: it is at most today's way."""
+    first, second = pair.send(60.0)
+    assert (first.result().id, second, pair.sent) == ("i", None, ["first"])
+
+
+def test_the_stagger_starts_when_the_first_request_is_sent(pair: Pair) -> None:
+    """save/protocol.md R13: a thread may wait for long before it gets there."""
+    pair.before_first = lambda: time.sleep(0.05)
+    pair.on_first = lambda: eventually(lambda: len(pair.sent) == 2)
+    pair.send(0.0)
+    assert pair.sent == ["first", "second"]
 
 
 @pytest.mark.parametrize("error", [NotFoundError("gone"), FsError(5)])
-def test_both_requests_are_awaited_if_either_fails(
-    world: World, overlap: OverlapSender, error: Exception
-) -> None:
+def test_both_requests_are_awaited_if_either_fails(pair: Pair, error: Exception) -> None:
     """save/protocol.md R13: on every way out."""
-    begins, ended = threading.Event(), threading.Event()
-
-    def first(look: Observation, turn: HeldConnection | None) -> Item:
-        assert turn is not None
-        turn.sent_event.set()
-        eventually(begins.is_set)
-        raise error
-
-    def second(turn: HeldConnection) -> Item:
-        begins.set()
-        ended.set()
-        return world.client.items["i"]
-
-    sent, following = overlap.send_pair(look_of(world), first, second, 0.0)
-    assert ended.is_set()
-    assert following is not None
-    assert (sent.exception(), following.result().id) == (error, "i")
+    pair.on_first = lambda: (eventually(lambda: "second" in pair.sent), away(error))
+    first, second = pair.send(0.0)
+    assert second is not None
+    assert (first.exception(), second.result().id) == (error, "i")
 
 
-def test_the_second_request_is_not_sent_if_the_first_never_was(world: World, overlap: OverlapSender) -> None:
+def test_the_second_request_is_not_sent_if_the_first_never_was(pair: Pair) -> None:
     """save/protocol.md R13: joined on every way out."""
-
-    def first(look: Observation, turn: HeldConnection | None) -> Item:
-        raise UnavailableError("no way")
-
-    sent, following = overlap.send_pair(look_of(world), first, unreachable, 0.0)
-    assert (type(sent.exception()), following) == (UnavailableError, None)
+    pair.before_first = away
+    first, second = pair.send(0.0)
+    assert (type(first.exception()), second, pair.sent) == (UnavailableError, None, [])
 
 
-def test_an_old_look_is_repeated_before_the_two_requests(world: World, overlap: OverlapSender) -> None:
+def test_an_old_look_is_repeated_before_the_two_requests(world: World, pair: Pair) -> None:
     """save/protocol.md R8: on one of the connections; if it shows something else, neither is sent."""
-    look = look_of(world)._replace(observed_at=-math.inf)
-    sent, _ = overlap.send_pair(look, lambda look, turn: look.item, unreachable, 60.0)
-    assert sent.result().id == "i"
+    pair.look = pair.look._replace(observed_at=-math.inf)
+    assert pair.send(60.0)[0].result().id == "i"
     world.client.items["i"] = replace(world.client.items["i"], path="elsewhere")
-    sent, following = overlap.send_pair(look, lambda look, turn: look.item, unreachable, 0.0)
-    assert (type(sent.exception()), following) == (ItemChangedError, None)
+    first, second = pair.send(0.0)
+    assert (type(first.exception()), second, pair.sent) == (ItemChangedError, None, ["first"])
 
 
-def test_without_two_connections_only_the_first_request_is_sent(
-    world: World, overlap: OverlapSender, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_two_connections_only_the_first_request_is_sent(world: World, pair: Pair) -> None:
     """save/protocol.md R13: promote must not queue for a connection while T is absent."""
-
-    @contextmanager
-    def none(subject: object) -> Iterator[None]:
-        yield None
-
-    monkeypatch.setattr(world.client, "hold_two_connections", none)
-    held_by = []
-
-    def first(look: Observation, turn: HeldConnection | None) -> Item:
-        held_by.append(turn)
-        return look.item
-
-    sent, following = overlap.send_pair(look_of(world), first, unreachable, 0.0)
-    assert (sent.result().id, following, held_by) == ("i", None, [None])
+    world.client.has_two_connections = False
+    first, second = pair.send(0.0)
+    assert (first.result().id, second, pair.sent) == ("i", None, ["first, on no held connection"])
 
 
-def overlapping_world(world: World) -> World:
-    """A world in which saves overlap, and promotes are sent once the set-asides have reached the server."""
+@pytest.fixture
+def old(world: World) -> Item:
+    """What a save replaces, in a world where saves overlap: a promote is sent once its set-aside has reached the server."""
     world.client.health.latency = 0.02
     world.context.server.learn(moves_refused=True)
-    return world
+    return world.client.put("o", "dir/file.txt", OLD)
 
 
-def test_a_promoted_save_is_placed_even_if_its_set_aside_failed(world: World) -> None:
+def test_a_promoted_save_is_placed_even_if_its_set_aside_failed(world: World, old: Item) -> None:
     """save/protocol.md R13: an aside whose set-aside was refused is dropped: here the job has deleted the item."""
-    item, client = world.client.put("o", "dir/file.txt", OLD), overlapping_world(world).client
     promoted = threading.Event()
 
     def delete() -> None:
-        del client.items["o"]
-        eventually(lambda: any(i.path == "dir/file.txt" for i in client.items.values()))
+        del world.client.items["o"]
+        eventually(lambda: "dir/file.txt" in world.client.paths.values())
         promoted.set()
 
-    client.before["update"] = [delete]
-    file = world.save("dir/file.txt", b"new!", item)
+    world.client.before["update"] = [delete]
+    file = world.save("dir/file.txt", b"new!", old)
     assert promoted.is_set()
-    assert client.paths == {file.item_id: "dir/file.txt"}
+    assert world.client.paths == {file.item_id: "dir/file.txt"}
     assert not world.state.changes, "nothing is left to be cleaned up"
 
 
-def test_an_unanswered_aside_is_kept_after_its_save_was_promoted(world: World) -> None:
+def test_an_unanswered_aside_is_kept_after_its_save_was_promoted(world: World, old: Item) -> None:
     """save/protocol.md R13: cleanup waits as R7 says."""
-    item, client = world.client.put("o", "dir/file.txt", OLD), overlapping_world(world).client
-    promoting = threading.Event()
+    client, promoting = world.client, threading.Event()
 
     def lose() -> None:
         eventually(promoting.is_set)
@@ -248,39 +222,30 @@ def test_an_unanswered_aside_is_kept_after_its_save_was_promoted(world: World) -
         eventually(lambda: client.paths["o"] != "dir/file.txt" and not client.lose)
 
     client.before["update"] = [lose, promote]
-    world.save("dir/file.txt", b"new!", item)
+    world.save("dir/file.txt", b"new!", old)
     (change,) = world.state.changes.values()
-    assert change.stage is Stage.PLACED
-    assert [aside.id for aside in change.asides] == ["o"]
+    assert (change.stage, [aside.id for aside in change.asides]) == (Stage.PLACED, ["o"])
     assert change.asides[0].unsure_until > 0.0
 
 
-def test_a_refused_promote_does_not_refuse_the_save(world: World) -> None:
+def test_a_refused_promote_does_not_refuse_the_save(world: World, old: Item) -> None:
     """save/protocol.md R13: whatever the reason."""
-    item, client = world.client.put("o", "dir/file.txt", OLD), overlapping_world(world).client
-    refused = threading.Event()
-
-    def refuse() -> None:
-        refused.set()
-        raise BadRequestError("no")
-
+    client, refused = world.client, threading.Event()
+    refuse = lambda: (refused.set(), away(BadRequestError("no")))  # noqa: E731
     client.before["update"] = [lambda: eventually(refused.is_set), refuse]
-    world.save("dir/file.txt", b"new!", item)
+    world.save("dir/file.txt", b"new!", old)
     assert [i.path for i in client.items.values() if client.contents[i.id] == b"new!"] == ["dir/file.txt"]
     assert client.explained == [], "no request asks for the reason"
 
 
-def test_a_rename_over_a_file_sends_its_promote_on_a_held_connection(world: World) -> None:
+def test_a_rename_over_a_file_sends_its_promote_on_a_held_connection(world: World, old: Item) -> None:
     """save/protocol.md R13: promote must not queue for a connection while T is absent."""
-    source = world.client.put("s", "draft", b"new!")
-    over, client = world.client.put("o", "file", OLD), overlapping_world(world).client
-    queued = list[str]()
+    source, queued = world.client.put("s", "draft", b"new!"), list[str]()
 
     def delete() -> None:
-        del client.items["o"]
-        eventually(lambda: client.paths["s"] == "file")
+        del world.client.items["o"]
+        eventually(lambda: world.client.paths["s"] == old.path)
 
-    client.before |= {"update": [delete], "turn": [lambda: queued.append("for a connection")] * 2}
-    renamer = world.renamer
-    renamer.move_item_over(source, "file", renamer.find_displaced("file", over))
-    assert (client.paths["s"], queued) == ("file", [])
+    world.client.before |= {"update": [delete], "turn": [lambda: queued.append("for a connection")] * 2}
+    world.renamer.move_item_over(source, old.path, world.renamer.find_displaced(old.path, old))
+    assert (world.client.paths["s"], queued) == (old.path, [])

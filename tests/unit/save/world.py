@@ -82,6 +82,8 @@ class FakeClient:
         self.health.latency = 0.001
         #: The paths of refused moves for which the real client asks the server for the reason.
         self.explained: list[str] = []
+        #: Whether two connections are free at once.
+        self.has_two_connections = True
         #: The thread that holds two connections, None if there is none.
         self._holder: int | None = None
         self._version = 0
@@ -135,7 +137,10 @@ class FakeClient:
         yield "a connection"
 
     @contextmanager
-    def hold_two_connections(self, subject: object) -> Iterator[tuple[HeldConnection, HeldConnection]]:
+    def hold_two_connections(self, subject: object) -> Iterator[tuple[HeldConnection, HeldConnection] | None]:
+        if not self.has_two_connections:
+            yield None
+            return
         self._holder = threading.get_ident()
         try:
             yield HeldConnection(Priority.SMALL), HeldConnection(Priority.SMALL)

@@ -16,6 +16,11 @@ from jobfs.errors import FsError, UnavailableError
 Start = Callable[..., Background]
 
 
+def running() -> list[threading.Thread]:
+    """Return the threads that the tests of this module started and that have not ended."""
+    return [thread for thread in threading.enumerate() if thread.name == "jobfs-test"]
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start a thread whose runs raise these errors, one a run, and then succeed."""
@@ -63,10 +68,10 @@ def test_an_error_that_stays_is_logged_once(start: Start, caplog: pytest.LogCapt
 
 def test_stop_starts_no_further_run_and_join_waits_for_the_last(start: Start) -> None:
     thread = start()
+    assert [each.daemon for each in running()] == [True]
     thread.stop()
     thread.join(20)
-    assert not thread._thread.is_alive()
-    assert thread._thread.daemon
+    assert running() == []
     Background("jobfs-never", lambda: 0.0).join()
 
 
@@ -83,5 +88,5 @@ def test_no_log_line_is_written_for_a_run_that_shutdown_interrupts(caplog: pytes
     assert entered.wait(20)
     thread.stop()
     broken.set()
-    eventually(lambda: not thread._thread.is_alive())
+    eventually(lambda: not running())
     assert caplog.messages == []

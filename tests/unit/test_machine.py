@@ -10,17 +10,13 @@ from tests.support.machine import why_left_out
 from tests.support.nested import run_tests
 
 #: Tests that mount, and tests that need nothing.
-_SELECTION = (
-    "tests/mount/test_view.py",
-    "tests/unit/test_nodes.py",
-)
+_SELECTION = "tests/mount/test_view.py", "tests/unit/test_nodes.py"
 
 
-@pytest.mark.parametrize("workers", [(), ("--numprocesses", "2")], ids=["alone", "workers"])
 @pytest.mark.parametrize(
-    ("device", "why"),
-    [("missing", "No such file or directory"), ("", "Is a directory")],
-    ids=["missing", "closed"],
+    ("device", "why", "workers"),
+    [("missing", "No such file or directory", ()), ("", "Is a directory", ("--numprocesses", "2"))],
+    ids=["missing", "can't be opened, with workers"],
 )
 def test_tests_that_mount_are_skipped_and_counted_without_the_device(
     tmp_path: Path, device: str, why: str, workers: tuple[str, ...]
@@ -53,7 +49,6 @@ def test_a_run_that_must_mount_fails_at_once_without_the_device(tmp_path: Path) 
         tmp_path / "home", *_SELECTION, JOBFS_TEST_FUSE_DEVICE=str(tmp_path), JOBFS_TEST_NEEDS_FUSE="1"
     )
     assert done.returncode != 0
-    assert (
-        f"no mount is possible here: {tmp_path} can't be opened (Is a directory)" in done.stdout + done.stderr
-    )
+    reason = f"no mount is possible here: {tmp_path} can't be opened (Is a directory)"
+    assert reason in done.stdout + done.stderr
     assert "passed" not in done.stdout

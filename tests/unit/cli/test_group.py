@@ -87,8 +87,24 @@ def test_common_wrong_commands_suggest_the_right_one(run: Run, monkeypatch: pyte
     (["umount", "/mnt/a", "--timeout", "-1"], "--timeout"),
     (["doctor", JOB, "--try"], "--yes"), (["doctor", "--try", "--yes"], "the id of a job"),
     (["doctor", JOB, "--yes"], "--yes needs --try"),
+    (["wait"], "Missing argument 'DIR'"), (["wait", "/nowhere"], "no job is mounted at /nowhere"),
+    (["wait", "/mnt/a", "--timeout", "0"], "0.0 is not in the range x>0"),
+    (["wait", "/mnt/a", "--timeout", "soon"], "'soon' is not a valid float"),
+    *((words, "the path must not be empty") for words in (
+        ["flush", ""], ["umount", ""], ["wait", ""],
+        ["mount", JOB, ""], ["systemd-unit", JOB, ""], ["recover", JOB, "--save", ""],
+    )),
+    (["recover", JOB, "--save"], "Option '--save' requires an argument"),
+    (["recover", "job", "--save", "to"], "'job' is not a job id"),
+    (["recover", JOB, "--save", "/dev/null"], "/dev/null is not a directory: give --save a directory"),
+    (["recover", JOB, "--save", "to", "--of", "0" * 12], "--of and --save exclude each other"),
+    (["recover", JOB, "--save", "state/jobfs/x"], "state/jobfs/x is inside the state directory, where the next mount deletes it"),
 ])  # fmt: skip
-def test_a_mistake_is_one_sentence_and_exit_code_2(run: Run, arguments: list[str], words: str) -> None:
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    """vfs/semantics.md 6.3, 6.19: one clear sentence, and what to do."""
+    monkeypatch.chdir(tmp_path)
     done = run(*arguments)
     assert done.code == 2
     assert words in done.err

@@ -171,28 +171,14 @@ def test_commands_are_offered_without_loading_them(monkeypatch: pytest.MonkeyPat
     assert offered("") == [name for name in cli.COMMANDS if name != "emulator"]
 
 
-def test_a_shell_completes_with_the_script_of_jobfs(tmp_path: Path) -> None:
-    """As a person does it, on a terminal: commands, paths; the script of each shell is click's."""
-    prompt = "ready>"
-    (tmp_path / ".bashrc").write_text(f'eval "$(jobfs completion bash)"\nPS1="{prompt} "\n')
-    (tmp_path / "jobs").mkdir()
-    path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
-    with terminal(tmp_path, tmp_path, "env", path, "bash") as typing:
-        typing.shows(prompt)
-        for begun, line in (("jobfs umo", "jobfs umount"), ("jo", "jobfs umount jobs/")):
-            typing.type(begun)
-            typing.keys("Tab")
-            typing.shows(f"{prompt} {line}")
-
-
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_completed_name_of_the_job_executes_nothing(tmp_path: Path, shell: str) -> None:
-    """The shell quotes what it completes; then the command is run."""
+def test_a_completed_name_of_the_job_executes_nothing(run: Run, tmp_path: Path, shell: str) -> None:
+    """As a person does it, on a terminal: the shell quotes what it completes; then the command is run."""
     work = tmp_path / "work"
     work.mkdir()
     (work / "a;touch RAN;$(touch RAN)`touch RAN`'\\\"").touch()
     script = tmp_path / "completion"
-    script.write_text(install.completion_script(shell))
+    script.write_text(run("completion", shell).out)
     start = "autoload -Uz compinit; compinit; " * (shell == "zsh") + f"source {script}"
     plain = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
     path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"

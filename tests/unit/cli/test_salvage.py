@@ -181,24 +181,6 @@ def test_without_unsent_files_no_directory_is_created(
     assert not to.exists()
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    ([JOB, "--save", ""], "the path must not be empty"),
-    ([JOB, "--save"], "Option '--save' requires an argument"),
-    (["job", "--save", "to"], "'job' is not a job id"),
-    ([JOB, "--save", "/dev/null"], "/dev/null is not a directory: give --save a directory"),
-    ([JOB, "--save", "to", "--of", "0" * 12], "--of and --save exclude each other"),
-    ([JOB, "--save", "state/jobfs/x"], "state/jobfs/x is inside the state directory, where the next mount deletes it"),
-])  # fmt: skip
-def test_bad_input_is_reported_in_one_sentence(
-    run: Run, leave: Leave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
-) -> None:
-    """vfs/semantics.md 6.3, 6.19."""
-    leave("/mnt/a", {"a": b"x"})
-    monkeypatch.chdir(tmp_path)
-    done = run("recover", *words)
-    assert (done.code, done.out, said in done.err, done.err.count("\n")) == (2, "", True, 1), done
-
-
 @pytest.mark.parametrize(("part", "copied", "said"), [
     ("state.destination._copy_bytes", "", "{name} is not copied: no room"),
     ("cli.salvage.read_unsent", "", "can't copy the files of the mount at /mnt/a: no room"),

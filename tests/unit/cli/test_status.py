@@ -35,17 +35,6 @@ def test_a_healthy_mount_is_a_few_lines_and_exit_code_0(run: Run, answering: Mak
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("merge", ["jobfs merge /mnt/a/a", None])
-def test_a_conflict_has_the_commands_that_compare_and_merge_it(
-    run: Run, answering: Make, merge: str | None
-) -> None:
-    """vfs/semantics.md 4.61: as long as what both began with is on this machine."""
-    diff = "diff -u /mnt/a/a /mnt/a/a.conflict-1"
-    answering("/mnt/a", status=a_status(conflicts=[{**CONFLICT, "diff": diff, "merge": merge}]))
-    lines = run("status", "/mnt/a").out.rstrip().splitlines()
-    assert lines[lines.index(f"    {diff}") + 1 :] == ([f"    {merge}"] if merge else [])
-
-
 def test_unknown_fields_of_a_status_are_omitted(run: Run, answering: Make) -> None:
     job, server = dict.fromkeys(JOB_TOLD), {**SERVER_TOLD, "latency": None}
     answering("/mnt/a", status=a_status(job=job, server=server, items=None, snapshot_age=None))
@@ -65,13 +54,16 @@ def test_unknown_fields_of_a_status_are_omitted(run: Run, answering: Make) -> No
     ({"log": "journal"}, "journalctl _PID=42"),
     ({"snapshot_age": 40.0}, "listing   40 s old, read again when needed\n"),
     ({"foreign_hidden": [{"path": HIDDEN, "reason": "left"}]}, "\n  dir/notes.md: left\n"),
-    ({"conflicts": [CONFLICT]}, "\nconflicts (1)\n  a is gone; the job's: a.conflict-1\n\n"),  # and no command
+    # 4.61: the commands that compare and merge, as long as what both began with is on this machine.
+    ({"conflicts": [CONFLICT]}, "\nconflicts (1)\n  a is gone; the job's: a.conflict-1\n\n"),
+    ({"conflicts": [{**CONFLICT, "diff": "diff -u a b"}]}, ": a.conflict-1\n    diff -u a b\n\n"),
+    ({"conflicts": [{**CONFLICT, "diff": "diff -u a b", "merge": "jobfs merge a"}]}, "\n    diff -u a b\n    jobfs merge a\n\n"),
     ({"server": {**SERVER_TOLD, "stale": True}}, "12 ms; the last known state is shown"),
 ])  # fmt: skip
 def test_each_fact_of_a_status_has_a_line(
     run: Run, answering: Make, changed: dict[str, Any], words: str
 ) -> None:
-    """vfs/semantics.md 6.6: what the server said of the job long ago is not said of the present."""
+    """vfs/semantics.md 4.61, 6.6: what the server said of the job long ago is not said of the present."""
     answering("/mnt/a", status=a_status(**changed))
     out = run("status", "/mnt/a").out
     assert (words in out, out.count("a second version was kept")) == (True, "conflicts" in changed), out

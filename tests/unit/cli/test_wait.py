@@ -60,22 +60,6 @@ def test_a_hung_mount_is_exit_code_2_soon_after_the_timeout(
     assert done == Outcome(2, "", "jobfs: /mnt/a: the mount does not answer: timed out\n")
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    ([""], "the path must not be empty"),
-    ([], "Missing argument 'DIR'"),
-    (["/nowhere"], "no job is mounted at /nowhere"),
-    (["/mnt/a", "--timeout", "0"], "0.0 is not in the range x>0"),
-    (["/mnt/a", "--timeout", "soon"], "'soon' is not a valid float"),
-])  # fmt: skip
-def test_bad_input_is_reported_in_one_sentence(
-    run: Run, answering: Make, words: list[str], said: str
-) -> None:
-    """vfs/semantics.md 6.3."""
-    answering("/mnt/a", wait=ended("completed"))
-    done = run("wait", *words)
-    assert (done.code, said in done.err, done.err.count("\n")) == (2, True, 1), done
-
-
 def test_an_endless_timeout_is_none(run: Run, answering: Make) -> None:
     answering("/mnt/a", wait=ended("completed"))
     assert run("wait", "/mnt/a", "--timeout", "inf").code == 0

@@ -17,6 +17,8 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 
 from jobfs.api.failures import RequestInfo
@@ -67,6 +69,8 @@ class Health:
         #: of them for a connection; and how many of these were refused a connection.
         self._heard = self._began = self._ended = 0.0
         self._refusals = 0
+        #: How many requests wait for a reply now, and since when at least one has.
+        self._waiting, self._waiting_since = 0, 0.0
         self._left_alone_until = 0.0
         self._bounds = (-math.inf, math.inf)  # the lowest and the highest possible clock_offset
 
@@ -103,10 +107,15 @@ class Health:
             )
 
     def silence_predicate(self, since: float) -> str:
-        """Complete the sentence "the server …" if no reply has come after `since` (monotonic time); return "" otherwise."""
+        """Complete the sentence "the server …" if requests get no reply, and none has come after `since` (monotonic time).
+
+        Return "" otherwise: a server that was not asked is not silent.
+        """
         if self.unreachable_reason is not None:
             return "can't be reached"
-        return "" if self._heard > since else "does not answer"
+        waits = self._waiting > 0 and self._waiting_since <= since
+        is_asked_in_vain = waits or self._ended > self._heard
+        return "does not answer" if is_asked_in_vain and self._heard <= since else ""
 
     def _allows_only_probes(self, changing: bool) -> bool:
         """Return whether reads, or changes, are limited to one probe a second."""
@@ -122,6 +131,19 @@ class Health:
     def is_limited_to_probes(self) -> bool:
         """Whether reads or changes are limited to one probe a second."""
         return self._allows_only_probes(False) or self._allows_only_probes(True)
+
+    @contextmanager
+    def count_waiting(self) -> Iterator[None]:
+        """Count a request as waiting for a reply, for the block."""
+        with self.lock:
+            self._waiting += 1
+            if self._waiting == 1:
+                self._waiting_since = time.monotonic()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._waiting -= 1
 
     # -- after a request
 

@@ -294,7 +294,8 @@ class Wire:
         """
         clock, began = steady_time(), time.monotonic()
         try:
-            response = self._send_following_redirect(call, payload, key, deadline)
+            with self.health.count_waiting():
+                response = self._send_following_redirect(call, payload, key, deadline)
         except httpx.TransportError as exc:
             no_way = isinstance(exc, NO_WAY)
             # If the connection broke, part of the time may have gone into sending a body: that was no silence.

@@ -73,6 +73,27 @@ def detach(directory: Path) -> None:
         time.sleep(0.1)
 
 
+@contextlib.contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Deliver signals that ask the bench to end only after the block.
+
+    In it a process is started or ended: interrupted there, it would live on, and write to the lab's directory.
+    """
+    arrived: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        arrived.append(number)
+
+    previous = {number: signal.signal(number, note) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
+
+
 class Lab:
     """A context: a temporary directory, and everything that is started in it."""
 
@@ -116,7 +137,8 @@ class Lab:
         try:
             yield directory
         finally:
-            detach(directory)
+            with deferred_signals():
+                detach(directory)
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of programs: a home of their own, and none of the developer's settings."""
@@ -138,22 +160,20 @@ class Lab:
         self, command: Sequence[object], env: Mapping[str, str] | None = None
     ) -> Iterator[subprocess.Popen[str]]:
         """Run a process with pipes for stdin and stdout, detached from the terminal; end it afterwards."""
-        log = self.root / "stderr.log"
-        with log.open("ab") as stderr:
-            process = subprocess.Popen(
-                [str(word) for word in command],
-                env=env or self.environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                cwd=self.root,
-                start_new_session=True,
-            )
-        try:
+        with contextlib.ExitStack() as stack:
+            with deferred_signals(), (self.root / "stderr.log").open("ab") as stderr:
+                process = subprocess.Popen(
+                    [str(word) for word in command],
+                    env=env or self.environment(),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    text=True,
+                    cwd=self.root,
+                    start_new_session=True,
+                )
+                stack.callback(_end, process)
             yield process
-        finally:
-            _end(process)
 
     def complaints(self) -> str:
         """Return the last lines that any process of the lab wrote to stderr."""
@@ -173,6 +193,12 @@ class Lab:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
+    """End a process; a signal that arrives while it ends is delivered afterwards."""
+    with deferred_signals():
+        _terminate(process)
+
+
+def _terminate(process: subprocess.Popen[str]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError):

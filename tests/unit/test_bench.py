@@ -1,9 +1,15 @@
-"""The report of `scripts/bench`: a row as a line, as soon as it is measured."""
+"""The report of `scripts/bench`, and its lab: what is started there ends with it."""
 
 from __future__ import annotations
 
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from _bench.lab import Lab
 from _bench.measure import Outcome, Row, Sample
 from _bench.table import line
 from _bench.writing import absences
@@ -28,3 +34,43 @@ def test_the_name_is_absent_from_its_set_aside_to_its_promote() -> None:
     hidden = "dir/.jobfs-0123456789ab-0123456789abcdef-aside-a-b.txt"
     log = [move(hidden, 2.0), move("dir/a-b.txt", 2.001, 400), move("dir/a-b.txt", 2.004), move("other", 3.0)]
     assert absences(log) == [pytest.approx(0.004)]
+
+
+class Stopped(BaseException):
+    """What the bench raises for a signal."""
+
+
+@pytest.mark.parametrize("moment", ["starts", "ends"])
+def test_a_signal_while_a_process_starts_or_ends_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Else it would write to the lab's directory while that is removed."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    processes = []
+
+    class Interrupted(subprocess.Popen[str]):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, **more)
+            processes.append(self)
+            if moment == "starts":
+                signal.raise_signal(signal.SIGTERM)
+
+        def poll(self) -> int | None:
+            if moment == "ends":
+                signal.raise_signal(signal.SIGTERM)
+            return super().poll()
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(Stopped), Lab() as lab, lab.process(["sleep", "60"]):
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    (process,) = processes
+    assert process.returncode == -signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []

@@ -1,13 +1,12 @@
-"""Around the mount: the daemon, unmounting, what the commands print and change, the key (vfs/semantics.md 2 and 6)."""
+"""Around the mount: the daemon, what the commands print on a terminal, the key (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
-from tests.support.files import errno_from, save_file
-from tests.support.mounts import Mount, MountedJob, is_mounted
+from tests.support.files import save_file
+from tests.support.mounts import Mount, is_mounted
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually, eventually_equal
 
@@ -55,17 +54,3 @@ def test_the_key_file_is_read_again_when_it_changes(server: Server, mount: Mount
     eventually_equal(lambda: os.listdir(mounted.path), ["file"])
     save_file(mounted.path / "file", b"saved")
     assert server.store.read("file") == b"saved"
-
-
-def test_jobfs_set_changes_the_given_attributes(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 2.17: `jobfs set PATH --lifecycle/--permission` = update."""
-    server.store.seed({"dir/file.txt": "content"})
-    path = mounted.path / "dir/file.txt"
-    assert mounted.jobfs("set", path, "--permission", "readOnly").returncode == 0
-    assert server.store.item_at("dir/file.txt").permission == "readOnly"
-    assert errno_from(path.write_bytes, b"x") == errno.EACCES
-    done = mounted.jobfs("set", path, "--permission", "readWrite", "--lifecycle", "application")
-    assert done.returncode == 0, done.stderr
-    item = server.store.item_at("dir/file.txt")
-    assert (item.permission, item.lifecycle) == ("readWrite", "application")
-    assert server.store.read("dir/file.txt") == b"content"

@@ -12,7 +12,6 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.mounts import Mount, is_mounted
 from tests.support.serverside import visible
-from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
@@ -72,28 +71,6 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         disk.remove()
 
 
-def test_a_full_cache_disk_serves_small_files_and_large_ones_are_eio(
-    server: Server, tmp_path: Path, mount: Mount
-) -> None:
-    """vfs/semantics.md 3.12: a file of up to 16 MiB is held in memory; the status says that the disk takes no bytes."""
-    small, large = os.urandom(5 << 20), os.urandom(17 << 20)
-    server.store.seed({**{f"small{n}": small for n in range(6)}, "large": large}, age=60)
-    disk = Disk(tmp_path / "home0/cache", tmp_path / "disk")
-    try:
-        mounted = mount()
-        assert mounted.status()["cache"]["refused"] is None
-        for n in range(6):
-            assert (mounted.path / f"small{n}").read_bytes() == small, "each makes room for the next"
-        assert errno_from((mounted.path / "large").read_bytes) == errno.EIO
-        status = mounted.status()
-        assert status["cache"]["refused"] == "No space left on device"
-        assert status["problems"] == [
-            "can't write to the content cache (No space left on device): files over 16 MiB can't be read"
-        ]
-    finally:
-        disk.remove()
-
-
 @pytest.mark.parametrize("again", ["mount", "recover"])
 def test_acknowledged_bytes_are_sent_from_a_completely_full_disk(
     server: Server, disk: Disk, mount: Mount, again: str
@@ -129,33 +106,6 @@ def test_acknowledged_bytes_are_sent_from_a_completely_full_disk(
     assert not list(mounted.state.glob("*/*/bytes/*"))
 
 
-def test_kept_saves_are_dropped_before_a_full_disk_fails_a_save(
-    server: Server, disk: Disk, mount: Mount
-) -> None:
-    """vfs/semantics.md 4.56: the oldest kept save is dropped; without any, the writer gets ENOSPC."""
-    mounted = mount(write_back_delay=0.1)
-    expected: dict[str, bytes | None] = {}
-    for number in range(4):
-        expected[f"kept{number}"] = os.urandom(1 << 20)
-        (mounted.path / f"kept{number}").write_bytes(expected[f"kept{number}"] or b"")
-        mounted.flush()
-    assert len(list(mounted.state.glob("*/*/saves/[0-9]*"))) == 4
-    (disk.directory / "room").write_bytes(bytes(300_000))
-    disk.fill()
-    (disk.directory / "room").unlink()
-    for number in range(2):
-        expected[f"more{number}"] = os.urandom(900_000)
-        (mounted.path / f"more{number}").write_bytes(expected[f"more{number}"] or b"")
-        mounted.flush()
-    assert visible(server) == expected
-    assert errno_from((mounted.path / "large").write_bytes, bytes(8 << 20)) == errno.ENOSPC
-    assert list(mounted.state.glob("*/*/saves/[0-9]*")) == []
-    for name, content in expected.items():
-        assert (mounted.path / name).read_bytes() == content
-    done = mounted.jobfs("restore", mounted.path / "kept0")
-    assert (done.returncode, done.stdout) == (2, "")
-
-
 def test_a_failing_disk_is_reported_at_once_and_reads_still_work(
     server: Server, disk: Disk, mount: Mount
 ) -> None:
@@ -174,38 +124,3 @@ def test_a_failing_disk_is_reported_at_once_and_reads_still_work(
     (mounted.path / "new.txt").write_bytes(b"goes on")
     mounted.wait_until_settled()
     assert visible(server) == {"kept.txt": b"acknowledged", "old.txt": b"old content", "new.txt": b"goes on"}
-
-
-def test_an_unreadable_local_file_blocks_no_other_upload(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: the file is reported as failed, by its name;
-    the mount's start and the status say where its local file is.
-    """
-    server.store.seed({"lost.txt": "old content", "kept.txt": "old"}, age=60)
-    mounted = mount(write_back_delay=30)
-    for name in ("lost.txt", "kept.txt", "new.txt"):
-        (mounted.path / name).write_bytes(f"closed: {name}".encode())
-    mounted.kill()
-    local = mounted.state.glob("*/*/bytes/*")
-    (lost,) = (path for path in local if path.read_bytes() == b"closed: lost.txt")
-    lost.unlink()
-    lost.symlink_to(lost)
-    mounted.mount(write_back_delay=0)
-    assert (
-        f"lost.txt is not taken up: its file {lost} can't be read: Too many levels of symbolic links"
-        in mounted.log
-    )
-    eventually(lambda: visible(server).get("kept.txt") == b"closed: kept.txt")
-    eventually(lambda: visible(server).get("new.txt") == b"closed: new.txt")
-    assert (mounted.path / "lost.txt").read_bytes() == b"old content"
-    (failed,) = mounted.status()["failed"]
-    assert (failed["path"], str(lost) in failed["reason"]) == ("lost.txt", True)
-    done = mounted.jobfs("umount", mounted.path)
-    assert (done.returncode, "lost.txt" in done.stderr) == (1, True)
-    mounted.kill()
-    mounted.mount()
-    assert [entry["path"] for entry in mounted.status()["failed"]] == ["lost.txt"], "until a person decides"
-    done = mounted.jobfs("discard", mounted.path / "lost.txt", "--yes")
-    assert done.returncode == 0, done.stderr
-    (mounted.path / "lost.txt").write_bytes(b"written anew")
-    mounted.umount()
-    assert visible(server)["lost.txt"] == b"written anew"

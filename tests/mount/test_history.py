@@ -103,21 +103,22 @@ def hostile_repository(directory: Path, ran: Path, *, commits: int) -> dict[str,
     }
 
 
-def test_a_hostile_repository_in_the_workspace_runs_nothing(
+def test_hostile_repositories_in_the_workspace_run_nothing(
     server: Server, history: History, tmp_path: Path
 ) -> None:
-    """Neither when it is recorded nor by the commands of the page; its files are recorded as any others."""
+    """Neither when they are recorded nor by the commands of the page; their files are recorded as any others."""
     ran = tmp_path / "RAN"
     inner = hostile_repository(tmp_path / "made", ran, commits=1)
+    young = hostile_repository(tmp_path / "young", ran, commits=0)
     server.store.seed({f"evil/{path}": content for path, content in inner.items()} | {"notes.md": "a\n"})
+    server.store.seed({f"young/{path}": content for path, content in young.items()})
     server.store.seed({".git/config": inner[".git/config"], ".git/HEAD": "ref: refs/heads/main\n"})
     run(history.directory / "evil", "git", "status", home=history.home)
     assert ran.exists(), "plain git runs it"
     ran.unlink()
     history.recorded()
-    assert history.files() == {
-        "evil/file": b"inner\n", "evil/.gitattributes": ATTRIBUTES.encode(), "notes.md": b"a\n",
-    }  # fmt: skip
+    files = {f"{top}/{name}" for top in ("evil", "young") for name in ("file", ".gitattributes")}
+    assert history.files().keys() == {*files, "notes.md"}
     save_file(history.directory / "notes.md", b"a\nb\n")
     save_file(history.directory / "evil/file", b"other\n")
     history.recorded()
@@ -148,30 +149,13 @@ def test_a_file_replaced_by_a_repository_is_recorded_as_its_files(
     assert not ran.exists()
 
 
-def test_a_repository_without_a_commit_prevents_nothing(
-    server: Server, history: History, tmp_path: Path
-) -> None:
-    inner = hostile_repository(tmp_path / "made", tmp_path / "RAN", commits=0)
-    server.store.seed({f"young/{path}": content for path, content in inner.items()} | {"beside": "b"})
-    history.recorded()
-    assert history.files().keys() == {"young/file", "young/.gitattributes", "beside"}
-    assert not (tmp_path / "RAN").exists()
-
-
 def test_gitattributes_of_the_job_do_not_affect_the_recorded_files(
     server: Server, history: History, tmp_path: Path
 ) -> None:
     ran = tmp_path / "RAN"
-    for key in ("filter.upper.clean", "diff.own.textconv", "core.autocrlf"):
-        run(
-            history.home,
-            "git",
-            "config",
-            "--global",
-            key,
-            "input" if "crlf" in key else f"touch {ran}; cat",
-            home=history.home,
-        )
+    harmful = dict.fromkeys(("filter.upper.clean", "diff.own.textconv"), f"touch {ran}; cat")
+    for key, value in {**harmful, "core.autocrlf": "input"}.items():
+        run(history.home, "git", "config", "--global", key, value, home=history.home)
     server.store.seed({".gitattributes": ATTRIBUTES, "sub/.gitattributes": ATTRIBUTES, "sub/crlf.txt": BYTES})
     history.recorded()
     assert history.files()["sub/crlf.txt"] == BYTES
@@ -198,13 +182,14 @@ def test_odd_names_are_recorded_and_run_nothing(server: Server, history: History
 
 
 def test_an_unreadable_file_is_left_out_and_reported(server: Server, history: History) -> None:
-    """What was recorded of it stays; files of more than 32 KiB, which git maps by default, are among them."""
-    large = 100_000
-    server.store.seed({"small": b"s", "large": b"l" * large, "it's": b"q", "known": b"before", "other": b"o"})
-    server.faults.set_rate("error", 1.0, on="download", status=403, path="[sli]*")
+    """What was recorded of it stays. By default git maps a file of over 32 KiB, and dies of SIGBUS where its download fails."""
+    contents = {"small": b"s", "large": b"l" * 100_000, "it's": b"q", "breaks": bytes(3_000_000)}
+    server.store.seed({**contents, "known": b"before", "other": b"o"})
+    server.faults.fail_next("cut", on="download", path="breaks", at=0.3)
+    server.faults.set_rate("error", 1.0, on="download", status=403, path="[slib]*")
     code, said = history.record()
     assert (code, "Bus error" in said) == (0, False)
-    for quoted in ("'small'", "'large'", r"'it'\''s'"):
+    for quoted in ("'small'", "'large'", r"'it'\''s'", "'breaks'"):
         assert f"left out: {quoted}\n" in said
     assert history.files() == {"known": b"before", "other": b"o"}
     server.faults.set_rate("error", 1.0, on="download", status=403, path="known")
@@ -215,22 +200,7 @@ def test_an_unreadable_file_is_left_out_and_reported(server: Server, history: Hi
     assert history.files() == {"known": b"before", "other": b"new"}
     server.faults.clear()
     history.recorded()
-    assert history.files() == {
-        "small": b"s", "large": b"l" * large, "it's": b"q", "known": b"and after", "other": b"new",
-    }  # fmt: skip
-
-
-def test_a_file_whose_download_fails_is_left_out_and_reported(server: Server, history: History) -> None:
-    """By default git maps a file of over 32 KiB, and dies of SIGBUS at such a one, with its lock left behind."""
-    server.store.seed({"breaks": bytes(3_000_000), "beside": b"b"})
-    server.faults.fail_next("cut", on="download", path="breaks", at=0.3)
-    server.faults.set_rate("error", 1.0, on="download", path="breaks", status=403)
-    code, said = history.record()
-    assert (code, said.endswith("left out: 'breaks'\n"), "Bus error" in said) == (0, True, False), said
-    assert history.files() == {"beside": b"b"}
-    server.faults.clear()
-    history.recorded()
-    assert history.files().keys() == {"beside", "breaks"}
+    assert history.files() == {**contents, "known": b"and after", "other": b"new"}
 
 
 def test_a_file_over_20_mib_is_left_out(server: Server, history: History) -> None:
@@ -246,41 +216,23 @@ def test_a_file_over_20_mib_is_left_out(server: Server, history: History) -> Non
     assert not [entry for entry in server.log.entries("download") if huge in entry.path]
 
 
-def test_conflict_copies_and_read_only_items_are_recorded(server: Server, history: History) -> None:
-    second = {
-        "notes.conflict-20260101T000000Z.md": b"the job's", "notes.recovered-20260101T000000Z.md": b"not finished",
-    }  # fmt: skip
-    server.store.seed({"notes.md": b"mine", **second})
-    server.store.seed({"brief.md": b"read me"}, permission="readOnly")
-    history.recorded()
-    assert history.files() == {"notes.md": b"mine", "brief.md": b"read me", **second}
-
-
 def test_nothing_is_recorded_without_a_mounted_job(
     server: Server, mounted: MountedJob, history: History
 ) -> None:
-    """Neither of an unmounted DIR, empty or not, nor of a directory in the mount."""
+    """Neither of a directory in the mount, nor of a dead mount, nor of an unmounted DIR, empty or not."""
     server.store.seed({"notes.md": b"a", "dir/b": b"b"})
     history.recorded()
     history.directory /= "dir"
     assert history.record()[0] == 1
     history.directory = history.directory.parent
-    mounted.umount()
+    mounted.kill_only()
+    assert history.record()[0] == 1
+    mounted.kill()
     for _ in "empty", "not empty":
         assert history.record() == (1, f"no job is mounted at {history.directory}\n")
         (history.directory / "stray").touch()
     assert history.commits() == 2
     assert history.files() == {"notes.md": b"a", "dir/b": b"b"}
-
-
-def test_a_dead_mount_is_not_recorded_as_an_empty_directory(
-    server: Server, mounted: MountedJob, history: History
-) -> None:
-    server.store.seed({"notes.md": b"a"})
-    history.recorded()
-    mounted.kill_only()
-    assert history.record()[0] == 1
-    assert history.files() == {"notes.md": b"a"}
 
 
 @pytest.mark.parametrize("kind", ["hang", "error"])
@@ -306,23 +258,20 @@ def test_without_changes_there_is_no_commit_and_no_download(server: Server, hist
     assert (history.commits(), server.log.count("download")) == (2, before)
 
 
-def test_a_repository_in_the_workspace_is_refused(history: History) -> None:
+def test_a_repository_in_the_workspace_or_a_missing_place_is_refused(history: History) -> None:
+    before = sorted(history.home.iterdir())
     history.repository = history.directory / "job.git"
     said = f"{history.repository} is in {history.directory}, where the job can write\n"
     assert history.record() == (2, said)
     assert list(history.directory.iterdir()) == []
-
-
-def test_a_missing_parent_directory_of_the_repository_is_not_created(history: History) -> None:
     history.repository = history.home / "missing/job.git"
-    before = sorted(history.home.iterdir())
     code, said = history.record()
     assert (code, "missing" in said) == (2, True)
     assert sorted(history.home.iterdir()) == before
 
 
 def test_plain_git_works_with_a_repository_outside_and_a_local_link(server: Server, mount: Mount) -> None:
-    """The way of the page for a user who trusts the job: the job sees nothing of the repository."""
+    """vfs/semantics.md 4.15: the way of the page for a user who trusts the job, who sees nothing of the repository."""
     mounted = mount(local_only=".git")
     server.store.seed({"notes.md": "a\n"})
     git = "git -c user.name=A -c user.email=a@example.invalid"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import pytest
 from tests.support.files import errno_from, save_file
 from tests.support.mounts import Mount, MountedJob
 from tests.support.serverside import visible
-from tests.support.waiting import eventually, eventually_equal
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
@@ -80,51 +79,3 @@ def test_calls_fail_fast_while_the_server_is_unreachable_and_then_recover(
     messages = [line for line in mounted.log.splitlines() if "reached" in line or "answers again" in line]
     assert len(messages) == 2, mounted.log
     assert "the server can't be reached (no connection: [Errno 111] Connection refused): " in messages[0]
-
-
-def test_a_server_restart_within_two_seconds_causes_no_error(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 5.16: a connection that was never established is tried again for 2 s."""
-    at = mounted.path
-    calls: list[Callable[[], object]] = [
-        lambda: os.rename(at / "a", at / "a2"),
-        lambda: save_file(at / "c", b"saved"),
-        lambda: os.chmod(at / "a2", 0o444),
-        lambda: os.unlink(at / "b"),
-        lambda: os.rmdir(at / "empty"),
-        (at / "d/unread").read_bytes,
-    ]
-    for call in calls:
-        server.stop()
-        restart = threading.Timer(0.5, server.start)
-        restart.start()
-        try:
-            call()
-        finally:
-            restart.join()
-    mounted.wait_until_settled()
-    left = {name: content for name, content in TREE.items() if name[0] == "d"}
-    assert visible(server) == {**left, "a2": b"a", "c": b"saved"}
-    assert "can't be reached" not in mounted.log
-
-
-def test_unsent_files_stay_readable_when_all_cached_names_have_expired(
-    server: Server, mount: Mount, mounted: MountedJob
-) -> None:
-    """vfs/semantics.md 1.13: what is known is served up to `--stale-if-error` seconds."""
-    mounted.remount(stale_if_error=1)
-    at = mounted.path
-    for directory, _, _ in os.walk(at):
-        os.listdir(directory)
-    with server.down():
-        (at / "d/new").write_bytes(b"new")
-        (at / "c").write_bytes(b"rewritten")
-        eventually_equal(lambda: errno_from(os.listdir, at / "empty"), errno.ENETUNREACH)
-        eventually_equal(lambda: errno_from(os.stat, at / "a"), errno.ENETUNREACH)
-        assert sorted(os.listdir(at)) == ["a", "b", "c", "d", "empty"], (
-            "it never looks as if the others were gone"
-        )
-        assert sorted(os.listdir(at / "d")) == ["new", "notes", "unread"]
-        assert [(at / name).read_bytes() for name in ("d/new", "c")] == [b"new", b"rewritten"]
-        assert errno_from(os.stat, at / "d/unread") == errno.ENETUNREACH
-    mounted.wait_until_settled()
-    assert visible(server) == {**TREE, "d/new": b"new", "c": b"rewritten"}

@@ -28,15 +28,12 @@ setpriv --reuid 65533 --regid 65533 --clear-groups cat file >/dev/null && echo o
 """
 
 
-@pytest.mark.parametrize(("only", "code", "lines"), [
-    ("link/02", 0, ["tests/link/02.t: 6 assertions, 4 fail as expected",
-                    "pjdfstest: 1 files, 6 assertions, 4 fail as expected, 0 new, 0 gone;"]),
-    ("open", 1, ["tests/open/00.t: 2 assertions", "  NEW  2: EACCES", "  the list would be  tests/open/00.t: 2",
-                 "pjdfstest: 1 files, 2 assertions, 0 fail as expected, 1 new, 0 gone;"]),
-])  # fmt: skip
-def test_the_failures_on_a_mount_are_compared_with_the_list(
-    tmp_path: Path, only: str, code: int, lines: list[str]
-) -> None:
+def test_the_failures_on_a_mount_are_compared_with_the_list(tmp_path: Path) -> None:
+    lines = [
+        "tests/link/02.t: 6 assertions, 4 fail as expected",
+        "tests/open/00.t: 2 assertions", "  NEW  2: EACCES", "  the list would be  tests/open/00.t: 2",
+        "pjdfstest: 2 files, 8 assertions, 4 fail as expected, 1 new, 0 gone;",
+    ]  # fmt: skip
     clone, lab = tmp_path / "clone", tmp_path / "lab"
     lab.mkdir()
     texts = {"pjdfstest.c": "", "tests/misc.sh": "", "tests/link/02.t": _LINK, "tests/open/00.t": _OPEN}
@@ -48,9 +45,9 @@ def test_the_failures_on_a_mount_are_compared_with_the_list(
         **os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'scripts'}", "TMPDIR": str(lab),
         "PATH": f"{os.environ['PATH']}:{clone / 'bin'}",
     }  # fmt: skip
-    command = [sys.executable, "-m", "_posix", str(clone), "--only", only]
+    command = [sys.executable, "-m", "_posix", str(clone), "--only", "link", "--only", "open"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=80)
-    assert done.returncode == code, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
     *shown, last = done.stdout.splitlines()
     assert [*shown, last.rpartition(" ")[0].rpartition(" ")[0]] == lines
     assert not list(lab.iterdir())

@@ -10,7 +10,6 @@ import pytest
 from tests.support.files import on_disk
 from tests.support.mounts import Mount, MountedJob, run
 from tests.support.serverside import below, doubled, visible
-from tests.support.terminal import terminal
 
 from jobfs.emulator import Server
 
@@ -172,12 +171,3 @@ print("well")
     assert server.store.read("counters") == bytes(5000) + b"hello" + bytes(4995)
     mounted.remount()
     assert run(mounted.path, "env/bin/python", "-c", "print('well')") == "well\n"
-
-
-def test_less_follows_what_the_job_writes(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 3: new lines show within the TTL, for programs that look again."""
-    server.store.seed({"run.log": "".join(f"line {n}\n" for n in range(50))}, age=60)
-    with terminal(mounted.home, mounted.path, "less", "+F", "run.log") as less:
-        less.shows("line 49")
-        server.store.append("run.log", "the job goes on\n")
-        less.shows("the job goes on")

@@ -1,56 +1,14 @@
-"""What jobfs promises on a real mount: fsync is truthful, reading changes nothing, the key is secret."""
+"""What jobfs promises on a real mount: reading changes nothing, the key is secret."""
 
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 
-import pytest
 from tests.support.files import errno_from, save_file
 from tests.support.mounts import Mount, MountedJob, run
-from tests.support.serverside import doubled, visible
 
 from jobfs.emulator import Server
-
-
-@pytest.mark.parametrize("create_existing", ["reject", "duplicate"])
-def test_when_fsync_returns_the_server_has_exactly_these_bytes(
-    server: Server, mounted: MountedJob, create_existing: str
-) -> None:
-    """vfs/semantics.md 4.7: fsync returns when the server has it."""
-    server.set(create_existing=create_existing)
-    server.store.seed({"old.bin": b"old" * 1000, "dir/empty.txt": b""})
-    mounted.remount()
-    for name in ("old.bin", "dir/empty.txt", "new.bin", "dir/new.bin"):
-        with (mounted.path / name).open("wb", buffering=0) as file:
-            for content in (b"first", os.urandom(70_000), b""):
-                file.seek(0)
-                file.truncate()
-                file.write(content)
-                os.fsync(file.fileno())
-                assert server.store.read(name) == content
-    mounted.wait_until_settled()
-    assert doubled(server) == []
-
-
-def test_flush_and_unmount_return_when_the_server_has_everything(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 4.8: flush, umount and SIGTERM drain what is unsent."""
-    expected: dict[str, bytes | None] = {}
-    for number in range(40):
-        expected[f"f{number}"] = b"%d" % number
-        (mounted.path / f"f{number}").write_bytes(b"%d" % number)
-    assert mounted.jobfs("flush", mounted.path).returncode == 0
-    assert visible(server) == expected
-    (mounted.path / "by-umount").write_bytes(b"u")
-    mounted.umount()
-    assert visible(server) == {**expected, "by-umount": b"u"}
-    mounted.mount()
-    (mounted.path / "by-signal").write_bytes(b"s")
-    assert mounted.process is not None
-    os.kill(mounted.process.pid, signal.SIGTERM)
-    mounted.wait_for_end()
-    assert visible(server) == {**expected, "by-umount": b"u", "by-signal": b"s"}
 
 
 def test_reading_makes_no_changing_request(server: Server, mounted: MountedJob) -> None:

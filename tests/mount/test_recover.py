@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.support.files import errno_from, save_file
-from tests.support.mounts import Mount, MountedJob, environment
+from tests.support.mounts import Mount, MountedJob
 from tests.support.serverside import hidden, untimed, visible
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually
@@ -71,22 +68,6 @@ def test_recover_finishes_a_killed_mounts_changes_without_mounting(server: Serve
     assert recover(mounted) == (0, f"nothing was left by the mount at {mounted.path}\n", "")
 
 
-def test_a_read_only_mount_reports_unsent_files_and_leaves_them(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 4.40: it makes no changing request, ever; the next mount sends what was closed."""
-    mounted = killed_mount(mount)
-    mounted.mount(read_only=True)
-    assert "unsent work of an earlier mount (1) is neither finished" in mounted.log
-    mounted.umount()
-    assert not json.loads((slot(mounted) / "mount.json").read_text())["clean"]
-    code, _, err = recover(mounted, "-o", "ro")
-    assert (code, "can't be read-only" in err, server.log.changes()) == (2, True, [])
-    del mounted.options["read_only"]
-    mounted.mount()
-    assert "taken up: made: was not sent yet" in mounted.log
-    mounted.wait_until_settled()
-    assert visible(server) == {"made": b"made here"}
-
-
 def test_recover_leaves_a_running_mount_alone(server: Server, mounted: MountedJob) -> None:
     code, _, err = recover(mounted)
     assert (code, str(mounted.path) in err) == (1, True), "0 says that the server has everything"
@@ -95,16 +76,13 @@ def test_recover_leaves_a_running_mount_alone(server: Server, mounted: MountedJo
 
 
 def test_recover_names_unsent_files_while_the_server_refuses(server: Server, mount: Mount) -> None:
-    mounted = mount(write_back_delay=30)
-    (mounted.path / "big").write_bytes(b"too large")
-    mounted.kill()
+    mounted = killed_mount(mount)
     server.faults.set_rate("error", 1.0, on="create", status=413, reason="Too large")
     code, _, err = recover(mounted)
-    assert code == 1
-    assert "big" in err
+    assert (code, "made" in err) == (1, True)
     server.faults.clear()
     mounted.mount()
-    assert (mounted.path / "big").read_bytes() == b"too large"
+    assert (mounted.path / "made").read_bytes() == b"made here"
 
 
 def test_hidden_items_of_a_lost_mount_get_visible_names(server: Server, mounted: MountedJob) -> None:
@@ -142,25 +120,15 @@ def test_recover_refuses_an_unknown_mount_or_one_with_local_state(mounted: Mount
         assert (code, words in out + err) == (expected, True)
 
 
-def test_retry_sends_a_refused_save(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 4.12: `jobfs retry` and `jobfs discard` resolve it."""
-    save_refused(mounted, "big.bin", b"refused at first")
-    done = mounted.jobfs("retry", mounted.path / "big.bin")
-    assert (done.returncode, "big.bin" in done.stdout) == (0, True)
-    mounted.wait_until_settled()
-    assert visible(server) == {"big.bin": b"refused at first"}
-    assert mounted.jobfs("status", mounted.path).returncode == 0
-    assert "no file there has failed" in mounted.jobfs("retry", mounted.path).stderr
-
-
-def test_discard_drops_a_refused_save(server: Server, mounted: MountedJob) -> None:
+def test_a_refused_save_is_retried_or_discarded(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.12: after discard the server's version is shown; a copy is kept until the next clean unmount."""
     server.store.seed({"dir/old.txt": "on the server"}, age=60)
-    save_refused(mounted, "dir/old.txt", b"refused for good")
-    save_refused(mounted, "new.txt", b"never there")
-    asked = mounted.jobfs("discard", mounted.path / "new.txt")
-    assert (asked.returncode, "give --yes" in asked.stderr) == (2, True), "nobody has said yes"
-    assert (mounted.path / "new.txt").read_bytes() == b"never there"
+    refused = {"dir/old.txt": b"refused for good", "new.txt": b"never there", "big": b"at first"}
+    for name, content in refused.items():
+        save_refused(mounted, name, content)
+    done = mounted.jobfs("retry", mounted.path / "big")
+    assert (done.returncode, "big" in done.stdout) == (0, True)
+    eventually(lambda: server.store.exists("big"))
     done = mounted.jobfs("discard", mounted.path / "dir", "--yes")
     assert done.returncode == 0, done.stderr
     (copy,) = (slot(mounted) / "trash").iterdir()
@@ -171,14 +139,12 @@ def test_discard_drops_a_refused_save(server: Server, mounted: MountedJob) -> No
         terminal.shows(re.compile(r"Give up the unsent changes to new.txt.*\? \[y/N\]:"))
         terminal.lines("y")
         assert terminal.wait_for_exit_code() == 0
-    assert os.listdir(mounted.path) == ["dir"]
+    assert sorted(os.listdir(mounted.path)) == ["big", "dir"]
     assert mounted.jobfs("status", mounted.path).returncode == 0
+    assert "no file there has failed" in mounted.jobfs("retry", mounted.path).stderr
     mounted.umount()
     assert not (slot(mounted) / "trash").exists()
-    assert visible(server) == {"dir": None, "dir/old.txt": b"on the server"}
-    mounted.mount()
-    done = mounted.jobfs("discard", mounted.path / "dir/old.txt", "--yes")
-    assert (done.returncode, "nothing is unsent" in done.stderr) == (2, True)
+    assert visible(server) == {"dir": None, "dir/old.txt": b"on the server", "big": b"at first"}
 
 
 def test_a_damaged_journal_is_refused_and_its_bytes_are_kept(server: Server, mount: Mount) -> None:
@@ -197,25 +163,3 @@ def test_a_damaged_journal_is_refused_and_its_bytes_are_kept(server: Server, mou
     place.rename(place.with_name("moved away"))
     mounted.mount()
     save_file(mounted.path / "goes on", b"x")
-
-
-def test_the_command_that_status_prints_sends_the_unsent_files(
-    server: Server, mount: Mount, tmp_path: Path
-) -> None:
-    """vfs/semantics.md 6.18: of a mount with an address, a state directory and a key file of its own."""
-    key = tmp_path / "my key"
-    key.write_text(server.key)
-    key.chmod(0o600)
-    mounted = mount(start=False, state_dir=tmp_path / "my state", api_key_file=key, write_back_delay=30)
-    mounted.key = None
-    mounted.mount()
-    (mounted.path / "made").write_bytes(b"made here")
-    mounted.kill()
-    output = mounted.jobfs("status", "--state-dir", tmp_path / "my state").stderr
-    hint = re.search(r"jobfs recover .*", output)
-    assert hint is not None
-    shell = f'jobfs() {{ "{sys.executable}" -m jobfs "$@"; }}; {hint[0]}'
-    env = environment(mounted.home, None) | {"JOBFS_REQUEST_LIFETIME": "0.2"}
-    done = subprocess.run(["sh", "-c", shell], env=env, capture_output=True, text=True, timeout=40)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert visible(server) == {"made": b"made here"}

@@ -10,15 +10,11 @@ import stat
 import subprocess
 from pathlib import Path
 
-import pytest
 from tests.support.files import errno_from, on_disk
 from tests.support.mounts import Mount, MountedJob, environment, jobfs, run
 from tests.support.serverside import untimed, visible
 
 from jobfs.emulator import Server
-
-#: A size for which no test has room: its file is a hole but for a few bytes.
-HUGE = 4 << 30
 
 
 def saved_to(mounted: MountedJob, to: Path) -> subprocess.CompletedProcess[str]:
@@ -46,12 +42,8 @@ def test_the_copies_equal_what_the_next_mount_sends(server: Server, mount: Mount
     path, to = mounted.path, mounted.home / "to"
     (path / "old.txt").write_bytes(b"new content")
     (path / "scratch~").write_bytes(b"of this machine only")
-    run(
-        path,
-        "sh",
-        "-c",
-        "echo run > 'it'\\''s a \"script\"'; chmod 750 it*; : > empty; touch -d @1000000000 empty",
-    )
+    script = "echo run > 'it'\\''s a \"script\"'; chmod 750 it*; : > empty; touch -d @1000000000 empty"
+    run(path, "sh", "-c", script)
     (path / "moved").write_bytes(b"then renamed")
     (path / "moved").rename(path / "renamed")
     (path / "gone").write_bytes(b"then removed")
@@ -85,50 +77,3 @@ def test_the_copies_equal_what_the_next_mount_sends(server: Server, mount: Mount
     mounted.mount()
     mounted.wait_until_settled()
     assert untimed(visible(server)) == {"half.txt": b"old", "untouched": b"x", **copied}
-
-
-def test_directories_and_files_of_an_outage_are_copied(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 6.19: what was made while the server could not be reached, a very large file too."""
-    mounted = mount(write_back_delay=60, timeout=2)
-    assert os.listdir(mounted.path) == []
-    server.faults.set_rate("drop", 1.0)
-    run(mounted.path, "sh", "-c", "mkdir -p dir/sub alone; echo below > dir/sub/file; chmod 700 alone")
-    with (mounted.path / "huge").open("wb") as file:
-        file.write(b"begins")
-        file.truncate(HUGE)
-    mounted.kill()
-    to = mounted.home / "to"
-    done = saved_to(mounted, to)
-    assert (done.returncode, done.stderr) == (0, "")
-    huge = to / "huge"
-    assert (huge.stat().st_size, huge.stat().st_blocks * 512 < 1 << 20) == (HUGE, True)
-    with huge.open("rb") as file:
-        assert file.read(8) == b"begins\0\0"
-    huge.unlink()
-    assert on_disk(to) == {"alone": None, "dir": None, "dir/sub": None, "dir/sub/file": b"below\n"}
-    assert stat.S_IMODE((to / "alone").stat().st_mode) == 0o700
-    server.faults.clear()
-
-
-def test_a_running_mount_is_refused(mounted: MountedJob) -> None:
-    """vfs/semantics.md 6.19."""
-    done = saved_to(mounted, mounted.home / "to")
-    said = f"jobfs: the mount at {mounted.path} is running, and sends its own files: they are not copied\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
-    assert not (mounted.home / "to").exists()
-
-
-@pytest.mark.parametrize("damage", [b"", b"no database" * 1000])
-def test_without_a_journal_the_bytes_have_numbers(mount: Mount, damage: bytes) -> None:
-    """vfs/semantics.md 6.21."""
-    mounted = mount(write_back_delay=60)
-    (mounted.path / "notes").write_bytes(b"notes")
-    mounted.kill()
-    (journal,) = (mounted.state / mounted.server.job).glob("*/journal.db")
-    journal.write_bytes(damage)
-    journal.with_name("journal.db-wal").unlink(missing_ok=True)
-    to = mounted.home / "to"
-    done = saved_to(mounted, to)
-    assert (done.returncode, "its files are copied under their numbers" in done.stderr) == (0, True)
-    (name,) = (path for path, content in on_disk(to).items() if content == b"notes")
-    assert re.fullmatch(rf"{journal.parent.name}/[0-9a-f]{{16}}\.\d+", name)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tests.support.mounts import MountedJob, run
-from tests.support.serverside import visible
-from tests.support.waiting import eventually, readable
+from tests.support.waiting import readable
 
 from jobfs.emulator import Server
 
@@ -81,38 +79,3 @@ def test_a_name_exists_at_every_moment_of_a_save(
         watcher.kill()
         watcher.wait()
     assert set(seen) == {f"{what}: {size}" for what, size in (("stat", 7), ("open", None), ("read", 7))}, seen
-
-
-def test_a_save_through_a_mount_promotes_before_its_set_aside_is_answered(
-    server: Server, mounted: MountedJob
-) -> None:
-    """save/protocol.md R13: once the mount has seen, after a few saves, that this server refuses a move onto an item."""
-    server.store.seed({"file": b"-------"}, age=60)
-    server.set(latency=20)
-
-    def save(number: int) -> None:
-        with (mounted.path / "file").open("r+b") as file:
-            file.write(b"%07d" % number)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def overlapped() -> bool:
-        """One more save, and whether the server got a promote before it had answered a set-aside."""
-        server.log.clear()
-        save(len(saves))
-        saves.append("")
-        moves = [entry for entry in server.log.entries("update") if entry.ms is not None]
-        asides = [entry for entry in moves if ".jobfs-" in entry.target]
-        return any(
-            aside.time < promote.time < aside.time + (aside.ms or 0.0) / 1000
-            for promote in moves
-            if promote not in asides
-            for aside in asides
-        )
-
-    saves: list[str] = []
-    eventually(overlapped, "a save overlaps")
-    mounted.wait_until_settled()
-    assert visible(server) == {"file": b"%07d" % (len(saves) - 1)}
-    # The fourth save has the server asked.
-    assert len(saves) > 4

@@ -1,4 +1,4 @@
-"""What commands show on a terminal: how far long work is, Ctrl-C (vfs/semantics.md 6)."""
+"""What `jobfs flush` and `jobfs umount` show while they work or wait: progress, one line, Ctrl-C (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 
@@ -37,3 +37,26 @@ def test_umount_and_flush_show_their_progress(server: Server, mount: Mount) -> N
         assert terminal.wait_for_exit_code() == 0
     mounted.wait_for_end()
     assert visible(server) == expected
+
+
+def test_waiting_for_a_silent_server_prints_one_line(server: Server, mount: Mount) -> None:
+    """vfs/semantics.md 6.17: it stays beside the bar of a terminal; what is unsent is sent afterwards."""
+    files = {"a": b"a", "b": b"b", "c": b"c"}
+    mounted = mount(write_back_delay=600, timeout=30)
+    for name, text in files.items():
+        (mounted.path / name).write_bytes(text)
+    waits = "waiting for the server, which {}: 3 files are unsent; Ctrl-C ends the waiting"
+    server.faults.set_rate("silent", 1.0)
+    done = mounted.jobfs("flush", "--timeout", "5", mounted.path)
+    printed, *more = done.stderr.splitlines()
+    assert printed == f"jobfs: {waits.format('does not answer')}"
+    assert (done.returncode, [line[:16] for line in more]) == (1, ["jobfs: 3 unsent:"])
+    server.faults.clear()
+    with server.down(), on_terminal(mounted.home, "umount", mounted.path) as terminal:
+        terminal.shows(waits.format("can't be reached"))
+        terminal.keys("C-c")
+        terminal.shows("interrupted")
+        assert terminal.wait_for_exit_code() == 130
+        assert is_mounted(mounted.path)
+    mounted.umount()
+    assert visible(server) == files

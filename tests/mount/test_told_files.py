@@ -137,13 +137,3 @@ def test_a_killed_mount_leaves_no_helper_even_a_stopped_one(server: Server, moun
         os.kill(helper, signal.SIGSTOP)
         mounted.kill()
         assert readable(ended, PATIENCE)
-
-
-def test_the_content_of_a_directory_that_replaced_a_file_has_events(
-    server: Server, mounted: MountedJob
-) -> None:
-    server.store.seed({"a": "1"}, age=60)
-    with events(mounted, ".") as watcher:
-        server.store.delete("a")
-        server.store.seed({"a/inner": "1"})
-        eventually(lambda: "CREATE a/inner" in watcher.lines)

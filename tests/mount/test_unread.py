@@ -14,8 +14,7 @@ from tests.support.clocks import ClockedMount
 from tests.support.mounts import MountedJob, gone_afterwards, run
 from tests.support.programs import PROGRAMS as EVERY
 from tests.support.programs import Program, paused, program
-from tests.support.serverside import untimed, visible
-from tests.support.terminal import terminal
+from tests.support.serverside import visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -116,40 +115,6 @@ def test_programs_that_save_in_turn_make_no_conflict_copy(server: Server, mounte
     assert visible(server).keys() == pairs.keys()
 
 
-def test_a_program_related_to_a_reader_keeps_the_jobs_version(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 4.43, 4.44."""
-    server.store.seed({"file": OLD}, age=60)
-    server.faults.set_rate("unavailable", 1.0, on="create")
-    run(mounted.path, "sh", "-c", "echo mine > file; cat file")
-    server.faults.clear()
-    mounted.wait_until_settled()
-    server.store.write("file", JOB)
-    eventually(partial(_shows, mounted.path / "file", JOB))
-    run(mounted.path, "sh", "-c", "echo new > file")
-    mounted.wait_until_settled()
-    assert untimed(visible(server)) == {"file": b"new\n", "file.conflict": JOB}
-
-
-def test_nano_keeps_the_changed_version_when_the_user_overwrites_it(
-    server: Server, mounted: MountedJob
-) -> None:
-    """vfs/semantics.md 4.42: an editor that asks has not read the version that it asks about."""
-    server.store.seed({"file": OLD}, age=60)
-    with terminal(mounted.home, mounted.path, "nano", "file") as nano:
-        nano.shows("old")
-        server.store.write("file", JOB)
-        eventually(partial(_shows, mounted.path / "file", JOB))
-        nano.type("mine")
-        nano.keys("C-o", "Enter")
-        nano.shows("modified since")
-        nano.type("y")
-        nano.shows("Wrote")
-        nano.keys("C-x")
-        nano.ends()
-    mounted.wait_until_settled()
-    assert untimed(visible(server)) == {"file": b"mine" + OLD, "file.conflict": JOB}
-
-
 def test_a_shell_that_rewrites_what_its_children_read_makes_no_copy(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
@@ -170,17 +135,6 @@ def test_a_shell_that_rewrites_what_its_children_read_makes_no_copy(
         finally:
             shell.kill()
     assert visible(server) == {"file": JOB * turns}
-
-
-def test_mv_keeps_the_jobs_version_that_it_has_not_read(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 4.46: it knows what the program beside it has read."""
-    server.store.seed({"file": OLD}, age=60)
-    assert run(mounted.path, "cat", "file") == OLD.decode()
-    server.store.write("file", JOB)
-    eventually(partial(_shows, mounted.path / "file", JOB))
-    run(mounted.path, "bash", "-c", "mv file new; echo mine > new")
-    mounted.wait_until_settled()
-    assert untimed(visible(server)) == {"new": b"mine\n", "new.conflict": JOB}
 
 
 class _Apart(MountedJob):

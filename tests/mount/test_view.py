@@ -6,7 +6,6 @@ import os
 
 from tests.support.files import save_file
 from tests.support.mounts import TTL, MountedJob
-from tests.support.serverside import hidden
 from tests.support.waiting import SLACK, eventually, eventually_equal
 
 from jobfs.emulator import Server
@@ -28,17 +27,6 @@ def test_changes_of_the_job_are_seen_within_the_ttl(server: Server, mounted: Mou
     eventually(lambda: not (root / "dir/b.txt").exists(), timeout=within)
     assert (root / "folder/b.txt").read_bytes() == b"b"
     assert (root / "new.txt").read_bytes() == b"new"
-
-
-def test_hidden_items_of_others_are_neither_shown_nor_touched(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 4.23, 4.26: hidden items of another mount are left alone; what merely begins so is ordinary."""
-    foreign = f".jobfs-{'a' * 12}-{'b' * 16}-aside-note.txt"
-    server.store.seed({foreign: "foreign", ".jobfs-notes": "ordinary", ".jobfs": "of that name", "x": "x"})
-    assert sorted(os.listdir(mounted.path)) == [".jobfs-notes", "x"]
-    assert not (mounted.path / foreign).exists()
-    mounted.umount()
-    assert hidden(server) == [foreign]
-    assert server.log.changes() == []
 
 
 def test_bytes_the_job_writes_right_after_a_save_are_read_whole(server: Server, mounted: MountedJob) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -153,6 +154,22 @@ class MountedJob:
         """Run another jobfs command with this mount's environment."""
         return jobfs(*arguments, home=self.home, env=self.environment(), timeout=timeout)
 
+    @contextmanager
+    def running(
+        self,
+        *arguments: str | Path,
+        out: int | IO[Any] = subprocess.PIPE,
+        err: int | IO[Any] = subprocess.PIPE,
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Run another jobfs command beside the block, and kill it afterwards; `out`, `err`: where its outputs go."""
+        command = [sys.executable, "-m", "jobfs", *map(str, arguments)]
+        streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err}
+        with subprocess.Popen(command, env=self.environment(), cwd="/", text=True, **streams) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def umount(self) -> None:
         """Run `jobfs umount`: afterwards the server has everything, and the process has ended with 0."""
         done = self.jobfs("umount", self.path)
@@ -193,9 +210,21 @@ class MountedJob:
 
     def ask(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Make a call of the commands to the mount, over its control socket, without starting a program."""
-        (socket,) = (self.state / self.server.job).glob(f"*/{control.SOCKET}")
-        answer: dict[str, Any] = control.call_mount(socket.parent, name, arguments, timeout=30.0)
+        (path,) = (self.state / self.server.job).glob(f"*/{control.SOCKET}")
+        answer: dict[str, Any] = control.call_mount(path.parent, name, arguments, timeout=30.0)
         return answer
+
+    @contextmanager
+    def connect(self) -> Iterator[socket.socket]:
+        """Connect to the control socket for the block, by a descriptor: its path may be too long for an address."""
+        (path,) = (self.state / self.server.job).glob(f"*/{control.SOCKET}")
+        directory = os.open(path.parent, os.O_PATH)
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(f"/proc/self/fd/{directory}/{control.SOCKET}")
+                yield connection
+        finally:
+            os.close(directory)
 
     def flush(self) -> None:
         """Do what `jobfs flush` does: the server has everything that was closed."""

@@ -45,6 +45,16 @@ def test_info_prints_the_known_fields_or_that_the_path_is_missing(run: Run, answ
     assert run("info", "/mnt/b/none") == Outcome(1, "", "jobfs: /mnt/b/none: No such file or directory\n")
 
 
+def test_set_sends_the_given_attributes(run: Run, answering: Make) -> None:
+    """vfs/semantics.md 2.17."""
+    one = answering("/mnt/a", set={})
+    assert run("set", "/mnt/a/dir/f", "--permission", "readOnly").code == 0
+    assert run("set", "/mnt/a/f", "--permission", "readWrite", "--lifecycle", "application").code == 0
+    first, second = one.calls
+    assert first == ("set", {"path": "dir/f", "permission": "readOnly", "lifecycle": None})
+    assert second == ("set", {"path": "f", "permission": "readWrite", "lifecycle": "application"})
+
+
 def test_discard_does_nothing_without_a_terminal_to_ask_on(run: Run, answering: Make) -> None:
     one = answering("/mnt/a", status={"unsent": [{"path": "f"}]}, discard={"given_up": []})
     assert run("discard", "/mnt/a/f") == Outcome(2, "", "jobfs: can't ask without a terminal: give --yes\n")

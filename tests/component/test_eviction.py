@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Start, Workspace
 
@@ -33,7 +34,7 @@ def once(real: Callable[..., Any]) -> Callable[..., Any]:
 
 def save_file(work: Workspace, patch: pytest.MonkeyPatch) -> None:
     work.write("mine", bytes(50 * SIZE), fsync=True)
-    eventually(lambda: work.vfs._content.used_bytes() <= COUNT * SIZE)  # not before the fsync returns
+    eventually(lambda: work.write_back.content.used_bytes() <= COUNT * SIZE)  # not before the fsync returns
 
 
 def write_file(work: Workspace, patch: pytest.MonkeyPatch) -> None:
@@ -55,8 +56,22 @@ def cut(work: Workspace, patch: pytest.MonkeyPatch) -> None:
         work.vfs.ftruncate(fh, 10)
 
 
+def send_growing_file(work: Workspace, patch: pytest.MonkeyPatch) -> None:
+    """Send the closed bytes of a file to which a program has appended more: the save copies them."""
+    with work.closing(work.opened("mine")) as fh:
+        work.vfs.write(fh, closed := bytes(50 * SIZE), 0)
+        work.vfs.flush(fh)
+        work.vfs.write(fh, b"not closed", len(closed))
+        patch.setattr(LocalBytes, "create", once(LocalBytes.create))
+        (file,) = work.state.backlog().files
+        assert file.change is not None
+        work.write_back.queue.run_until_finished(file.change)
+        assert visible(work.server)["mine"] == closed
+
+
 @pytest.mark.parametrize(
-    ("change", "most"), [(save_file, 14), (write_file, 54), (change_closed_file, 14), (cut, 14)]
+    ("change", "most"),
+    [(save_file, 14), (write_file, 54), (change_closed_file, 14), (cut, 14), (send_growing_file, 14)],
 )
 def test_files_are_evicted_without_holding_a_lock(
     server: Server,
@@ -70,7 +85,7 @@ def test_files_are_evicted_without_holding_a_lock(
     work = start(cache_size=COUNT * SIZE, write_back_delay=30)
     for number in range(COUNT):
         work.read(f"{number}")
-    state, evict = work.vfs._state, DiskCache._remove
+    state, evict = work.state, DiskCache._remove
     evicted: list[str] = []
 
     def watched(disk: DiskCache, names: Iterable[str]) -> None:
@@ -84,5 +99,5 @@ def test_files_are_evicted_without_holding_a_lock(
     monkeypatch.setattr(DiskCache, "_remove", watched)
     change(work, monkeypatch)
     assert evicted
-    assert work.vfs._content.used_bytes() <= COUNT * SIZE
+    assert work.write_back.content.used_bytes() <= COUNT * SIZE
     assert COUNT - len(evicted) <= most

@@ -178,8 +178,6 @@ class Mortal(Workspace):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(graph, "Client", _watched(self.boundaries))
             super().start()
-        self.write_back = self.vfs._write_back
-        self.state = self.write_back.state
         if self.boundaries.journal:
             watch(self.state.journal, self.boundaries.reach)
 

@@ -49,12 +49,19 @@ class Workspace:
         except BaseException:
             self._slot.close()
             raise
+        self.write_back = self.vfs._write_back
+        self.state = self.write_back.state
         self.running = True
 
     @property
     def mount_id(self) -> str:
         """Return the id in the hidden names of this workspace."""
         return self._slot.mount_id
+
+    @property
+    def state_directory(self) -> Path:
+        """Return the directory of this mount's journal and local bytes."""
+        return self._slot.path
 
     def stop(self) -> None:
         if self.running:

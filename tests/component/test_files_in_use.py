@@ -1,0 +1,369 @@
+"""Files that are renamed, replaced or unlinked while programs write to them, or while a save of them is in flight."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+from tests.support.boundaries import Mortal
+from tests.support.files import errno_from
+from tests.support.serverside import contents, visible
+from tests.support.waiting import PATIENCE, eventually
+from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
+
+from jobfs.api.client import Client
+from jobfs.api.deadline import limit_time
+from jobfs.emulator import Server
+from jobfs.nodes import Item
+
+LARGE = os.urandom(8 << 20)
+
+
+@pytest.fixture
+def work(server: Server, start: Start) -> Workspace:
+    server.store.seed({"file": b"old", "dir/file": b"old"}, age=60)
+    return start(write_back_delay=0)
+
+
+# -- written while its name changes
+
+
+def write_during(
+    work: Workspace, fh: int, request: str, monkeypatch: pytest.MonkeyPatch, *, closed: bool = False
+) -> None:
+    """Let a program write to `fh` while the next such request is in flight."""
+    client = work.write_back.client
+    real = getattr(client, request)
+
+    def interfere(*arguments: Any, **more: Any) -> Any:
+        monkeypatch.undo()
+        work.vfs.write(fh, b"new", 0)
+        if closed:
+            work.vfs.flush(fh)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(client, request, interfere)
+
+
+def open_and_read(work: Workspace, path: str) -> int:
+    """Open a file, read it, and return the handle for a write."""
+    fh = work.vfs.open(path, os.O_RDWR).fh
+    work.vfs.read(fh, 100, 0)
+    return fh
+
+
+@pytest.mark.parametrize(("name", "over"), [("moved", False), ("moved", True), ("moved~", True)])
+def test_bytes_written_while_the_file_is_renamed_go_to_its_new_name(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, over: bool
+) -> None:
+    """vfs/semantics.md 4.27, 4.34: a file is what its handles show, under one name."""
+    if over:
+        server.store.seed({name: b"replaced"}, age=60)
+        work.vfs.refresh()
+    fh = open_and_read(work, "file")
+    write_during(work, fh, "update", monkeypatch, closed=not over)
+    work.vfs.rename("file", name)
+    for _ in range(2):
+        assert (work.names(), work.read(name)) == (sorted(["dir", name]), b"new")
+        work.vfs.release(fh)
+        wait_until_settled(work)
+    eventually(lambda: "file" not in visible(server))
+
+
+def test_bytes_written_while_the_file_gets_a_scratch_name_go_there(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.34: the scratch file has what the program has written."""
+    fh, view = open_and_read(work, "file"), work.vfs._view
+    attr_of_node = view.attr_of_node
+
+    def write_first(node: Any) -> Any:
+        monkeypatch.undo()
+        work.vfs.write(fh, b"new", 0)
+        return attr_of_node(node)
+
+    monkeypatch.setattr(view, "attr_of_node", write_first)
+    work.vfs.rename("file", "moved~")
+    assert (work.names(), work.read("moved~")) == (["dir", "moved~"], b"new")
+    work.vfs.release(fh)
+    wait_until_settled(work)
+    eventually(lambda: "file" not in visible(server))
+
+
+def test_bytes_written_during_a_replacement_belong_to_the_replaced_file(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.33: a file that is renamed over is gone; its handles still read it."""
+    fh = open_and_read(work, "file")
+    write_during(work, fh, "update", monkeypatch, closed=True)
+    work.vfs.rename("dir/file", "file")
+    assert work.vfs.read(fh, 100, 0) == b"new"
+    work.vfs.release(fh)
+    assert work.read("file") == b"old"
+    wait_until_settled(work, {"dir": None, "file": b"old"})
+
+
+@pytest.mark.parametrize("move_touches", ["item", "no"])
+def test_the_jobs_version_from_before_the_rename_of_an_open_file_is_kept(
+    server: Server, start: Start, move_touches: str
+) -> None:
+    """vfs/semantics.md 4.42: a write in place replaces the version that was opened."""
+    server.set(move_touches=move_touches)
+    server.store.seed({"file": b"old"}, age=60)
+    work = start(write_back_delay=30, ttl=60)
+    with work.opening("file") as fh:
+        assert work.vfs.read(fh, 100, 0) == b"old"
+        server.store.write("file", b"the job's")
+        work.vfs.rename("file", "other")
+        work.vfs.write(fh, b"new", 0)
+    wait_until_settled(work)
+    assert server.store.read("other") == b"new"
+    assert contents(server) == [b"new", b"the job's"]
+
+
+@pytest.mark.parametrize("change", ["renamed", "unlinked"])
+def test_a_file_that_the_job_recreated_before_an_open_is_one_file(
+    server: Server, start: Start, change: str
+) -> None:
+    """vfs/semantics.md 4.33: a file is what its handles show, under one name, or none once it is unlinked."""
+    server.store.seed({"file": b"old"}, age=60)
+    work = start(write_back_delay=30, ttl=60)
+    work.vfs.chmod("file", 0o755)
+    server.store.replace("file", b"another")
+    with work.opening("file") as fh:
+        work.vfs.rename("file", "other") if change == "renamed" else work.vfs.unlink("file")
+        work.vfs.write(fh, b"written", 0)
+    wait_until_settled(work, {"other": b"written"} if change == "renamed" else {})
+
+
+def test_the_target_name_of_a_pending_rename_is_taken(server: Server, work: Workspace) -> None:
+    """vfs/semantics.md 4.31: changes of one name come one after another."""
+    server.faults.fail_next("slow", on="update", delay=0.3)
+    with ThreadPoolExecutor() as pool:
+        renaming = pool.submit(work.vfs.rename, "file", "new")
+        eventually(lambda: not server.faults.rules(), "the rename is in flight")
+        assert errno_from(work.vfs.mkdir, "new", 0o755, CALLER) == errno.EEXIST
+    renaming.result()
+    wait_until_settled(work, {"dir": None, "dir/file": b"old", "new": b"old"})
+
+
+# -- unlinked
+
+
+def test_opening_a_file_during_its_unlink_fails_with_enoent(
+    work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.29: no handle is on a file whose bytes went with its name."""
+    work.write("a~", b"bytes of this machine")
+    view = work.vfs._view
+    ensure_size_known = view.ensure_size_known
+
+    def unlink_first(path: str, node: Any) -> Any:
+        monkeypatch.undo()
+        work.vfs.unlink(path)
+        return ensure_size_known(path, node)
+
+    monkeypatch.setattr(view, "ensure_size_known", unlink_first)
+    assert errno_from(work.vfs.open, "a~", os.O_RDONLY) == errno.ENOENT
+
+
+def test_an_unlink_does_not_wait_for_the_bytes_of_a_reader(server: Server, start: Start) -> None:
+    """vfs/semantics.md 4.36: it is unlinked at once, and goes from the server when its reader's bytes are here."""
+    server.store.seed({"dir/large": LARGE, "dir/inner": b"old"}, age=60)
+    work = start(ttl=0.1)
+    with work.opening("dir/large", os.O_RDONLY) as fh:
+        assert work.vfs.read(fh, 100, len(LARGE) - 100) == LARGE[-100:]
+        server.faults.set_rate("unavailable", 1.0, on="download")
+        work.vfs.unlink("dir/large")
+        assert (work.names("dir"), server.store.exists("dir/large")) == (["inner"], True)
+        server.faults.clear()
+        work.vfs.unlink("dir/inner")
+        work.vfs.rmdir("dir")
+        eventually(lambda: visible(server) == {}, lambda: visible(server))
+        assert work.vfs.read(fh, 100, 1 << 20) == LARGE[1 << 20 :][:100]
+
+
+def test_an_unfinished_removal_is_reported_and_finished_by_the_next_mount(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
+    """vfs/semantics.md 6.4: what is left stays in the journal for the next mount; no command reports that all is sent."""
+    server.store.seed({"large": LARGE}, age=60)
+    work = mortal()
+    fh = work.vfs.open("large", os.O_RDONLY).fh
+    assert work.vfs.read(fh, 100, len(LARGE) - 100) == LARGE[-100:]
+    server.faults.set_rate("unavailable", 1.0, on="download")
+    work.vfs.unlink("large")
+    assert [entry["path"] for entry in work.vfs.flush_all(None, 0.2, None)] == ["large"]
+    work.vfs.release(fh)
+    work.kill()
+    server.faults.clear()
+    mortal()
+    eventually(lambda: visible(server) == {})
+
+
+# -- unlinked while a save of them is in flight
+
+
+def test_an_unlinked_file_is_writable_by_its_handle_and_does_not_return(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
+    """vfs/semantics.md 4.33: of the job, saved here, not sent, or made here; nor does the next mount show one."""
+    server.store.seed({"the job's": b"content", "saved": b"old", "edited": b"old"}, age=60)
+    work = mortal(write_back_delay=60.0)
+    for name in ("saved", "edited", "new", "scratch~"):
+        work.write(name, b"content", fsync=name == "saved")
+    for name in work.names():
+        fh = work.vfs.open(name, os.O_RDWR).fh
+        work.vfs.unlink(name)
+        assert (work.vfs.fgetattr(fh).nlink, work.exists(name), work.vfs.read(fh, 100, 0)) == (
+            0,
+            False,
+            b"content",
+        )
+        work.vfs.write(fh, b"SECRET", 50)
+        assert work.vfs.read(fh, 100, 50) == b"SECRET"
+        work.vfs.flush(fh)
+        work.vfs.release(fh)
+    wait_until_settled(work, {})
+    work.kill()
+    assert mortal().names() == []
+
+
+def make_again_and_unlink(work: Workspace) -> None:
+    for _ in range(2):
+        work.write("file", b"again")
+        work.vfs.unlink("file")
+
+
+def make_again_and_rename(work: Workspace) -> None:
+    work.write("file", b"again")
+    work.vfs.rename("file", "renamed")
+
+
+def rename_to_it(work: Workspace) -> None:
+    work.vfs.rename("other", "file")
+    assert work.read("file") == b"another"
+
+
+def make_a_directory(work: Workspace) -> None:
+    work.mkdir("file")
+    work.write("file/inside", b"x")
+    assert work.names("file") == ["inside"]
+
+
+@pytest.mark.parametrize(
+    ("take_name", "tree"),
+    [
+        (make_again_and_unlink, {"other": b"another"}),
+        (make_again_and_rename, {"other": b"another", "renamed": b"again"}),
+        (rename_to_it, {"file": b"another"}),
+        (make_a_directory, {"file": None, "file/inside": b"x", "other": b"another"}),
+    ],
+)
+def test_an_unlink_during_a_save_frees_the_name_and_the_file_does_not_return(
+    server: Server, start: Start, take_name: Callable[[Workspace], None], tree: dict[str, bytes | None]
+) -> None:
+    """vfs/semantics.md 4.31, 4.33: unlink returns when it is recorded; own changes are visible at once."""
+    server.store.seed({"file": "old", "other": "another"}, age=60)
+    work = start(write_back_delay=0)
+    server.faults.fail_next("slow", on="create", delay=0.3)
+    work.write("file", b"no longer wanted")
+    eventually(lambda: not server.faults.rules(), "the save is in flight")
+    work.vfs.unlink("file")
+    take_name(work)
+    shown = sorted(path for path in tree if "/" not in path)
+    assert work.names() == shown
+    wait_until_settled(work)
+    eventually(lambda: visible(server) == tree, lambda: str(visible(server)))
+    assert work.names() == shown
+    assert work.vfs.status()["conflicts"] == []
+
+
+def test_an_fsync_does_not_hang_on_an_unlink(server: Server, start: Start) -> None:
+    """vfs/semantics.md 4.33: no call waits for a file that is no longer wanted."""
+    work = start(write_back_delay=30)
+    with work.closing(work.opened("file")) as fh, ThreadPoolExecutor(1) as threads:
+        work.vfs.write(fh, b"content", 0)
+        server.faults.fail_next("slow", on="create", delay=0.3)
+        syncing = threads.submit(work.vfs.fsync, fh)
+        eventually(lambda: not server.faults.rules(), "the save is in flight")
+        work.vfs.unlink("file")
+        syncing.result(10)
+    wait_until_settled(work, {})
+    assert work.names() == []
+
+
+def test_an_unanswered_create_delays_no_other_file_of_its_name(server: Server, start: Start) -> None:
+    """save/protocol.md R7: no call waits for what an unanswered request may still do."""
+    work = start(write_back_delay=0, request_lifetime=60, timeout=5)
+    work.names()
+    server.faults.fail_next("drop", on="create")
+    server.faults.fail_next("slow", on="create", delay=0.5)
+    work.write("file", b"no longer wanted")
+    eventually(lambda: not server.faults.rules(), "the save is tried again")
+    work.vfs.unlink("file")
+    (change,) = work.state.changes.values()
+    eventually(lambda: not change.needs_undo, "it is undone")
+    with limit_time(3.0):
+        work.write("file", b"another", fsync=True)
+    assert visible(server) == {"file": b"another"}
+
+
+@pytest.fixture
+def promoting(
+    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., AbstractContextManager[Workspace]]:
+    """Saves `file`; in the block, the promote is carried out and not answered yet. `overwritten`: by the job, before the save."""
+    update = Client.update
+
+    @contextmanager
+    def promoting(*, overwritten: bool = False) -> Iterator[Workspace]:
+        carried_out, answered = threading.Event(), threading.Event()
+
+        def answer_late(client: Client, item_id: str, **wanted: Any) -> Item:
+            reply = update(client, item_id, **wanted)
+            if wanted["path"] == "file" and not carried_out.is_set():
+                carried_out.set()
+                answered.wait(PATIENCE)
+            return reply
+
+        monkeypatch.setattr(Client, "update", answer_late)
+        server.store.seed({"file": "as it was"}, age=60)
+        work = start(write_back_delay=0)
+        with work.opening("file") as fh:
+            work.vfs.write(fh, b"the user's", 0)
+            if overwritten:
+                server.store.write("file", b"the job's")
+        eventually(carried_out.is_set)
+        yield work
+        answered.set()
+
+    return promoting
+
+
+def test_a_file_the_job_renames_during_its_promote_survives_an_unlink(
+    server: Server, promoting: Callable[..., AbstractContextManager[Workspace]]
+) -> None:
+    """save/protocol.md R10: what has the bytes of H is deleted at T only; under another name it is the job's."""
+    with promoting() as work:
+        server.store.move("file", "renamed")
+        work.vfs.unlink("file")
+    wait_until_settled(work, {"renamed": b"the user's"})
+    eventually(lambda: work.names() == ["renamed"])
+
+
+def test_a_conflict_copy_remains_after_the_unlink_of_a_saved_file(
+    server: Server, promoting: Callable[..., AbstractContextManager[Workspace]]
+) -> None:
+    """save/protocol.md R10, vfs/semantics.md 4.33: a file that was saved and unlinked does not come back under its name."""
+    with promoting(overwritten=True) as work:
+        work.vfs.unlink("file")
+    wait_until_settled(work)
+    assert contents(server) == [b"the job's"]
+    assert "file" not in work.names()

@@ -252,7 +252,7 @@ class MountedJob:
 
 
 def run(
-    cwd: Path, *command: str | Path, home: Path | None = None, timeout: float = 60, check: bool = True
+    cwd: Path, *command: str | Path, home: Path | None = None, timeout: float = 180, check: bool = True
 ) -> str:
     """Run a program with this working directory; return its stdout. Raises AssertionError with its stderr if it fails."""
     done = subprocess.run(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from random import Random
 
 import pytest
 from tests.support.boundaries import Boundaries, Death, Mortal
 from tests.support.files import errno_from
-from tests.support.interferences import Interference, Scene, of
+from tests.support.hosts import FATES, Host
+from tests.support.interferences import FAULTS, Interference, Scene, named
 from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise, start_next_mount
 from tests.support.waiting import eventually
 
@@ -19,19 +20,34 @@ from jobfs.content import fetcher
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
 
+KILLS, CUTS_POWER = named("machine", "kills the mount"), named("machine", "cuts the power")
 
-@pytest.mark.parametrize("operation", [*OPERATIONS, *ON_UNSENT], ids=lambda operation: operation.name)
-def test_an_operation_killed_at_any_boundary_leaves_old_or_new_content(
-    server: Server, tmp_path: Path, operation: Operation
+
+@pytest.mark.parametrize(
+    ("operation", "act"),
+    [*product([*OPERATIONS, *ON_UNSENT], [KILLS]), *product(OPERATIONS, [CUTS_POWER])],
+    ids=lambda value: value.name,
+)
+def test_an_operation_leaves_old_or_new_content_wherever_its_mount_ends(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Operation, act: Interference
 ) -> None:
-    """vfs/semantics.md 4.19: killed at any point, the next mount of that job finishes it by looking at what the server has."""
+    """vfs/semantics.md 4.19: the next mount of that job finishes it by looking at what the server has.
+
+    vfs/semantics.md 4.4 and save/protocol.md, Vocabulary, (S): without power only synced state survives, and that is enough.
+    """
+    monkeypatch.setattr("jobfs.save.writeback._SYNC_EVERY", 60.0)  # else a file may be back at its old path
     for at in count(1):
-        boundaries, promise = Boundaries(at), Promise()
+        scene, promise, fate = Scene("dir/file", server.store), Promise(), FATES[at % len(FATES)]
+        boundaries = Boundaries(at, partial(act.act, scene))
         with operation.started(server, tmp_path / f"{at}", boundaries) as work:
+            scene.host = host = Host(work, fate if act is CUTS_POWER else None)
             work.work(lambda work=work, promise=promise: operation.run(work, promise))  # type: ignore[misc]
-        with start_next_mount(work) as again:
-            again.settle()
-            operation.check(again, promise, f"killed at {at}: {boundaries.last} of {boundaries.passed}")
+        with monkeypatch.context() as patch:
+            host.restart(patch)
+            with start_next_mount(work) as again:
+                again.settle()
+                where = f"{act} at {at}: {boundaries.last} of {boundaries.passed}; unsynced bytes {fate}"
+                operation.check(again, promise, where, power_lost=host.power_lost)
         if not boundaries.struck:
             break
     assert boundaries.surround(operation.sends), boundaries.passed
@@ -43,17 +59,13 @@ LATE, LIFETIME = 0.1, 0.3
 FLIPS = ("unlink while it is created at once", "unlink while it is staged")
 
 
-#: Timeouts, and what another act is like, are met by one operation: the others take the same steps.
-ALIKE = ("answers another size", "answers another type", "cuts an answer", "fails")
-
-
 @pytest.mark.parametrize(
     ("operation", "act"),
     [
         (operation, act)
         for operation in [*OPERATIONS, *ON_UNSENT]
-        for act in of("network")
-        if operation is OPERATIONS[0] or not (act.is_slow or act.name in ALIKE)
+        for act in FAULTS
+        if operation is OPERATIONS[0] or not act.like  # what is like another act leads to the same steps
         if act.name != "delays a request" or operation.name not in FLIPS
     ],
     ids=lambda value: value.name,
@@ -89,9 +101,8 @@ def test_an_operation_succeeds_once_a_refused_key_is_accepted_again(
         promise = Promise()
         with operation.started(server, tmp_path / f"{skip}", Boundaries(), timeout=3.0) as work:
             before = server.faults.injected_count
-            server.faults.fail_next(
-                "error", skip=skip, times=10**6, status=401, reason="Failed to authenticate"
-            )
+            refuse = partial(server.faults.fail_next, skip=skip, times=10**6)
+            named("server", "refuses the key").act(Scene("dir/file", server.store, fault=refuse))
             work.boundaries.arm()
             failed = errno_from(operation.run, work, promise)
             struck = server.faults.injected_count

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.component import test_save_boundaries as killed
+from tests.component import test_save_boundaries as boundaries
 from tests.component import test_save_interference as interfered
-from tests.support.interferences import Interference, of
+from tests.support.interferences import FAULTS, Interference, of
 from tests.support.operations import OPERATIONS, Operation
 from tests.support.overlaps import force_overlap
 from tests.support.serverside import contents, visible
@@ -76,10 +76,11 @@ def sent(monkeypatch: pytest.MonkeyPatch, knows: bool) -> Sent:
 
 @by_name
 def test_an_overlapping_operation_killed_at_any_boundary_is_consistent(
-    server: Server, tmp_path: Path, operation: Operation, sent: Sent
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Operation, sent: Sent
 ) -> None:
     """save/protocol.md R13: nothing new is in the journal, and recovery is the same."""
-    killed.test_an_operation_killed_at_any_boundary_leaves_old_or_new_content(server, tmp_path, operation)
+    ended = boundaries.test_an_operation_leaves_old_or_new_content_wherever_its_mount_ends
+    ended(server, tmp_path, monkeypatch, operation, boundaries.KILLS)
     assert sent.total()
 
 
@@ -88,7 +89,7 @@ def test_an_overlapping_operation_killed_at_any_boundary_is_consistent(
     [
         (operation, act)
         for operation in REPLACING
-        for act in of("network")
+        for act in FAULTS
         if act.name in LOSES or (operation is REPLACING[0] and not act.is_slow)
     ],
     ids=lambda value: value.name,
@@ -97,7 +98,7 @@ def test_an_overlapping_operation_succeeds_under_any_network_fault(
     server: Server, tmp_path: Path, operation: Operation, act: Interference, sent: Sent
 ) -> None:
     """save/protocol.md R13: a promote without an answer is judged by R6, a set-aside without one waits as R7 says."""
-    killed.test_an_operation_succeeds_under_any_network_fault(server, tmp_path, operation, act)
+    boundaries.test_an_operation_succeeds_under_any_network_fault(server, tmp_path, operation, act)
     # What a program reads is looked at once more, and a save that begins again after a lost answer need not overlap.
     assert sent.total() or operation.name == "rename over an open file"
 
@@ -113,8 +114,8 @@ def test_an_overlapping_save_keeps_all_contents_whatever_interferes(
     """vfs/semantics.md 4.20, save/protocol.md R13: promote counts by its own answer alone."""
     # How often the job meets the moment in which T is absent is a matter of luck: it is short.
     server.set(move_touches=move_touches)
-    boundaries, _ = interfered.everywhere(server, tmp_path, act)
-    assert boundaries.surround(4), boundaries.passed
+    passed, _ = interfered.everywhere(server, tmp_path, act)
+    assert passed.surround(4), passed.passed
     assert sent.total()
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from tests.support.boundaries import At, Mortal
 from tests.support.files import errno_from
+from tests.support.interferences import REFUSALS, Fault, Scene
 from tests.support.judge import Judge
 from tests.support.serverside import found_on, hidden, visible
 from tests.support.waiting import eventually
@@ -19,21 +21,13 @@ from jobfs.names import Role, hidden_path, new_transaction_id
 
 OLD, NEW = b"the old content", b"what the user has written"
 
-#: Status, reason, whether it stays so, and what fsync may say.
-REFUSALS = [
-    (400, "Invalid path", False, {errno.EINVAL}),
-    (401, "Failed to authenticate", True, {errno.EACCES}),
-    (404, "Not found", True, {errno.EIO, errno.ETIMEDOUT, errno.ENOENT}),
-    (413, "Too large", True, {errno.EFBIG}),
-    (422, "Not valid", False, {errno.EINVAL}),
-]
 STEPS = [("create", 0), ("find", 0), ("update", 0), ("update", 1), ("delete", 0), ("change", 2)]
 #: Steps that go on by themselves after a look, and one after which nobody waits.
 GOES_ON = {
-    ("create", 0, 400),
-    ("create", 0, 422),
-    ("update", 0, 400),
-    *(("delete", 0, r[0]) for r in REFUSALS),
+    ("create", 0, "refuses the path"),
+    ("create", 0, "refuses the request"),
+    ("update", 0, "refuses the path"),
+    *(("delete", 0, refusal.name) for refusal in REFUSALS),
 }
 
 
@@ -44,37 +38,27 @@ def work(server: Server, mortal: Callable[..., Mortal]) -> Mortal:
 
 
 @pytest.mark.parametrize(("on", "skip"), STEPS, ids=[f"{on} {skip}" for on, skip in STEPS])
-@pytest.mark.parametrize(
-    ("status", "reason", "for_good", "allowed"),
-    REFUSALS,
-    ids=[f"{status} {'for good' if for_good else 'once'}" for status, _, for_good, _ in REFUSALS],
-)
+@pytest.mark.parametrize("refusal", REFUSALS, ids=str)
 def test_a_refusal_of_any_step_loses_nothing(
-    server: Server,
-    work: Mortal,
-    on: str,
-    skip: int,
-    status: int,
-    reason: str,
-    for_good: bool,
-    allowed: set[int],
+    server: Server, work: Mortal, on: str, skip: int, refusal: Fault
 ) -> None:
     """vfs/semantics.md 4, Nothing is forgotten; vfs/semantics.md 5.12: inside a save, 400 and 404 are findings."""
     fh = work.opened("dir/file.txt")
     work.vfs.write(fh, NEW, 0)
     # Not a rate: the step's first requests are to get through.
-    times = 1000 if for_good else 1
-    server.faults.fail_next("error", on=on, skip=skip, times=times, status=status, reason=reason)
+    times = 1000 if refusal.lasts else 1
+    refuse = partial(server.faults.fail_next, on=on, skip=skip, times=times)
+    refusal.act(Scene("dir/file.txt", server.store, fault=refuse))
     with limit_time(3.0):
         failed = errno_from(work.vfs.fsync, fh)
     work.vfs.release(fh)
     eventually(lambda: not any(rule.times == times for rule in server.faults.rules()), "it is refused")
-    assert failed in ({0} if (on, skip, status) in GOES_ON else {*allowed, errno.EIO}), os.strerror(failed)
+    assert failed in ({0} if (on, skip, refusal.name) in GOES_ON else refusal.errnos), os.strerror(failed)
     assert work.read("dir/file.txt") == NEW, "it is readable as before"
     if failed:
         everything = [server.store.content_of(item.id) for item in server.store.items() if not item.is_dir]
         assert OLD in everything, "the server's version is whole"
-        if not (for_good and on in ("update", "change")):
+        if not (refusal.lasts and on in ("update", "change")):
             # Where every update is refused, the aside can't go back either.
             assert server.store.read("dir/file.txt") == OLD
     else:

@@ -84,7 +84,7 @@ class Boundaries:
             self.dead = self._act is None
         if self._act is not None:
             self._act()
-        elif not harmless:
+        if self.dead and not harmless:
             raise Death(name)
 
     def surround(self, sends: int) -> bool:

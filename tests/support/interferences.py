@@ -1,41 +1,56 @@
-"""The list of what the job, another mount, a program, the network and the machine may do to a save, at any boundary of it.
+"""The list of what the job, another mount, a program, the network, the server and the machine may do to a save, at any boundary.
 
-A harness plays every act of the actors that it has (`of`), so that an act is added in one place.
+A harness plays every act of the actors that it has (`of`), so that an act is added in one place. Where a harness carries an act
+out in a way of its own (the protocol model's worlds are values), it has a table by the names of the list, and a test that the
+table has every name.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from jobfs.emulator import JobSide
+from jobfs.emulator.faults import Kind
 from jobfs.names import parent
 
 from .judge import ABSENT, Effect, State, is_hidden
 from .workspaces import CALLER
 
-Actor = Literal["job", "mount", "program", "network", "machine"]
+Actor = Literal["job", "mount", "program", "network", "server", "machine"]
+#: Whether the server carries out a request that meets a fault.
+Execution = Literal["never", "at once", "late"]
+
+
+class Host(Protocol):
+    """The machine on which the mount runs (tests/support/hosts.py)."""
+
+    def kill(self) -> None: ...
+    def cut_power(self) -> None: ...
+    def lose_state(self) -> None: ...
 
 
 @dataclass
 class Scene:
     """What an act can reach; a harness gives what it has.
 
-    `make` returns what the job, or another mount, writes over some bytes. `other` is another mount of the job, `work` the mount
-    whose boundary is reached; `handles` stay open in it. `fault` adds a fault to the server, for the requests that the harness
-    chooses.
+    `job` has the methods of JobSide that its acts call. `make` returns what the job, or another mount, writes over some bytes.
+    `other` is another mount of the job, `work` the mount whose boundary is reached, in which `handles` stay open, `host` its machine.
+    `fault` adds a fault to the server, for the requests that the harness chooses.
     """
 
     path: str
-    job: JobSide
+    job: Any
     make: Callable[[bytes], bytes] = lambda before: before
     elsewhere: str = "elsewhere.txt"
     other: Any = None
     work: Any = None
+    host: Any = None
     handles: list[int] = field(default_factory=list)
     fault: Callable[..., object] = lambda kind, **more: None
 
@@ -111,7 +126,7 @@ def _rename_over(scene: Scene) -> None:
 
 
 def _move_away(scene: Scene, then: str = "") -> None:
-    new = scene.next()
+    new = scene.next() if then == "make another" else b""
     scene.job.move(scene.path, scene.elsewhere)
     if then == "make another":
         scene.job.seed({scene.path: new})
@@ -146,12 +161,49 @@ def _rename(scene: Scene, old: str, new: str) -> None:
     scene.other.drain()
 
 
-def fault(kind: str, **more: Any) -> Callable[[Scene], object]:
-    """Return an act of the network: the requests that the harness chooses meet this fault."""
-    return lambda scene: scene.fault(kind, **more)
+# The network and the server
 
 
-_EVERY = [
+@dataclass(frozen=True)
+class Fault(Interference):
+    """A fault of the local server (emulator/faults.py), for the requests that the harness chooses.
+
+    `execution`: whether the server carries such a request out. `answer`: what the mount receives. `like`: the act after which a
+    mount takes the same steps. Of a refusal: whether it `lasts`, and the errors that fsync may fail with.
+    """
+
+    kind: Kind = "error"
+    execution: Execution = "never"
+    answer: Literal["none", "error", "false", "true"] = "error"
+    like: str = ""
+    lasts: bool = False
+    errnos: frozenset[int] = frozenset({errno.EIO})
+
+
+def _fault(
+    name: str,
+    kind: Kind,
+    execution: Execution,
+    answer: Literal["none", "error", "false", "true"],
+    like: str = "",
+    *,
+    is_slow: bool = False,
+    **options: Any,
+) -> Fault:
+    return Fault(
+        name, "network", lambda scene: scene.fault(kind, **options), is_slow=is_slow, kind=kind,
+        execution=execution, answer=answer, like=like,
+    )  # fmt: skip
+
+
+def _refusal(name: str, status: int, reason: str, *errnos: int, lasts: bool) -> Fault:
+    return Fault(
+        name, "server", lambda scene: scene.fault("error", status=status, reason=reason), lasts=lasts,
+        errnos=frozenset({*errnos, errno.EIO}),
+    )  # fmt: skip
+
+
+_ACTS = [
     Interference("writes", "job", _write, writes=True),
     Interference("appends", "job", lambda s: s.job.append(s.path, s.make(b"")), writes=True),
     Interference("touches", "job", lambda s: s.job.write(s.path, s.job.read(s.path)), needs_file=True),
@@ -174,20 +226,49 @@ _EVERY = [
     Interference("lists", "program", lambda s: s.work.names(parent(s.path))),
     Interference("opens to read", "program", partial(_hold, flags=os.O_RDONLY)),
     Interference("opens to write", "program", partial(_hold, flags=os.O_RDWR)),
-    Interference("drops a request", "network", fault("drop")),
-    Interference("loses an answer", "network", fault("drop_after")),
-    Interference("loses two answers", "network", fault("drop_after", times=2)),
-    Interference("delays a request", "network", fault("late")),
-    Interference("fails", "network", fault("error")),
-    Interference("fails afterwards", "network", fault("error_after")),
-    Interference("cuts an answer", "network", fault("cut")),
-    Interference("answers another path", "network", fault("odd_item", field="path", value='"elsewhere"')),
-    Interference("answers another size", "network", fault("odd_item", field="size", value="3")),
-    Interference("answers another type", "network", fault("odd_item", field="type", value='"directory"')),
-    Interference("does nothing and answers", "network", fault("undone")),
-    Interference("is silent", "network", fault("hang"), is_slow=True),
-    Interference("is silent afterwards", "network", fault("hang_after"), is_slow=True),
 ]  # fmt: skip
+
+FAULTS = [
+    _fault("drops a request", "drop", "never", "none"),
+    _fault("loses an answer", "drop_after", "at once", "none"),
+    _fault("loses two answers", "drop_after", "at once", "none", times=2),
+    _fault("delays a request", "late", "late", "none"),
+    _fault("cuts an answer", "cut", "at once", "none", "loses an answer"),
+    _fault("is silent", "hang", "never", "none", "drops a request", is_slow=True),
+    _fault("is silent afterwards", "hang_after", "at once", "none", "loses an answer", is_slow=True),
+    _fault("is silent from the start", "silent", "never", "none", "drops a request", is_slow=True),
+    _fault("fails", "error", "never", "error", "drops a request"),
+    _fault("fails afterwards", "error_after", "at once", "error"),
+    _fault("is unavailable", "unavailable", "never", "error", "fails"),
+    _fault("throttles", "throttled", "never", "error", "fails", retry_after="0"),
+    _fault("answers as a proxy", "gateway", "never", "error", "fails"),
+    _fault("answers another path", "odd_item", "at once", "false", field="path", value='"elsewhere"'),
+    _fault("answers another size", "odd_item", "at once", "false", "answers another path", field="size", value="3"),
+    _fault(
+        "answers another type", "odd_item", "at once", "false", "answers another path", field="type", value='"directory"'
+    ),
+    _fault("does nothing and answers", "undone", "never", "false"),
+    _fault("is slow", "slow", "at once", "true", "delays a request"),
+]  # fmt: skip
+#: The kinds after which nobody knows whether the server has carried the request out.
+UNANSWERED = frozenset(fault.kind for fault in FAULTS if fault.answer == "none")
+
+REFUSALS = [
+    _refusal("refuses the path", 400, "Invalid path", errno.EINVAL, lasts=False),
+    _refusal("refuses the key", 401, "Failed to authenticate", errno.EACCES, lasts=True),
+    _refusal("refuses everything", 403, "Forbidden", errno.EACCES, lasts=True),
+    _refusal("refuses the item", 404, "Not found", errno.ETIMEDOUT, errno.ENOENT, lasts=True),
+    _refusal("refuses the size", 413, "Too large", errno.EFBIG, lasts=True),
+    _refusal("refuses the request", 422, "Not valid", errno.EINVAL, lasts=False),
+]
+
+_MACHINE = [
+    Interference("kills the mount", "machine", lambda scene: scene.host.kill()),
+    Interference("cuts the power", "machine", lambda scene: scene.host.cut_power()),
+    Interference("loses the state directory", "machine", lambda scene: scene.host.lose_state()),
+]
+
+_EVERY: list[Interference] = [*_ACTS, *FAULTS, *REFUSALS, *_MACHINE]
 
 
 def named(actor: Actor, name: str) -> Interference:

@@ -15,7 +15,9 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
+
+from tests.support.interferences import Execution, of
 
 from jobfs.state.records import TRANSITIONS, Stage, Verb
 
@@ -209,15 +211,15 @@ class Scenario:
     """Which actors and faults take part; what is left out can't happen in it."""
 
     name: str
-    #: For each mount, what its user does.
+    #: For each mount, what its user does; of the job, names of the list (tests/support/interferences.py).
     users: tuple[tuple[str, ...], ...]
     job: tuple[str, ...] = ()
     there: tuple[tuple[str, str], ...] = ((TARGET, "o"),)
     kills: int = 0
     powers: int = 0
-    #: How many answers may get lost, and how: the request was dropped, done, or is done late.
+    #: How many answers may get lost, and whether the server carries their requests out.
     losses: int = 0
-    lost: tuple[str, ...] = ("dropped", "done", "late")
+    lost: tuple[Execution, ...] = get_args(Execution)
     #: Requests that can lose their answers: parts of the names of steps.
     losing: tuple[str, ...] = ("",)
     #: Stage directories that may be lost for good.
@@ -418,41 +420,45 @@ def _acts(told: str) -> tuple[str, ...]:
 
 _BY_NAME = {
     "a state directory is lost for good": scenario(["open, save u1"], kills=1, wipes=1),
-    "a directory is made where the job creates one": scenario(["mkdir d"], "create", there=(), kills=1),
-    "an open file is removed while the job replaces it": scenario(["remove"], "overwrite, create", kills=1),
+    "a directory is made where the job creates one": scenario(
+        ["mkdir d"], "creates again", there=(), kills=1
+    ),
+    "an open file is removed while the job replaces it": scenario(
+        ["remove"], "writes, creates again", kills=1
+    ),
     "an open file is removed, and its delete waits for a connection": scenario(
-        ["remove"], "overwrite, create", queues=1
+        ["remove"], "writes, creates again", queues=1
     ),
     "a rename over is refused, and so is all that would undo it": scenario(
-        ["open, rename"], "create, overwrite", there=BOTH, kills=1, refusals=1
+        ["open, rename"], "creates again, writes", there=BOTH, kills=1, refusals=1
     ),
     "the job overwrites after a promote whose answer was lost": scenario(
-        ["open, save u1, save u2"], "overwrite", losses=1, lost=("done",), losing=("promotes",)
+        ["open, save u1, save u2"], "writes", losses=1, lost=("at once",), losing=("promotes",)
     ),
     "the job overwrites within one tick of the server's clock": scenario(
-        ["open, save u1"], "overwrite, overwrite", kills=1, one_tick=True
+        ["open, save u1"], "writes, writes", kills=1, one_tick=True
     ),
     "the source of a rename over vanishes": scenario(
-        ["open, rename"], "create, delete source", there=BOTH, kills=1, losses=1
+        ["open, rename"], "creates again, deletes S", there=BOTH, kills=1, losses=1
     ),
     "power is lost while an aside is deleted late": scenario(
-        ["open, save u1"], "delete, overwrite", powers=1, losses=1, lost=("late",), losing=("deletes",)
+        ["open, save u1"], "deletes, writes", powers=1, losses=1, lost=("late",), losing=("deletes",)
     ),
     "the job moves the target away during a long upload": scenario(
-        ["open, save u1"], "create, rename", slow=1
+        ["open, save u1"], "creates again, moves away", slow=1
     ),
     "the job moves the target away while its set-aside waits for a connection": scenario(
-        ["open, save u1"], "create, rename", queues=1
+        ["open, save u1"], "creates again, moves away", queues=1
     ),
     "truncated without a read, on a server where moves change updatedAt": scenario(
-        ["truncate, save u1"], "overwrite, create", kills=1, moves_touch=True
+        ["truncate, save u1"], "writes, creates again", kills=1, moves_touch=True
     ),
     "a new file that the job creates too": scenario(
-        ["save u1"], "create, overwrite", there=(), kills=1, losses=1
+        ["save u1"], "creates again, writes", there=(), kills=1, losses=1
     ),
     "a new file straight at its name, on a server that rejects what exists": scenario(
         ["save u1, unlink"],
-        "create, overwrite, delete",
+        "creates again, writes, deletes",
         there=(),
         kills=1,
         losses=1,
@@ -462,50 +468,54 @@ _BY_NAME = {
     ),
     "unlinked while it is saved": scenario(
         ["open, save u1, unlink"],
-        "overwrite",
+        "writes",
         kills=1,
         losses=1,
         losing=("creates", "sets aside", "promotes"),
     ),
     "a promote is carried out late, the job deletes and overwrites": scenario(
-        ["open, save u1, save u2"], "delete, overwrite", losses=1, lost=("late",), losing=("promotes",)
+        ["open, save u1, save u2"], "deletes, writes", losses=1, lost=("late",), losing=("promotes",)
     ),
     "a save in place, a kill, a lost answer, the job overwrites and creates": scenario(
-        ["open, save u1"], "create, overwrite", kills=1, losses=1
+        ["open, save u1"], "creates again, writes", kills=1, losses=1
     ),
     "a save in place, a kill, the job deletes, creates and moves away": scenario(
-        ["open, save u1"], "create, delete, rename", kills=1, slow=1
+        ["open, save u1"], "creates again, deletes, moves away", kills=1, slow=1
     ),
     "a promote is carried out late, when T has been moved away and is saved anew": scenario(
         ["save u1, move, open, save u2"], there=(), losses=1, lost=("late",), losing=("promotes",)
     ),
     "set-aside and promote overlap, on a server whose moves replace": scenario(
-        ["open, save u1"], "overwrite", overlaps=True, moves_replace=True
+        ["open, save u1"], "writes", overlaps=True, moves_replace=True
     ),
     "set-aside and promote overlap, the job overwrites and creates": scenario(
-        ["open, save u1"], "create, overwrite", kills=1, overlaps=True
+        ["open, save u1"], "creates again, writes", kills=1, overlaps=True
     ),
     "set-aside and promote overlap, an answer is lost, the job moves away and creates": scenario(
-        ["open, save u1"], "rename, create", losses=1, overlaps=True, losing=("sets aside", "promotes")
+        ["open, save u1"],
+        "moves away, creates again",
+        losses=1,
+        overlaps=True,
+        losing=("sets aside", "promotes"),
     ),
     "set-aside and promote overlap, two answers are lost, the job overwrites": scenario(
-        ["open, save u1"], "overwrite", losses=2, overlaps=True, losing=("sets aside", "promotes")
+        ["open, save u1"], "writes", losses=2, overlaps=True, losing=("sets aside", "promotes")
     ),
     "set-aside and promote overlap, power is lost, the job overwrites": scenario(
-        ["open, save u1"], "overwrite", powers=1, overlaps=True
+        ["open, save u1"], "writes", powers=1, overlaps=True
     ),
     "set-aside and promote overlap, unlinked meanwhile": scenario(
         ["open, save u1, unlink"],
-        "overwrite",
+        "writes",
         kills=1,
         losses=1,
         overlaps=True,
-        lost=("done", "late"),
+        lost=("at once", "late"),
         losing=("sets aside", "promotes"),
     ),
     "set-aside and promote of a rename over overlap": scenario(
         ["open, rename"],
-        "create, overwrite",
+        "creates again, writes",
         there=BOTH,
         kills=1,
         losses=1,
@@ -514,7 +524,7 @@ _BY_NAME = {
     ),
     "set-aside and promote overlap in the second save, too": scenario(
         ["open, save u1, save u2"],
-        "delete, overwrite",
+        "deletes, writes",
         losses=1,
         overlaps=True,
         lost=("late",),
@@ -524,31 +534,37 @@ _BY_NAME = {
         ["open, save u1", "open, save v1"], losses=1, overlaps=True, losing=("sets aside", "promotes")
     ),
     "answers take time, a kill, one is lost, the job overwrites and creates": scenario(
-        ["open, save u1"], "create, overwrite", kills=1, losses=1, takes_time=True, losing=MOVES
+        ["open, save u1"], "creates again, writes", kills=1, losses=1, takes_time=True, losing=MOVES
     ),
     "answers take time, a kill, one is lost, the job moves away and creates": scenario(
-        ["open, save u1"], "rename, create", kills=1, losses=1, takes_time=True, losing=MOVES
+        ["open, save u1"], "moves away, creates again", kills=1, losses=1, takes_time=True, losing=MOVES
     ),
     "answers take time, power is lost, unlinked, the job overwrites": scenario(
-        ["open, save u1, unlink"], "overwrite", powers=1, takes_time=True
+        ["open, save u1, unlink"], "writes", powers=1, takes_time=True
     ),
     "answers take time, unlinked, the job overwrites": scenario(
-        ["open, save u1, unlink"], "overwrite", takes_time=True
+        ["open, save u1, unlink"], "writes", takes_time=True
     ),
     "answers take time, unlinked, the job moves away": scenario(
-        ["open, save u1, unlink"], "rename", takes_time=True
+        ["open, save u1, unlink"], "moves away", takes_time=True
     ),
     "answers take time, a kill, one is lost, unlinked, the job moves away and overwrites": scenario(
-        ["open, save u1, unlink"], "rename, overwrite", kills=1, losses=1, takes_time=True, losing=MOVES
+        ["open, save u1, unlink"], "moves away, writes", kills=1, losses=1, takes_time=True, losing=MOVES
     ),
     "answers take time, one is lost, unlinked, the job creates and overwrites": scenario(
-        ["open, save u1, unlink"], "create, overwrite", losses=1, takes_time=True, losing=MOVES
+        ["open, save u1, unlink"], "creates again, writes", losses=1, takes_time=True, losing=MOVES
     ),
     "answers take time, one is lost, unlinked and saved again, the job overwrites and deletes": scenario(
-        ["open, save u1, unlink, save u2"], "overwrite, delete", losses=1, takes_time=True, losing=MOVES
+        ["open, save u1, unlink, save u2"], "writes, deletes", losses=1, takes_time=True, losing=MOVES
     ),
     "answers to a rename over take time, a kill, one is lost": scenario(
-        ["open, rename"], "create, overwrite", there=BOTH, kills=1, losses=1, takes_time=True, losing=MOVES
+        ["open, rename"],
+        "creates again, writes",
+        there=BOTH,
+        kills=1,
+        losses=1,
+        takes_time=True,
+        losing=MOVES,
     ),
     "answers to two mounts take time, one is lost": scenario(
         ["open, save u1", "open, save v1"], losses=1, takes_time=True, losing=MOVES
@@ -557,11 +573,17 @@ _BY_NAME = {
         ["open, save u1, unlink", "open, save v1"], takes_time=True
     ),
     "set-aside and promote overlap, an answer is lost, the job deletes and creates": scenario(
-        ["open, save u1"], "delete, create", kills=1, losses=1, overlaps=True, takes_time=True, losing=MOVES
+        ["open, save u1"],
+        "deletes, creates again",
+        kills=1,
+        losses=1,
+        overlaps=True,
+        takes_time=True,
+        losing=MOVES,
     ),
     "set-aside and promote overlap, unlinked, the job moves away and overwrites": scenario(
         ["open, save u1, unlink"],
-        "rename, overwrite",
+        "moves away, writes",
         kills=1,
         losses=1,
         overlaps=True,
@@ -569,7 +591,7 @@ _BY_NAME = {
         losing=MOVES,
     ),
     "set-aside and promote overlap, power is lost, unlinked, the job overwrites": scenario(
-        ["open, save u1, unlink"], "overwrite", powers=1, overlaps=True, takes_time=True
+        ["open, save u1, unlink"], "writes", powers=1, overlaps=True, takes_time=True
     ),
     "set-aside and promote of two mounts overlap, unlinked": scenario(
         ["open, save u1, unlink", "open, save v1"], overlaps=True, takes_time=True
@@ -578,7 +600,13 @@ _BY_NAME = {
         ["open, save u1", "open, save v1"], losses=1, losing=("sets aside", "promotes")
     ),
     "two mounts save one file, a kill": scenario(["open, save u1", "open, save v1"], kills=1),
-    "two mounts save one file, the job overwrites": scenario(["open, save u1", "open, save v1"], "overwrite"),
+    "two mounts save one file, the job overwrites": scenario(["open, save u1", "open, save v1"], "writes"),
+}
+#: Each act of the job by itself, at every moment of a save.
+_BY_NAME |= {
+    f"a save in place, a kill, the job {act}": scenario(["open, save u1"], act.name, kills=1)
+    for act in of("job")
+    if act.name != "makes a second item"  # the model has one item at a name
 }
 SCENARIOS = [replace(each, name=name) for name, each in _BY_NAME.items()]
 

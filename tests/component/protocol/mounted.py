@@ -1,11 +1,13 @@
 """How a mount acts: one step is a request, with what is written to the journal before and after it.
 
-A request can lose its answer (dropped, done, or done late), and the process can die before or after the server has done it.
+A request can lose its answer (carried out never, at once or late), and the process can die before or after that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+
+from tests.support.interferences import Execution
 
 from jobfs.state.records import Stage, Verb
 
@@ -89,9 +91,9 @@ class Actor:
         losing = before.losses and lost and any(part in act for part in self._scenario.losing)
         if losing and lost:
             fewer = before._replace(losses=before.losses - 1)
-            ways = {
-                "dropped": fewer,
-                "done": execute(fewer, request, self._scenario)[0],
+            ways: dict[Execution, World] = {
+                "never": fewer,
+                "at once": execute(fewer, request, self._scenario)[0],
                 "late": fewer._replace(late=(*fewer.late, request)),
             }
             for way in self._scenario.lost:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jobfs.state.records import Stage, Verb
 
@@ -25,6 +25,7 @@ from .model import (
     aside_in_flight,
     crash,
     execute,
+    hidden,
     moved_to,
     recorded,
     search,
@@ -37,43 +38,55 @@ from .mounted import MOUNTS, Actor, Run, Steps
 
 
 def job_steps(world: World, scenario: Scenario) -> Steps:
-    """The job acts on what it sees at T."""
+    """The job acts on what it sees at T, or at S where the scenario says so."""
     for act in dict.fromkeys(world.job):
         left = list(world.job)
         left.remove(act)
-        new = f"j{len(world.job)}"
-        after = _job(world, act, new, tick=not scenario.one_tick)
+        after: World | None = world
+        for part in JOB[act.removesuffix(" S")]:
+            after = after and part(after, SOURCE if act.endswith(" S") else TARGET, scenario)
         if after is not None:
-            yield Step("job", f"{act}s" if " " not in act else act), after._replace(job=tuple(left))
+            yield Step("job", act), after._replace(job=tuple(left))
 
 
-def _job(world: World, act: str, new: str, *, tick: bool) -> World | None:
-    there = world.at(SOURCE if act == "delete source" else TARGET)
-    if act == "create":
-        return _made(world, new) if there is None else None
+#: What the job does at a name; None if it finds nothing to do.
+JobAct = Callable[[World, str, Scenario], World | None]
+
+
+def _new(world: World) -> str:
+    return f"j{len(world.job)}"
+
+
+def _creates(world: World, name: str, scenario: Scenario) -> World | None:
+    if world.at(name) is not None:
+        return None
+    new = _new(world)
+    return world._replace(
+        items=(*world.items, Item(world.next_id, name, new)), next_id=world.next_id + 1, owed=world.owed | {new},
+        expected=new,
+    )  # fmt: skip
+
+
+def _deletes(world: World, name: str, scenario: Scenario) -> World | None:
+    there = world.at(name)
     if there is None:
         return None
-    if act == "overwrite":
-        return _overwritten(world, there, new, tick=tick)
-    if act in ("delete", "delete source"):
-        return _deleted(world, there)
-    assert act == "rename"
-    return None if world.at(ELSEWHERE) is not None else _moved_away(world, there)
-
-
-def _made(world: World, new: str) -> World:
-    item = Item(world.next_id, TARGET, new)
-    return world._replace(
-        items=(*world.items, item), next_id=world.next_id + 1, owed=world.owed | {new}, expected=new
-    )
-
-
-def _deleted(world: World, there: Item) -> World:
     expected = "?" if _may_give_back(world) else ""
     return world._replace(
         items=tuple(other for other in world.items if other.id != there.id),
         owed=world.owed - {there.content},
-        expected=world.expected if there.name == SOURCE else expected,
+        expected=world.expected if name == SOURCE else expected,
+    )
+
+
+def _deletes_all(world: World, name: str, scenario: Scenario) -> World | None:
+    """The directory, with what is hidden in it; the bytes of a staged item are on the mount's machine still."""
+    gone = [item for item in world.items if item.name != ELSEWHERE]
+    seen = {item.content for item in gone if not (hidden(item.name) and item.name[1] == "h")}
+    return world._replace(
+        items=tuple(item for item in world.items if item not in gone),
+        owed=world.owed - seen,
+        expected="?" if _may_give_back(world) else "",
     )
 
 
@@ -81,17 +94,34 @@ def _with(world: World, item: Item) -> tuple[Item, ...]:
     return tuple(item if other.id == item.id else other for other in world.items)
 
 
-def _overwritten(world: World, there: Item, new: str, *, tick: bool) -> World:
+def _writes(world: World, name: str, scenario: Scenario) -> World | None:
+    there, new = world.at(name), _new(world)
+    if there is None:
+        return None
     # Not promised: what is written between our last look and a delete.
     excused = _about_to_go(world, there.id)
     return world._replace(
-        items=_with(world, there._replace(content=new, version=there.version + tick)),
+        items=_with(world, there._replace(content=new, version=there.version + (not scenario.one_tick))),
         owed=(world.owed - {there.content}) | (set() if excused else {new}),
         expected="?" if excused or _unlinked_in_overlap(world, there.id) else new,
     )
 
 
-def _moved_away(world: World, there: Item) -> World:
+def _touches(world: World, name: str, scenario: Scenario) -> World | None:
+    there = world.at(name)
+    if there is None:
+        return None
+    return world._replace(items=_with(world, there._replace(version=there.version + (not scenario.one_tick))))
+
+
+def _moves_twice(world: World, name: str, scenario: Scenario) -> World | None:
+    return _touches(world, name, scenario) if scenario.moves_touch else world
+
+
+def _moves_away(world: World, name: str, scenario: Scenario) -> World | None:
+    there = world.at(name)
+    if there is None or world.at(ELSEWHERE) is not None:
+        return None
     # Not promised: a file renamed away between find and set-aside, if it is unchanged.
     content = frozenset({there.content})
     excused = _on_its_way(world, there.id)
@@ -101,6 +131,16 @@ def _moved_away(world: World, there: Item) -> World:
         claimed=world.claimed if excused else world.claimed | content,
         expected="?" if excused else "",
     )
+
+
+#: The job's acts of the list (tests/support/interferences.py), in the steps of this model.
+JOB: dict[str, tuple[JobAct, ...]] = {
+    "writes": (_writes,), "appends": (_writes,), "touches": (_touches,), "protects": (_touches,),
+    "replaces": (_deletes, _creates), "renames over": (_deletes, _creates), "deletes": (_deletes,),
+    "creates again": (_creates,), "moves away": (_moves_away,), "moves away and makes another": (_moves_away, _creates),
+    "moves away and back": (_moves_twice,), "deletes the directory": (_deletes_all,),
+    "deletes the directory and makes another": (_deletes_all, _creates),
+}  # fmt: skip
 
 
 def _on_its_way(world: World, item_id: int) -> bool:
@@ -146,8 +186,26 @@ def network_steps(world: World, scenario: Scenario) -> Steps:
             yield Step("net", f"{request.op} is carried out late"), after._replace(flipped=True)
 
 
-def power_losses(world: World, number: int) -> Iterator[tuple[str, World]]:
+Outcomes = Iterator[tuple[str, World]]
+
+
+def _kills(world: World, number: int) -> Outcomes:
+    if world.kills and world.mounts[number].up and world.mounts[number].txs:
+        yield "", crash(world._replace(kills=world.kills - 1), number)
+
+
+def _loses_state(world: World, number: int) -> Outcomes:
+    mount = world.mounts[number]
+    if world.wipes and not mount.up:
+        lost = {tx.content for tx in mount.txs if tx.local and tx.stage is not Stage.PLACED}
+        empty = world.with_mount(number, mount._replace(txs=(), tombs=frozenset(), disk=Disk()))
+        yield "", empty._replace(wipes=world.wipes - 1, owed=world.owed - lost)
+
+
+def _cuts_power(world: World, number: int) -> Outcomes:
     """Only what was synced stays; or the journal stays, and of the local bytes what was synced."""
+    if not world.powers:
+        return
     mount = world.mounts[number]
     world = without_answers(world._replace(powers=world.powers - 1), number)
     for what, txs, tombs in _survivors(mount):
@@ -166,6 +224,12 @@ def _survivors(mount: Mount) -> tuple[tuple[str, tuple[Tx, ...], frozenset[int]]
     old = tuple(tx._replace(local=tx.local and tx.content not in freed) for tx in mount.disk.txs)
     new = tuple(recorded(tx)._replace(local=tx.local and tx.content in synced) for tx in mount.txs)
     return ("journal lost", old, mount.disk.tombs), ("bytes lost", new, mount.tombs)
+
+
+#: The machine's acts of the list.
+MACHINE: dict[str, Callable[[World, int], Outcomes]] = {
+    "kills the mount": _kills, "cuts the power": _cuts_power, "loses the state directory": _loses_state,
+}  # fmt: skip
 
 
 class Protocol(Run):
@@ -188,23 +252,12 @@ class Protocol(Run):
 
     def _fate(self, world: World, number: int, mount: Mount) -> Steps:
         who = MOUNTS[number]
-        if mount.up and world.kills and mount.txs:
-            yield Step("fate", f"kills {who}"), crash(world._replace(kills=world.kills - 1), number)
-        if world.powers:
-            for what, after in power_losses(world, number):
-                yield Step("fate", f"cuts the power of {who}", what), after
-            if mount.up and mount.disk != written(mount):
-                yield (
-                    Step("fate", f"syncs the disk of {who}"),
-                    world.with_mount(number, mount._replace(disk=written(mount))),
-                )
-        if world.wipes and not mount.up:
-            lost = {tx.content for tx in mount.txs if tx.local and tx.stage is not Stage.PLACED}
-            empty = mount._replace(txs=(), tombs=frozenset(), disk=Disk())
-            yield (
-                Step("fate", f"loses the state directory of {who}"),
-                world.with_mount(number, empty)._replace(wipes=world.wipes - 1, owed=world.owed - lost),
-            )
+        for act, play in MACHINE.items():
+            for outcome, after in play(world, number):
+                yield Step("fate", f"{act}, {who}", outcome), after
+        if world.powers and mount.up and mount.disk != written(mount):
+            synced = world.with_mount(number, mount._replace(disk=written(mount)))
+            yield Step("fate", f"syncs the disk of {who}"), synced
 
     def _recovered(self, world: World, number: int) -> World:
         """The next mount (save/protocol.md, Recovery)."""

@@ -58,7 +58,7 @@ class Removal:
             if place.name not in ("", "hidden"):
                 yield Step("net", "the move is carried out late"), free._replace(name="hidden")
         if place.kills and place.stage != "ended":
-            yield Step("fate", "kills one"), self._restarted(place._replace(kills=place.kills - 1))
+            yield Step("fate", "kills the mount, one"), self._restarted(place._replace(kills=place.kills - 1))
         yield from self._mount(place)
 
     @staticmethod
@@ -107,9 +107,9 @@ class Removal:
         yield Step("one", "moves D away"), moved
         if place.losses:
             fewer = place._replace(losses=place.losses - 1, stage="moved, without an answer")
-            yield Step("one", "moves D away", "dropped"), fewer
+            yield Step("one", "moves D away", "never"), fewer
             yield Step("one", "moves D away", "late"), fewer._replace(late=True)
-            yield Step("one", "moves D away", "done"), fewer._replace(name="hidden")
+            yield Step("one", "moves D away", "at once"), fewer._replace(name="hidden")
         if place.kills:
             yield Step("one", "moves D away", "killed after"), self._restarted(moved._replace(kills=0))
             late = place._replace(kills=0, late=True)

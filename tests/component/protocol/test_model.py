@@ -7,8 +7,9 @@ from typing import get_args
 
 import pytest
 from tests.component.protocol.model import SCENARIOS, Fate, Rule, Scenario, Search, World
-from tests.component.protocol.protocol import Protocol
+from tests.component.protocol.protocol import MACHINE, Protocol
 from tests.component.protocol.removal import Removal
+from tests.support.interferences import of
 
 from jobfs.state.records import TRANSITIONS, Stage, Verb
 
@@ -100,6 +101,11 @@ def test_each_rule_of_the_protocol_has_a_switch() -> None:
     switches = {switch for switch, _ in RULES.values()} | {"r12"}
     assert switches == {*get_args(Rule)} - {""}
     assert {rule.partition(":")[0] for rule in RULES} == {f"R{number}" for number in range(1, 14)} - {"R12"}
+
+
+def test_the_model_plays_every_act_of_the_machine() -> None:
+    """Of the network it plays whether requests are carried out; an act of the job that it lacks fails in its scenario."""
+    assert MACHINE.keys() == {act.name for act in of("machine")}
 
 
 def test_the_model_and_the_code_have_the_same_transitions() -> None:

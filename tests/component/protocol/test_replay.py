@@ -4,20 +4,19 @@ A schedule of the model becomes cues at the mount's requests, deaths, lost and l
 fate has its place between two requests. Where the mount changes something next, and only looked since its last change, the cue is
 right before that request; else right after the last one; and at rest or dead, where it changes nothing any more. `Script` waits
 for its cues in order, and all must come, but for those of `NEVER`. `journal lost` is the journal as of its last sync
-(tests/support/powerloss.py), and the local bytes that were not synced are gone with it; a long upload is begun late.
+(tests/support/hosts.py), and the local bytes that were not synced are gone with it; a long upload is begun late.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -40,9 +39,9 @@ from tests.component.protocol.model import (
 from tests.component.protocol.protocol import Protocol
 from tests.component.protocol.test_model import RULES, violating
 from tests.support.boundaries import Boundaries, Death, Mortal
-from tests.support.interferences import Scene, named
+from tests.support.hosts import Host
+from tests.support.interferences import FAULTS, Scene, named
 from tests.support.judge import Judge, State
-from tests.support.powerloss import SyncedState, reboot
 from tests.support.serverside import found_on
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, check_shown
@@ -62,15 +61,13 @@ _WITHOUT_A_LOOK = ("creates", "promotes")
 _USER = ("opens", "truncates", "saves", "renames", "moves", "makes", "unlinks", "hides")
 #: One request, too.
 _MOVES = "moves T away"
-#: Outcomes of a request, as faults of the local server.
-_FAULTS = {"dropped": "drop", "done": "drop_after", "late": "late"}
+#: For each outcome of a request without an answer, the act of the network.
+_LOST = {
+    fault.execution: fault.name for fault in reversed(FAULTS) if fault.answer == "none" and not fault.like
+}
 _OPERATIONS = {"create_file": "create"}
-_DEATHS = ("death", "power")
-#: Steps of the job, as acts of the list.
-_JOB = {
-    "creates": "creates again", "overwrites": "writes", "deletes": "deletes", "renames": "moves away",
-    "delete source": "deletes",
-}  # fmt: skip
+#: The acts of the machine after which the mount is dead.
+_DEATHS = ("kills the mount", "cuts the power")
 
 
 class Cue(NamedTuple):
@@ -92,7 +89,7 @@ class Life:
 
     @property
     def loses_power(self) -> bool:
-        return "power" in [*(cue.what for cue in self.cues), *self.after]
+        return "cuts the power" in [*(cue.what for cue in self.cues), *self.after]
 
 
 def lives(schedule: Search[World]) -> list[Life]:
@@ -169,15 +166,13 @@ class _Translator:
         self._sent["turn"] += not step.act.startswith(_WITHOUT_A_LOOK)
         count = self._sent[request]
         killed, _, _ = step.outcome.partition(",")
-        if step.outcome in _FAULTS:
-            late = step.outcome == "late" and "move" not in self._never
-            fault = "drop" if step.outcome == "late" and not late else _FAULTS[step.outcome]
-            on = _OPERATIONS.get(request, request)
-            self.life.cues.append(Cue(f"before {request}", count, f"fault {fault} {on}"))
+        if step.outcome in _LOST:
+            never = step.outcome == "late" and "move" in self._never
+            fault, on = _LOST["never" if never else step.outcome], _OPERATIONS.get(request, request)
+            self.life.cues.append(Cue(f"before {request}", count, f"fault {on} {fault}"))
         elif killed.startswith("killed"):
-            self.life.cues.append(
-                Cue(f"{'after' if killed.endswith('after') else 'before'} {request}", count, "death")
-            )
+            boundary = f"{'after' if killed.endswith('after') else 'before'} {request}"
+            self.life.cues.append(Cue(boundary, count, "kills the mount"))
         self._last = f"{'failed' if step.outcome else 'after'} {request}"
         self._ended[self._last] += 1
         self._looked = False
@@ -190,15 +185,13 @@ class _Translator:
             return
         elif step.act.startswith("makes the upload"):
             self.life.cues.append(
-                Cue("before create_file", self._sent["create_file"] + 1, "fault slow create")
+                Cue("before create_file", self._sent["create_file"] + 1, "fault create is slow")
             )
         elif step.act.startswith("makes a request"):
             self._waits = self._sent["turn"] + 1
             self._cue(number, what)
-        elif step.act.startswith("kills"):
-            self._cue(number, "death")
-        elif step.act.startswith("cuts"):
-            self._cue(number, "power")
+        elif step.act.startswith(_DEATHS):
+            self._cue(number, step.act.partition(",")[0])
         elif step.act.endswith("late"):
             self._cue(number, "net carries out what is late")
         elif not self._last and not self._looked and not self._sent:
@@ -252,6 +245,13 @@ REPLAYED = [
     if switch not in ("r6_own", "r7_sent", "r10_place", "r10_back") and not switch.startswith("r13")
 ]
 
+#: Acts of the job of which the model says too little for a real mount: contents of two writers, permissions, directories.
+_ONLY_IN_THE_MODEL = {
+    "appends",
+    "protects",
+    "deletes the directory",
+    "deletes the directory and makes another",
+}
 #: Those of one mount with a file at T.
 PLAYABLE = [
     each
@@ -259,7 +259,7 @@ PLAYABLE = [
     if len(each.users) == 1
     and each.users[0][0] != "mkdir d"
     and not (each.queues and "remove" in each.users[0])
-    and not (each.overlaps or each.takes_time)
+    and not (each.overlaps or each.takes_time or _ONLY_IN_THE_MODEL & {*each.job})
 ]
 
 
@@ -354,9 +354,9 @@ class Script(Boundaries):
     def strike(self, what: str) -> None:
         """It happens. Raises Death if the mount dies of it."""
         if what in _DEATHS:
-            self._play.power_lost = what == "power"
             self._play.done.append(what)
-            self.dead = self.struck = True
+            named("machine", what).act(Scene("", self._play.server.store, host=self._play.host))
+            self.struck = True
             raise Death(what)
         self._play.act(what)
 
@@ -370,7 +370,6 @@ class Play:
         """`never`: a boundary to which the real mount comes once, sooner or later, and not where the schedule comes to it."""
         self.server, self.home, self.scenario = server, home, scenario
         self.job = list(scenario.start().job)
-        self.power_lost = False
         self.done: list[str] = []
         self.lives = lives(schedule)
         last = self.lives[-1]
@@ -403,7 +402,7 @@ class Play:
             work.start()
             if self.scenario.known_to_reject:
                 work.write_back.context.server.learn(rejects=dict.fromkeys(Kind, True))
-            synced = SyncedState(work) if life.loses_power else None
+            self.host = Host(work, "gone" if life.loses_power else None)
             try:
                 for mount in mounts:
                     # As `jobfs recover --of` does for a state directory that is lost for good.
@@ -425,13 +424,12 @@ class Play:
             finally:
                 script.dead = script.dead or not last
                 work.end()
-            if synced is not None and self.power_lost:
-                synced.lose_power("gone")
-                reboot(monkeypatch, self.home)
             if life.wiped:
-                shutil.rmtree(self.home / "state")
+                named("machine", "loses the state directory").act(
+                    Scene("", self.server.store, host=self.host)
+                )
                 self.owed = set(filter(is_by_job, self.owed))
-            self.power_lost = False
+            self.host.restart(monkeypatch)
 
     def _program(self, life: Life, script: Script) -> None:
         for act in life.program:
@@ -457,9 +455,10 @@ class Play:
         if first == "job":
             self._job(rest)
         elif first == "fault":
-            kind, on = rest.split()
-            delay = self.patience * LATE if kind == "late" else 0.2
-            self.server.faults.fail_next(kind, on=on, delay=delay)  # type: ignore[arg-type]
+            on, fault = rest.split(maxsplit=1)
+            delay = 0.2 if fault == "is slow" else self.patience * LATE
+            strike = partial(self.server.faults.fail_next, on=on, delay=delay)
+            named("network", fault).act(Scene("", self.server.store, fault=strike))
         elif what.startswith("fate makes a request"):
             # It waits for its connection until its look is old.
             self._waits = True
@@ -474,25 +473,26 @@ class Play:
     def _refuses(self, everything: bool) -> None:
         """From now on the server refuses all requests, or none any more."""
         if everything:
-            self.server.faults.set_rate("error", 1.0, status=403)
+            refuse = partial(self.server.faults.set_rate, rate=1.0)
+            named("server", "refuses everything").act(Scene("", self.server.store, fault=refuse))
         elif self._refusing:
             self.server.faults.clear()
         self._refusing = everything
 
     def _job(self, act: str) -> None:
-        path, made = PATHS[SOURCE if act == "delete source" else TARGET], content(f"j{len(self.job)}")
-        if self.server.store.exists(path) is (act == "creates"):
+        path, made = PATHS[SOURCE if act.endswith(" S") else TARGET], content(f"j{len(self.job)}")
+        if self.server.store.exists(path) is (act == "creates again"):
             # The real mount is elsewhere by now: the job finds nothing to do.
             return
         scene = Scene(path, self.server.store, lambda before: made, PATHS[ELSEWHERE])
-        for effect in named("job", _JOB[act]).play(scene):
-            if act != "renames":
-                # A job that overwrites or deletes the item has seen it.
-                self.owed = self.owed - {effect.before} | {made} & {effect.after}
-            elif self._waits and effect.path == path:
-                # Not between a fresh look and its set-aside: that it has another name now is seen.
-                self.owed |= {effect.before}
-        self.job.remove(act.removesuffix("s") if act != "delete source" else act)
+        effects = named("job", act.removesuffix(" S")).play(scene)
+        moved = {effect.after for effect in effects if effect.path == scene.elsewhere}
+        for effect in effects:
+            # A job that overwrites or deletes the item has seen it.
+            self.owed = self.owed - ({effect.before} - moved) | {made} & {effect.after}
+        # Not between a fresh look and its set-aside: that it has another name now is seen.
+        self.owed |= moved if self._waits else set()
+        self.job.remove(act)
 
     def _gone(self, path: str) -> None:
         """A user who saves over the item, or removes it, has seen it."""
@@ -613,6 +613,6 @@ def test_the_replay_notices_a_wrong_end(
         check = play._check
         monkeypatch.setattr(play, "_check", lambda work: (WRONG[wrong](server), check(work)))
     else:
-        play.lives[-1].cues.append(Cue("before update", 99, "job overwrites"))
+        play.lives[-1].cues.append(Cue("before update", 99, "job writes"))
     with pytest.raises(AssertionError, match=None if wrong in WRONG else "never reached"):
         play.run(monkeypatch)

@@ -6,6 +6,8 @@ import random
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
+from tests.support.interferences import FAULTS, UNANSWERED
+
 from jobfs.emulator import Behaviour, Rule
 from jobfs.emulator.behaviour import SWITCHES
 
@@ -16,9 +18,9 @@ _LEFT_ALONE = (
     "name_form", "move_work", "move_locked",
 )  # fmt: skip
 #: Faults after which nothing comes until the time is up.
-_HANGS = ("hang", "hang_after")
-#: Faults after which nobody knows whether something was done.
-_UNANSWERED = {*_HANGS, "drop", "drop_after", "late", "cut", "silent"}
+_HANGS = frozenset(fault.kind for fault in FAULTS if fault.is_slow)
+#: Not answers that no server gives (of another item), and what only takes time.
+_KINDS = [*dict.fromkeys(fault.kind for fault in FAULTS if fault.kind not in ("odd_item", "slow"))]
 
 
 @dataclass(slots=True)
@@ -46,7 +48,7 @@ class Conditions:
         one before; and where answers are lost, nobody knows what was done.
         """
         coarse = self.behaviour.updated_resolution == "seconds"
-        lost = any(rule.kind in _UNANSWERED for rule in self.faults)
+        lost = any(rule.kind in UNANSWERED for rule in self.faults)
         return lost or coarse or self.behaviour.move_touches == "tree"
 
     @property
@@ -93,8 +95,7 @@ def _behaviour(rng: random.Random) -> Behaviour:
 
 
 def _fault(rng: random.Random) -> Rule:
-    kinds = "drop drop_after error_after late undone hang unavailable throttled hang_after"
-    kind: Any = rng.choice(kinds.split())
+    kind = rng.choice(_KINDS)
     if kind == "throttled":
         return Rule(kind, rng.choice(["*", "change"]), rate=0.1, retry_after="0")
     if kind in _HANGS:

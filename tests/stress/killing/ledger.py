@@ -337,7 +337,7 @@ class Ledger:
                 # A rename that was killed may be carried out yet: what is written now goes along.
                 others = self.claims[destroyed].places - {path} if destroyed in self.claims else set()
                 places |= others
-                if text == "replace":
+                if text == "replaces":
                     # It was this that was to be renamed, and it is gone.
                     self.deleted |= others
             for place in places:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.forks import ForkServer
+from tests.support.interferences import Interference, Scene, named
 from tests.support.programs import PROGRAMS
 
 from jobfs import names
@@ -378,6 +379,13 @@ _OPERATIONS = {
 }  # fmt: skip
 
 
+#: What the job does, and how often.
+_ACTS = {
+    named("job", name): share
+    for name, share in (("writes", 8), ("replaces", 4), ("appends", 4), ("deletes", 3), ("deletes the directory", 0.3))
+}  # fmt: skip
+
+
 class Job:
     """The job; `run` in a thread of its own. A step and its note in the ledger are one: the server's lock is held."""
 
@@ -396,37 +404,31 @@ class Job:
                 self._step(self._random.choice(self._paths))
 
     def _step(self, path: str) -> None:
-        kind = self._random.choices(["write", "replace", "append", "delete", "tree"], [8, 4, 4, 3, 0.3])[0]
-        if kind == "tree" and "/" in path:
-            self._delete(names.parent(path))
-        elif self._side.exists(path) and self._side.item_at(path).is_dir:
+        (act,) = self._random.choices(list(_ACTS), list(_ACTS.values()))
+        if self._side.exists(path) and self._side.item_at(path).is_dir:
             return
-        elif kind == "delete":
-            self._delete(path)
+        if act.writes:
+            self._write(act, path)
         else:
-            self._write(kind, path)
+            self._delete(act, path)
 
-    def _write(self, kind: str, path: str) -> None:
+    def _write(self, act: Interference, path: str) -> None:
         before = self._side.read(path) if self._side.exists(path) else None
-        if before is None and names.parent(path) and not self._side.exists(names.parent(path)):
+        if before is None and (act.needs_file or not self._side.exists(names.parent(path) or path)):
             return
-        after = before if kind == "append" and before is not None else b""
+        after = before if act.name == "appends" and before is not None else b""
         new = self._contents.make("job", self._random.randrange(20, 3000), after=after, by_job=True)
-        if before is None:
-            self._side.seed({path: new.data})
-        elif kind == "replace":
-            self._side.replace(path, new.data)
-        else:
-            self._side.write(path, new.data)
+        act.act(Scene(path, self._side, lambda before: new.data[len(after) :]))
         destroyed = None if before is None else self._contents.known(before)
-        self._ledger.job_put(path, new, destroyed, kind)
+        self._ledger.job_put(path, new, destroyed, act.name)
 
-    def _delete(self, path: str) -> None:
-        doomed = [item for item in self._side.items() if item.path == path or names.is_below(item.path, path)]
+    def _delete(self, act: Interference, path: str) -> None:
+        top = path if act.name == "deletes" else names.parent(path) or path
+        doomed = [item for item in self._side.items() if names.is_at_or_below(item.path, top)]
         if not doomed:
             return
         destroyed: list[Content] = [
             self._contents.known(self._side.content_of(item.id)) for item in doomed if not item.is_dir
         ]
-        self._side.delete(path)
-        self._ledger.job_delete(path, destroyed)
+        act.act(Scene(path, self._side))
+        self._ledger.job_delete(top, destroyed)

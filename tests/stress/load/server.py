@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -18,19 +19,18 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from tests.support.forks import Forked, ForkServer
+from tests.support.interferences import UNANSWERED
 from tests.support.mounts import environment
 from tests.support.waiting import readable
 
 from jobfs.emulator import DEFAULT_JOB, DEFAULT_KEY, JobSide, Rule
+from jobfs.emulator.log import CHANGING
 from jobfs.emulator.records import DIRECTORY
 from jobfs.emulator.store import EmulatorStore
 from jobfs.emulator.workspace import Workspaces
 
 #: Seconds for it to start, and for it to end after SIGTERM.
 _START, _END = 30.0, 10.0
-#: What changes something; and the faults of the local server after which nobody knows whether it did.
-_CHANGING = frozenset({"create", "update", "delete"})
-_UNANSWERED = frozenset({"drop", "drop_after", "late", "cut", "hang", "hang_after", "silent"})
 
 
 class Row(NamedTuple):
@@ -132,7 +132,7 @@ class ServerProcess:
     def lost_answers(self) -> int:
         """How many requests that were to change something got no answer since `forget`; of many, by what the last ones show."""
         entries = self.control("log")
-        lost = sum(entry["operation"] in _CHANGING and entry["fault"] in _UNANSWERED for entry in entries)
+        lost = sum(entry["operation"] in CHANGING and entry["fault"] in UNANSWERED for entry in entries)
         return lost * int(entries[-1]["number"]) // len(entries) if entries else 0
 
     def write(self, path: str, content: bytes) -> None:
@@ -170,3 +170,58 @@ class ServerProcess:
     def content(self, row: Row) -> bytes:
         """The bytes of a file."""
         return (self._directory / "content" / row.blob[:2] / row.blob).read_bytes()
+
+
+class RemoteJob:
+    """The job's side of the server, for one act of the list: as JobSide, but it replaces only what the act has read.
+
+    Raises KeyError if that is not at the path any more.
+    """
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+        self._read: dict[str, bytes | None] = {}
+        self._drafts: list[str] = []
+
+    def exists(self, path: str) -> bool:
+        self._read[path] = self._server.by_job("GET", path)
+        return self._read[path] is not None
+
+    def item_at(self, path: str) -> Row:
+        return Row(path, is_dir=False, blob="")
+
+    def read(self, path: str) -> bytes:
+        content = self._read[path]
+        assert content is not None
+        return content
+
+    def append(self, path: str, content: bytes) -> None:
+        self._change("POST", path, content)
+
+    def write(self, path: str, content: bytes) -> None:
+        self._change("PUT", path, content, **self._condition(path))
+
+    def seed(self, tree: Mapping[str, bytes]) -> None:
+        """Write drafts, where nothing is."""
+        for path, content in tree.items():
+            self._drafts.append(path)
+            self._change("PUT", path, content)
+
+    def move(self, old: str, new: str) -> None:
+        condition = self._condition(new) if new in self._read else {}
+        self._change("PATCH", old, json.dumps({"path": new}).encode(), **condition)
+
+    def remove_drafts(self) -> None:
+        """Delete what could not be renamed."""
+        for draft in self._drafts:
+            self._server.by_job("DELETE", draft)
+
+    def _condition(self, path: str) -> dict[str, str]:
+        before = self._read[path]
+        if before is None:
+            raise KeyError(path)
+        return {"if_match": f'"{hashlib.sha256(before).hexdigest()}"'}
+
+    def _change(self, method: str, path: str, body: bytes, **headers: str) -> None:
+        if self._server.by_job(method, path, body, **headers) is None:
+            raise KeyError(path)

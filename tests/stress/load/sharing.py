@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import itertools
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from tests.stress.report import none
+from tests.support.interferences import Interference, Scene, named
 from tests.support.programs import PROGRAMS, Program
 
 from jobfs.emulator import Rule
@@ -21,6 +20,7 @@ from .bounds import Bounds
 from .calls import RefusedError, listed
 from .expected import found_on
 from .lines import JOB, Lines, is_copy
+from .server import RemoteJob
 from .stage import Stage
 from .weather import ANSWERS_A_CONFLICT, LATE, SHARE
 
@@ -133,61 +133,39 @@ def _reason(code: int, stderr: bytes) -> str:
     return last.partition("] ")[2].partition(": ")[0] or last.rpartition(": ")[2] or f"exit code {code}"
 
 
+#: What the job does to the files, and how often: no act removes a line, or writes over what the job has not read.
+_ACTS = {
+    named("job", name): share
+    for name, share in (("appends", 8), ("writes", 3), ("renames over", 2), ("moves away", 1))
+}
+
+
 class Job:
     """Changes the files of all directories on the server; it replaces only what it has read."""
 
     def __init__(self, stage: Stage, lines: Lines, homes: list[str]) -> None:
         self._stage, self._lines, self._homes = stage, lines, homes
         self._random = random.Random(stage.random.random())
-        self._renames = 0
+        self._moves = itertools.count(1)
 
     def work(self, end: float) -> None:
         """Change files until `end` (monotonic)."""
-        steps: Sequence[Callable[[str], None]] = (
-            [self._append] * 8 + [self._rewrite] * 3 + [self._replace] * 2 + [self._rename]
-        )
         while time.monotonic() < end and not self._stage.expired:
-            self._random.choice(steps)(self._random.choice(self._homes))
+            (act,) = self._random.choices(list(_ACTS), list(_ACTS.values()))
+            home = self._random.choice(self._homes)
+            if act.writes or home != self._homes[-1]:
+                self._play(act, home)
             time.sleep(self._random.uniform(0, _PAUSE))
 
-    def _append(self, home: str) -> None:
+    def _play(self, act: Interference, home: str) -> None:
+        """What replaces a file has the new line at its start: all other bytes move."""
+        path, job = f"{home}/{_FILE}", RemoteJob(self._stage.server)
         line = self._lines.new(home, JOB)
-        if self._change("POST", f"{home}/{_FILE}", line + b"\n"):
-            self._lines.acknowledge(line)
-
-    def _rewrite(self, home: str) -> None:
-        """New content in place, with the new line at its start: all other bytes move."""
-        path = f"{home}/{_FILE}"
-        text = self._stage.server.by_job("GET", path)
-        if text is None:
-            return
-        line = self._lines.new(home, JOB)
-        if self._change("PUT", path, line + b"\n" + text, **_if_still(text)):
-            self._lines.acknowledge(line)
-
-    def _replace(self, home: str) -> None:
-        """The same by a new file that is renamed over the old one."""
-        path, draft = f"{home}/{_FILE}", f"{home}/{_FILE}.new"
-        text = self._stage.server.by_job("GET", path)
-        if text is None:
-            return
-        line = self._lines.new(home, JOB)
-        self._change("PUT", draft, line + b"\n" + text)
-        if self._change("PATCH", draft, json.dumps({"path": path}).encode(), **_if_still(text)):
-            self._lines.acknowledge(line)
+        scene = Scene(path, job, lambda before: line + b"\n" + before, f"{path}.{next(self._moves)}")
+        try:
+            act.act(scene)
+        except KeyError:
+            job.remove_drafts()
         else:
-            self._change("DELETE", draft)
-
-    def _rename(self, home: str) -> None:
-        if home == self._homes[-1]:
-            return
-        self._renames += 1
-        to = json.dumps({"path": f"{home}/{_FILE}.{self._renames}"}).encode()
-        self._change("PATCH", f"{home}/{_FILE}", to)
-
-    def _change(self, method: str, path: str, body: bytes | None = None, **headers: str) -> bool:
-        return self._stage.server.by_job(method, path, body, **headers) is not None
-
-
-def _if_still(text: bytes) -> dict[str, str]:
-    return {"if_match": f'"{hashlib.sha256(text).hexdigest()}"'}
+            if act.writes:
+                self._lines.acknowledge(line)

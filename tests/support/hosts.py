@@ -1,7 +1,8 @@
-"""What a loss of power leaves of a mount's state: everything synced, and a random part of the rest.
+"""The machine of a mount in this process: it ends the mount, and has what survives that for the next one.
 
-At each (S) of the protocol the journal is copied. When the power is lost, only that copy is left of the journal, and of the local
-bytes those that were synced; a file that was not synced may be gone, empty, full of zeros, or whole.
+A loss of power leaves everything synced, and a random part of the rest. At each (S) of the protocol the journal is copied. When the
+power is lost, only that copy is left of the journal, and of the local bytes those that were synced; a file that was not synced may
+be gone, empty, full of zeros, or whole.
 """
 
 from __future__ import annotations
@@ -69,6 +70,40 @@ class SyncedState:
             elif fate != "whole" and size > (safe or 0):
                 os.truncate(path, safe or 0)
                 os.truncate(path, size if fate == "zeros" else safe or 0)
+
+
+class Host:
+    """Plays the machine's acts of the list: the mount is dead at its next boundary. `restart` once it has been buried."""
+
+    def __init__(self, work: Mortal, fate: Fate | None = None) -> None:
+        """`fate`: of bytes that were not synced; without it, the power can't be cut."""
+        self._work = work
+        self._synced = (SyncedState(work), fate) if fate else None
+        self.power_lost = self.state_lost = False
+
+    def kill(self) -> None:
+        """Do as kill -9."""
+        self._work.boundaries.dead = True
+
+    def cut_power(self) -> None:
+        """Lose what was not synced."""
+        self.power_lost = True
+        self.kill()
+
+    def lose_state(self) -> None:
+        """Lose the state directory for good."""
+        self.state_lost = True
+        self.kill()
+
+    def restart(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Leave what has survived."""
+        if self.power_lost:
+            assert self._synced is not None
+            synced, fate = self._synced
+            synced.lose_power(fate)
+            reboot(monkeypatch, self._work.home)
+        if self.state_lost:
+            shutil.rmtree(self._work.home / "state")
 
 
 def reboot(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

@@ -1,8 +1,8 @@
 """The machine of a mount in this process: it ends the mount, and has what survives that for the next one.
 
-A loss of power leaves everything synced, and a random part of the rest. At each (S) of the protocol the journal is copied. When the
-power is lost, only that copy is left of the journal, and of the local bytes those that were synced; a file that was not synced may
-be gone, empty, full of zeros, or whole.
+A loss of power leaves everything synced, and a random part of the rest. At each (S) of the protocol the journal is copied. When
+the power is lost, only that copy is left of the journal, and of the local bytes those that were synced; a file that was not
+synced may be gone, empty, full of zeros, or whole.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class Scene:
     """What an act can reach; a harness gives what it has.
 
     `job` has the methods of JobSide that its acts call. `make` returns what the job, or another mount, writes over some bytes.
-    `other` is another mount of the job, `work` the mount whose boundary is reached, in which `handles` stay open, `host` its machine.
-    `fault` adds a fault to the server, for the requests that the harness chooses.
+    `other` is another mount of the job, `work` the mount whose boundary is reached; in that, `handles` stay open. `host` is its
+    machine. `fault` adds a fault to the server, for the requests that the harness chooses.
     """
 
     path: str

@@ -18,15 +18,15 @@ from jobfs.save import rename
 OLD, NEW, OTHER, UNSENT = b"old", b"new one", b"another", b"unsent"
 
 
+@pytest.fixture(autouse=True)
+def seeded(server: Server) -> None:
+    server.store.seed({"file": OLD, "other": OTHER}, lifecycle="application", age=60)
+
+
 @pytest.fixture
 def waits(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing leaves the server by itself."""
     monkeypatch.setattr(rename, "SCRATCH_DELAY", 60.0)
-
-
-@pytest.fixture
-def seeded(server: Server) -> None:
-    server.store.seed({"file": OLD, "other": OTHER}, lifecycle="application", age=60)
 
 
 def back_up(work: Workspace) -> None:
@@ -36,14 +36,10 @@ def back_up(work: Workspace) -> None:
     assert work.vfs.getattr("file~").ino == number
 
 
-@pytest.fixture(params=["the job's", "saved here", "edited and not sent"])
-def work(request: pytest.FixtureRequest, start: Start, seeded: None, waits: None) -> Workspace:
+@pytest.fixture
+def work(start: Start, waits: None) -> Workspace:
     """A mount in which `file` has become `file~`, and what is saved is sent only when it has to be."""
     work = start(write_back_delay=30)
-    if request.param != "the job's":
-        work.write("file", OLD, fsync=request.param == "saved here")
-        if request.param == "saved here":
-            wait_until_settled(work)
     back_up(work)
     return work
 
@@ -52,25 +48,12 @@ def tree(work: Workspace) -> dict[str, bytes]:
     return {name: work.read(name) for name in work.names()}
 
 
-# -- alone
-
-
-def test_the_scratch_file_is_readable_at_once_and_costs_no_request(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.34: the scratch file has the bytes at once, on this machine."""
-    server.log.clear()
-    assert tree(work) == {"file~": OLD, "other": OTHER}
-    assert server.log.changes() == []
-    assert visible(server)["file"] == OLD
-
-
-def test_the_scratch_file_leaves_the_server_and_stays_on_this_machine(
-    server: Server, start: Start, seeded: None
-) -> None:
+def test_the_scratch_file_leaves_the_server_and_stays_on_this_machine(server: Server, start: Start) -> None:
     """vfs/semantics.md 4.35: `mv a a~` takes `a` from the job; `a~` is on this machine only, whatever is written to it."""
     work = start()
     back_up(work)
     eventually(lambda: visible(server) == {"other": OTHER})
-    eventually(lambda: not work.vfs._state.changes)
+    eventually(lambda: not work.state.changes)
     work.write("file~", NEW)
     for _ in range(2):
         assert tree(work) == {"file~": NEW, "other": OTHER}
@@ -78,14 +61,10 @@ def test_the_scratch_file_leaves_the_server_and_stays_on_this_machine(
     assert visible(server) == {"other": OTHER}
 
 
-@pytest.mark.parametrize("over", [False, True])
-def test_missing_bytes_of_a_scratch_file_are_fetched(
-    server: Server, start: Start, seeded: None, waits: None, over: bool
-) -> None:
-    """design.md: within the rename; where the server can't be asked the rename fails, and nothing has changed."""
+def test_a_rename_fetches_missing_bytes_or_changes_nothing(server: Server, start: Start, waits: None) -> None:
+    """vfs/semantics.md 4.34: where the server can't be asked, the rename fails; what it fetches is the present version."""
     work = start(timeout=1)
-    if over:
-        work.write("file~", b"older")
+    work.write("file~", b"older")
     before = work.names()
     server.faults.set_rate("unavailable", 1.0)
     assert errno_from(work.vfs.rename, "file", "file~")
@@ -100,9 +79,9 @@ def test_missing_bytes_of_a_scratch_file_are_fetched(
     assert (tree(work), visible(server)) == ({"file~": NEW, "other": OTHER}, {"other": OTHER})
 
 
-@pytest.mark.parametrize("end", ["is unmounted", "is killed", "saves the file"])
+@pytest.mark.parametrize("end", ["is killed", "saves the file"])
 def test_bytes_written_through_an_older_handle_go_into_the_scratch_file(
-    server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, end: str
+    server: Server, mortal: Callable[..., Mortal], waits: None, end: str
 ) -> None:
     """vfs/semantics.md 4.3: close means that this machine will not lose it."""
     work = mortal(write_back_delay=30)
@@ -125,16 +104,10 @@ def test_bytes_written_through_an_older_handle_go_into_the_scratch_file(
     assert tree(again) == expected
 
 
-# -- something takes the old name
-
-
-@pytest.mark.parametrize("fsync", [True, False], ids=["fsync", "close"])
-def test_a_new_file_at_the_old_name_is_one_save_of_the_item(
-    server: Server, work: Workspace, fsync: bool
-) -> None:
+def test_a_new_file_at_the_old_name_is_one_save_of_the_item(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.34: the removal is void if a new file of the real name comes, which is then one save of that item."""
     server.log.clear()
-    work.write("file", NEW, fsync=fsync)
+    work.write("file", NEW)
     wait_until_settled(work, {"file": NEW, "other": OTHER})
     assert server.store.item_at("file").lifecycle == "application"
     assert len([entry for entry in server.log.changes() if entry.method == "DELETE"]) == 1
@@ -143,56 +116,13 @@ def test_a_new_file_at_the_old_name_is_one_save_of_the_item(
         work.remount()
 
 
-def renamed_scratch(work: Workspace) -> bytes:
-    work.write("file.new~", NEW)
-    work.vfs.rename("file.new~", "file")
-    return NEW
-
-
-def renamed_item(work: Workspace) -> bytes:
-    work.vfs.rename("other", "file")
-    return OTHER
-
-
-@pytest.mark.parametrize("replace", [renamed_scratch, renamed_item])
-def test_a_file_renamed_to_the_old_name_replaces_the_item(
-    server: Server, work: Workspace, replace: Callable[[Workspace], bytes]
-) -> None:
-    """vfs/semantics.md 4.27: the version that was renamed away is what is replaced."""
-    content = replace(work)
-    assert (work.read("file"), work.read("file~")) == (content, OLD)
-    wait_until_settled(work)
-    assert visible(server)["file"] == content
-    assert server.store.item_at("file").lifecycle == "application"
-    assert OLD not in visible(server).values()
-    assert work.vfs.status()["conflicts"] == []
-    assert (work.read("file"), work.read("file~")) == (content, OLD)
-
-
-def test_a_refused_rename_to_the_old_name_keeps_the_item(
-    server: Server, start: Start, seeded: None, waits: None
-) -> None:
+def test_a_refused_rename_to_the_old_name_keeps_the_item(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.35: what was to take the name has voided the removal."""
-    work = start()
-    back_up(work)
     server.faults.set_rate("error", 1.0, on="update", status=403)
     assert errno_from(work.vfs.rename, "other", "file")
     server.faults.clear()
     assert tree(work) == {"file": OLD, "file~": OLD, "other": OTHER}
     wait_until_settled(work, {"file": OLD, "other": OTHER})
-
-
-@pytest.mark.parametrize("name", ["file", "third"])
-def test_the_scratch_file_is_sent_once_it_has_a_real_name_again(
-    server: Server, work: Workspace, name: str
-) -> None:
-    """vfs/semantics.md 4.14: a scratch name that gets a real one is sent; under its old name it is a save of the item."""
-    work.vfs.rename("file~", name)
-    wait_until_settled(work)
-    for _ in range(2):
-        assert tree(work) == visible(server) == {name: OLD, "other": OTHER}
-        work.remount()
-    assert (server.store.item_at(name).lifecycle == "application") is (name == "file")
 
 
 @pytest.mark.parametrize("how", ["unlinked", "unlinked while open", "renamed", "renamed to it"])
@@ -220,24 +150,9 @@ def test_removing_the_new_file_does_not_bring_back_the_old_item(
     assert visible(server) == {name: content for name, content in expected.items() if name != "file~"}
 
 
-# -- the directory, and the job
-
-
-# -- what fails, and the end of the mount
-
-
-def test_a_refused_removal_keeps_both_files(server: Server, start: Start, seeded: None) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: the server's word counts at the old name again."""
-    work = start()
-    server.faults.set_rate("error", 1.0, on="delete", status=403)
-    back_up(work)
-    eventually(lambda: not work.vfs._state.changes)
-    assert tree(work) == {"file": OLD, "file~": OLD, "other": OTHER}
-
-
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_scratch_file_survives_a_kill_before_its_item_is_removed(
-    server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, begun: bool
+    server: Server, mortal: Callable[..., Mortal], waits: None, begun: bool
 ) -> None:
     """vfs/semantics.md 4.19: before its removal was begun the item is shown under both names; later the next mount removes it."""
     work = mortal()
@@ -257,7 +172,7 @@ def test_a_scratch_file_survives_a_kill_before_its_item_is_removed(
 @pytest.mark.parametrize("unsent", [False, True])
 @pytest.mark.parametrize("then", ["is killed", "unlinks", "closes"])
 def test_a_scratch_file_survives_a_kill_before_a_new_file_is_closed(
-    server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, then: str, unsent: bool
+    server: Server, mortal: Callable[..., Mortal], waits: None, then: str, unsent: bool
 ) -> None:
     """vfs/semantics.md 4.35: then the old name has what the server has, even if the scratch name has newer bytes."""
     work = mortal(write_back_delay=30)

@@ -1,4 +1,4 @@
-"""chmod, chown, utimens: what goes to the server, what is remembered."""
+"""Attributes that this machine remembers, and the times of directories."""
 
 from __future__ import annotations
 
@@ -11,39 +11,8 @@ from tests.support.workspaces import Workspace
 from jobfs.emulator import Server
 
 
-def mode(work: Workspace, path: str) -> int:
-    return stat.S_IMODE(work.vfs.getattr(path).mode)
-
-
-def test_mode_bits_beside_the_permission_are_remembered_across_mounts(
-    server: Server, work: Workspace
-) -> None:
-    """vfs/semantics.md 2.4: the other bits are remembered on this machine for that item."""
-    server.store.seed({"tool": "x"}, age=60)
-    server.log.clear()
-    work.vfs.chmod("tool", 0o755)
-    assert server.log.changes() == []
-    work.remount()
-    assert mode(work, "tool") == 0o755
-    server.store.set_permission("tool", "readOnly")
-    work.remount()
-    assert mode(work, "tool") == 0o555, "the server's word on writing counts"
-
-
-def test_times_hold_until_the_job_changes_the_file(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 2.6: utimens, remembered on this machine until the item changes remotely."""
-    server.store.seed({"file": "x"}, age=60)
-    work.vfs.utimens("file", 5, None)
-    before = work.vfs.getattr("file")
-    work.vfs.utimens("file", None, 7)
-    after = work.vfs.getattr("file")
-    assert (before.atime_ns, after.atime_ns, after.mtime_ns) == (5, 5, 7)
-    server.store.write("file", "y")
-    work.remount()
-    assert work.vfs.getattr("file").mtime_ns > 7
-
-
 def test_attributes_of_an_unsent_file_move_with_it(server: Server, work: Workspace) -> None:
+    """vfs/semantics.md 2.4, 2.11: through a remount and the save, and the item gets the permission."""
     work.write("file", b"x")
     work.vfs.chmod("file", 0o500)
     work.vfs.utimens("file", 5, 7)

@@ -62,10 +62,7 @@ def requests(server: Server) -> int:
     return server.log.count("instance")
 
 
-@pytest.mark.parametrize(
-    "status",
-    ["completed", "failed", "canceled", "expired", "exceededMaxSteps", "requestInteractiveToolResult"],
-)
+@pytest.mark.parametrize("status", ["completed", "requestInteractiveToolResult"])
 def test_wait_returns_after_the_job_and_shows_its_last_write(
     server: Server, work: Workspace, wait: Wait, status: str
 ) -> None:
@@ -80,7 +77,7 @@ def test_wait_returns_after_the_job_and_shows_its_last_write(
     assert (work.read("result"), work.names()) == (b"the last", ["result"])
 
 
-@pytest.mark.parametrize("status", ["requestDelegateResult", "canceling", "queued", "aNewStatus"])
+@pytest.mark.parametrize("status", ["canceling", "aNewStatus"])
 def test_wait_takes_any_other_status_as_running(
     server: Server, work: Workspace, wait: Wait, status: str
 ) -> None:

@@ -1,17 +1,60 @@
-"""Changes of names: mkdir, rmdir, rename, unlink; scratch names and links, which stay on this machine."""
+"""Directories that have no item, names that are placed during a listing, and what a rename looks up."""
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
-from tests.support.serverside import visible
+from tests.support.files import errno_from
 from tests.support.waiting import eventually
-from tests.support.workspaces import Start, Workspace
+from tests.support.workspaces import Start, Workspace, wait_until_settled
 
-from jobfs import names
 from jobfs.emulator import Server
+from jobfs.names import join
+from jobfs.namespace import Namespace
+from jobfs.nodes import Item
 from jobfs.vfs.view import Node, View
+
+# -- directories without an item
+
+
+def test_an_implicit_directory_is_shown_and_made_when_needed(server: Server, start: Start) -> None:
+    """vfs/semantics.md 1.19: implicit directories are shown; an operation that needs the real item creates it."""
+    files = {"x/y/z.txt": "deep", "over/file": "old", "new": "another", "open/file": "old"}
+    server.store.seed(files, age=60, directories=False)
+    work = start(write_back_delay=0)
+    assert work.names("x/y") == ["z.txt"]
+    work.write("x/y/new.txt", b"new", fsync=True)
+    work.mkdir("x/sub")
+    work.vfs.rename("new", "over/file")
+    with work.opening("open/file", os.O_RDONLY) as fh:
+        work.vfs.unlink("open/file")
+        assert work.vfs.read(fh, 100, 0) == b"old"
+    assert work.names("open") == []
+    wait_until_settled(work, {
+        "x": None, "x/sub": None, "x/y": None, "x/y/new.txt": b"new", "x/y/z.txt": b"deep", "over": None,
+        "over/file": b"another",
+    })  # fmt: skip
+
+
+def test_an_implicit_directory_vanishes_when_the_job_removes_its_content(
+    server: Server, start: Start
+) -> None:
+    """vfs/semantics.md 1: what the job changes is visible within the TTL, whatever was changed in that directory here."""
+    server.set(implicit_directories="allowed")
+    server.store.seed({"x/a": "a", "x/b": "b", "y/c": "c", "y/d/e": "e"}, directories=False, age=60)
+    work = start(ttl=0.2)
+    assert work.names() == ["x", "y"]
+    for path in ("x/a", "y/c"):
+        work.vfs.unlink(path)
+    work.vfs.rename("y", "z")
+    assert work.names() == ["x", "z"]
+    assert work.names("z") == ["d"]
+    server.store.delete("x/b")
+    server.store.delete("z/d/e")
+    eventually(lambda: (work.names(), work.names("z")) == (["z"], []))
+    assert errno_from(work.vfs.getattr, "x") == errno.ENOENT
 
 
 def test_an_implicit_directory_outlives_its_last_file(server: Server, work: Workspace) -> None:
@@ -31,21 +74,23 @@ def test_an_implicit_directory_outlives_its_last_file(server: Server, work: Work
     assert (work.exists("dir"), work.names(), [*server.store.tree()]) == (False, ["kept", "moved"], ["moved"])
 
 
-# -- scratch names
+@pytest.mark.parametrize("directory", ["", "dir"])
+def test_an_implicit_directory_gets_new_times_when_its_entries_change(
+    server: Server, work: Workspace, directory: str
+) -> None:
+    """As on a disk: programs that keep what they have seen of a directory look again when its mtime is another one."""
+    server.store.seed({"dir/file": "x"}, directories=False)
+    seen = [work.vfs.getattr(directory)]
+    work.write(join(directory, "new"), b"x")
+    seen.append(work.vfs.getattr(directory))
+    work.vfs.unlink(join(directory, "new"))
+    seen.append(work.vfs.getattr(directory))
+    assert seen[0].mtime_ns < seen[1].mtime_ns < seen[2].mtime_ns
+    assert seen[0].ctime_ns < seen[1].ctime_ns < seen[2].ctime_ns
+    assert len({attr.ino for attr in seen}) == 1
 
 
-def test_scratch_files_cost_no_request_and_survive_a_remount(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.14, 4.16, Scratch names: they stay on this machine; fsync of one syncs the local disk."""
-    work.write(".file.swp", b"swap", fsync=True)
-    work.vfs.rename(".file.swp", ".file.swo")
-    assert server.log.changes() == []
-    work.remount()
-    assert work.read(".file.swo") == b"swap"
-    assert work.names() == [".file.swo"]
-    work.vfs.unlink(".file.swo")
-    work.remount()
-    assert work.names() == []
-    assert server.log.changes() == []
+# -- local names, listings, looks
 
 
 def test_a_local_name_below_a_renamed_directory_survives_a_remount(server: Server, work: Workspace) -> None:
@@ -56,52 +101,6 @@ def test_a_local_name_below_a_renamed_directory_survives_a_remount(server: Serve
     work.remount()
     assert (work.names(), work.names("moved")) == (["moved"], [".file.swp", "file"])
     assert work.read("moved/.file.swp") == b"local"
-
-
-@pytest.mark.parametrize("by_job", [False, True])
-def test_a_renamed_directory_keeps_its_names_despite_old_scratch_files(
-    server: Server, work: Workspace, by_job: bool
-) -> None:
-    """vfs/semantics.md 4.50: the scratch file of the deleted directory is kept beside, also after a remount."""
-    backup = {"old/file.txt~": "shown"} if by_job else {}
-    server.store.seed({"old/file.txt": "x", "new/other": "y", **backup}, age=60)
-    work.write("new/file.txt~", b"hidden")
-    server.store.delete("new")
-    work.remount()
-    eventually(lambda: not work.exists("new"))
-    if not by_job:
-        work.write("old/file.txt~", b"shown")
-    work.vfs.rename("old", "new")
-    for _ in range(2):
-        kept, _, scratch = work.names("new")
-        assert (work.read(f"new/{scratch}"), work.read(f"new/{kept}")) == (b"shown", b"hidden")
-        assert names.parse_second_version(kept) == ("conflict", scratch) == ("conflict", "file.txt~")
-        work.remount()
-    work.drain()
-    assert sorted(visible(server)) == ["new", "new/file.txt", *(["new/file.txt~"] if by_job else [])]
-
-
-@pytest.mark.parametrize("sent", [False, True])
-def test_a_renamed_directory_keeps_its_names_despite_old_unsent_files(
-    server: Server, start: Start, sent: bool
-) -> None:
-    """vfs/semantics.md 4.50: what was not sent before the job deleted its directory is kept beside, and sent."""
-    server.store.seed({"old/other": "x", "new/other": "y"}, age=60)
-    work = start(write_back_delay=60.0)
-    assert (work.names("new"), work.names("old")) == (["other"], ["other"])
-    work.write("new/file", b"hidden")
-    work.write("old/file", b"shown", fsync=sent)
-    server.store.delete("new")
-    eventually(lambda: not work.exists("new"))
-    work.vfs.rename("old", "new")
-    kept = work.names("new")[1]
-    expected = {"file": b"shown", kept: b"hidden", "other": b"x"}
-    for _ in range(2):
-        assert {name: work.read(f"new/{name}") for name in work.names("new")} == expected
-        work.remount()
-    assert names.parse_second_version(kept) == ("conflict", "file")
-    work.drain()
-    assert visible(server) == {"new": None, **{f"new/{name}": data for name, data in expected.items()}}
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -126,7 +125,25 @@ def test_attributes_of_a_scratch_file_survive_a_rename_to_a_real_name(
         assert (attr.mode & 0o7777, attr.uid, attr.gid, attr.atime_ns, attr.mtime_ns) == (0o751, 77, 88, 5, 6)
 
 
-# -- looks
+def test_a_new_file_placed_during_a_listing_is_in_the_listing(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 1: a name that was there before a listing and after it is in the listing."""
+    server.store.seed({"dir/old": "x"})
+    assert work.names("dir") == ["old"]
+    work.write("dir/new", b"y")
+    known = Namespace.children
+
+    def children_before_placing(
+        namespace: Namespace, path: str, max_age: float | None = None
+    ) -> dict[str, Item]:
+        children = known(namespace, path, max_age)
+        if path == "dir":
+            work.drain()
+        return children
+
+    monkeypatch.setattr(Namespace, "children", children_before_placing)
+    assert work.names("dir") == ["new", "old"]
 
 
 def test_a_rename_over_a_file_looks_up_each_name_once(

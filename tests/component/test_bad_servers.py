@@ -59,7 +59,7 @@ def test_a_404_of_a_gateway_is_not_a_missing_file(before: Gateway, server: Serve
     eventually(lambda: work.vfs.getattr("known.txt").size == 5 and work.vfs.status()["server"]["stale"])
     work.write("known.txt", b"saved later")
     # A name that the last listing lacks is free for a while; after that nothing is known of it.
-    work.vfs._namespace._stale_if_error = 0.1
+    work.write_back.namespace._stale_if_error = 0.1
     eventually(lambda: errno_from(work.vfs.getattr, "unknown.txt") in (errno.EIO, errno.ETIMEDOUT))
     before.answer = lambda asked: None
     wait_until_settled(work, {"known.txt": b"saved later"})

@@ -60,10 +60,10 @@ def test_fsync_does_not_wait_for_a_large_file_overwritten_unread(server: Server,
     with hanging(server):
         for number in range(MANY):
             overwrite(work, f"large{number}")
-        queue = work.vfs._write_back.queue
+        queue = work.write_back.queue
         eventually(
             lambda: server.faults.injected_count and queue._busy == queue._most,
             "as many as may run are on their way",
         )
         saves_unread(server, work)
-        work.vfs._write_back.client.abort_requests()
+        work.write_back.client.abort_requests()

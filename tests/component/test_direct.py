@@ -31,9 +31,9 @@ def test_new_files_are_created_directly_only_after_a_seen_rejection(
     files = create_files(server, work, 1)
     assert [entry.operation for entry in server.log.changes()] == ["create", "update"], "nothing is known yet"
     files = create_files(server, work, 3)
-    eventually(lambda: work.vfs._write_back.context.server.facts.rejects.get(Kind.FILE) is not None)
+    eventually(lambda: work.write_back.context.server.facts.rejects.get(Kind.FILE) is not None)
     wait_until_settled(work)
-    assert work.vfs._write_back.context.server.facts.rejects.get(Kind.FILE) is (create_existing == "reject")
+    assert work.write_back.context.server.facts.rejects.get(Kind.FILE) is (create_existing == "reject")
     server.log.clear()
     work.write("another", b"one more", fsync=True)
     requests = [entry.operation for entry in server.log.changes()]
@@ -43,12 +43,12 @@ def test_new_files_are_created_directly_only_after_a_seen_rejection(
     assert doubled(server) == []
 
 
-@pytest.mark.parametrize("fault", ["error_after", "odd_item"])  # others are in test_save_boundaries.py
+@pytest.mark.parametrize("fault", ["error_after", "odd_item"])
 def test_a_lost_answer_or_another_path_in_it_makes_no_second_item(
     server: Server, work: Workspace, fault: Literal["error_after", "odd_item"]
 ) -> None:
-    """save/protocol.md R9: a lost direct create: find T; if there is nothing, create again; if the same bytes, adopt."""
-    work.vfs._write_back.uploader.probe_creates("x")
+    """vfs/semantics.md 5.11, save/protocol.md R9: after a lost direct create, T is looked at; what has the same bytes is ours."""
+    work.write_back.uploader.probe_creates("x")
     server.faults.fail_next(fault, on="create", field="path", value='"elsewhere"')
     work.write("file.txt", b"content", fsync=True)
     wait_until_settled(work)
@@ -63,7 +63,7 @@ def test_directories_are_created_directly_only_where_known_to_be_safe(
     """save/protocol.md R9: the server has rejected a second create of the same kind."""
     for name in ("a", "b", "c", "f"):
         work.mkdir(name)
-    eventually(lambda: work.vfs._write_back.context.server.facts.rejects.get(Kind.DIRECTORY))
+    eventually(lambda: work.write_back.context.server.facts.rejects.get(Kind.DIRECTORY))
     wait_until_settled(work)
     server.log.clear()
     work.mkdir("c/d")

@@ -1,21 +1,16 @@
-"""The server's errors as a program sees them, and changing requests whose answer was lost."""
+"""The server's refusals as a program sees them."""
 
 from __future__ import annotations
 
 import errno
-from typing import Any
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.serverside import doubled, visible
+from tests.support.serverside import visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import Start, Workspace, wait_until_settled
+from tests.support.workspaces import Start, wait_until_settled
 
 from jobfs.emulator import Server
-
-#: Faults after which nobody knows whether the work was done. Connections that just break are in test_save_boundaries.py.
-LOST: dict[str, dict[str, Any]] = {"error_after": {"status": 502}, "error": {"status": 503}, "cut": {}}
-TARGETS = ("create", "update", "update 2", "delete")
 
 
 def test_a_refused_key_is_eacces_in_the_status_and_not_retried(server: Server, start: Start) -> None:
@@ -30,25 +25,6 @@ def test_a_refused_key_is_eacces_in_the_status_and_not_retried(server: Server, s
         errno_from(work.vfs.getattr, "unknown")
     assert server.log.count() <= 10
     assert work.vfs.status()["server"]["key_refused"] is True
-
-
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("kind", LOST)
-def test_a_save_whose_answer_was_lost_is_done_exactly_once(
-    server: Server, work: Workspace, kind: Any, target: str
-) -> None:
-    """vfs/semantics.md 5.9, 5.10, 5.11: look first, then continue or send again; no second copy, no conflict, nothing hidden."""
-    # Each fault meets each of them, at one request or another.
-    server.set(create_existing=("reject", "overwrite", "duplicate")[(len(kind) + TARGETS.index(target)) % 3])
-    server.store.seed({"file.txt": "old"}, age=60)
-    assert work.read("file.txt") == b"old"
-    operation, _, second = target.partition(" ")
-    server.faults.fail_next(kind, on=operation, skip=1 if second else 0, **LOST[kind])
-    work.write("file.txt", b"new", fsync=True)
-    assert server.store.read("file.txt") == b"new"
-    wait_until_settled(work, {"file.txt": b"new"})
-    assert doubled(server) == []
-    assert work.read("file.txt") == b"new"
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
@@ -142,29 +141,17 @@ LOCAL: dict[str, tuple[Callable[[Workspace], object], Callable[[Workspace], obje
 }
 
 
-def visible_files(work: Workspace) -> dict[str, bytes | str]:
-    """What stands at the names that the operations above touch."""
-    found: dict[str, bytes | str] = {}
-    for name, attr in work.vfs.listdir(""):
-        if stat.S_ISDIR(attr.mode):
-            found |= {f"{name}/{inner}": work.read(f"{name}/{inner}") for inner in work.names(name)}
-            found[name] = "directory"
-        else:
-            found[name] = work.vfs.readlink(name) if stat.S_ISLNK(attr.mode) else work.read(name)
-    return found
-
-
-def comes_to(work: Workspace, right: Callable[[dict[str, bytes | str]], bool], where: str) -> None:
+def comes_to(work: Workspace, right: Callable[[dict[str, bytes | None]], bool], where: str) -> None:
     def looked() -> bool:
         try:
-            return right(visible_files(work))
+            return right(work.tree())
         except FsError as error:
             if error.errno != errno.ENOENT:
                 raise
             # A rename that a killed mount had begun is finished in the background: between the listing and the read, too.
             return False
 
-    eventually(looked, lambda: f"{where}: {visible_files(work)}")
+    eventually(looked, lambda: f"{where}: {work.tree()}")
 
 
 #: Options of such a mount.
@@ -198,10 +185,10 @@ def test_a_failed_operation_on_a_local_name_changes_nothing(
     """vfs/semantics.md 4.14, 4.17: local names are journaled; one that could not be has not happened, nor after a remount."""
     for at in count(1):
         with with_local_names(server, tmp_path / f"{at}", name, Boundaries()) as work:
-            before = visible_files(work)
+            before = work.tree()
             disk = Disk(work.state.journal, at)
             failed = errno_from(LOCAL[name][1], work)
-            after = visible_files(work)
+            after = work.tree()
             # Of a write it is the close that fails: the bytes are there.
             assert not failed or name == "write" or after == before, f"full at write {at}"
             struck = disk.free()
@@ -226,7 +213,7 @@ def test_an_unsent_file_can_be_unlinked(server: Server, start: Start, kind: str)
     server.faults.set_rate("error", 1.0 if kind == "refused" else 0.0, on="create", status=413)
     work.write("file", USERS)
     eventually(lambda: kind != "refused" or work.vfs.status()["failed"], "it is refused")
-    Disk(work.vfs._state.journal, 1)
+    Disk(work.state.journal, 1)
     work.vfs.unlink("file")
     assert (work.names(), work.vfs.status()["failed"]) == ([], [])
     wait_until_settled(work, {})
@@ -238,7 +225,7 @@ def test_a_file_whose_close_failed_is_unsent_until_there_is_space(server: Server
     work = start()
     fh = work.opened("file")
     work.vfs.write(fh, USERS, 0)
-    disk = Disk(work.vfs._state.journal, 1, spent=True)
+    disk = Disk(work.state.journal, 1, spent=True)
     assert errno_from(work.vfs.flush, fh) == errno.ENOSPC
     assert errno_from(work.vfs.release, fh) == errno.ENOSPC
     assert [left["path"] for left in work.vfs.flush_all(None, 0.5, None)] == ["file"]

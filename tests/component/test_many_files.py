@@ -28,13 +28,13 @@ def test_files_waiting_for_upload_hold_no_descriptors(server: Server, work: Work
     work.names()
     before = _descriptors()
     server.faults.set_rate("unavailable", 1.0, on="create")
-    for number in range(300):
+    for number in range(150):
         work.write(f"f{number}", b"%d" % number)
     assert _descriptors() < before + _SOME
     server.faults.clear()
     wait_until_settled(work)
     assert _descriptors() < before + _SOME
-    assert visible(server) == {f"f{number}": b"%d" % number for number in range(300)}
+    assert visible(server) == {f"f{number}": b"%d" % number for number in range(150)}
 
 
 def test_an_open_file_being_written_holds_one_descriptor(server: Server, start: Start) -> None:
@@ -82,7 +82,7 @@ def test_a_file_that_cannot_be_recorded_blocks_no_other_upload(
     for fh in handles:
         work.vfs.write(fh, b"x", 0)
     odd = work.vfs.get_handle(handles[0]).file
-    store, write = work.vfs._state.store, work.vfs._state.store.write
+    store, write = work.state.store, work.state.store.write
 
     def refuse(*edits: Any, **more: Any) -> None:
         if any(record is odd for record, _ in edits):

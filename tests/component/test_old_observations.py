@@ -267,7 +267,7 @@ def test_the_jobs_write_during_the_look_of_a_rename_is_kept(
 def test_the_jobs_write_before_a_rename_was_retried_is_kept(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, fault: Kind
 ) -> None:
-    """save/protocol.md R8: the look before another attempt shows what the job has written since the first one."""
+    """vfs/semantics.md 5.10, save/protocol.md R8: the look before another attempt shows what the job has written."""
     get = work.write_back.client.get
 
     def get_after_a_write(item_id: str, *, connection: HeldConnection | None = None) -> Item:

@@ -80,6 +80,16 @@ def test_open_finds_an_item_that_the_job_has_recreated(server: Server, work: Wor
     assert errno_from(work.vfs.getattr, "gone") == errno.ENOENT, "that is known from then on"
 
 
+def test_a_size_that_cannot_be_determined_is_an_error_and_not_zero(server: Server, start: Start) -> None:
+    """vfs/semantics.md 1.15, 2.2: a network failure never looks like an empty file."""
+    server.set(sizes="omitted")
+    server.store.seed({"file": "text"}, age=60)
+    work = start(timeout=2.0)
+    assert work.names() == ["file"]
+    server.faults.set_rate("unavailable", 1.0, on="download")
+    assert errno_from(work.vfs.getattr, "file") in (errno.EIO, errno.ETIMEDOUT)
+
+
 # -- at the end of a file that grows
 
 

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 
 import pytest
 from tests.support.boundaries import At, Boundaries, Mortal
 from tests.support.files import errno_from
 from tests.support.serverside import hidden, visible
-from tests.support.waiting import eventually, eventually_equal
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
 OLD, JOBS = b"the old content", b"the job's other"
-
-
-@pytest.mark.parametrize("fault", ["drop_after", "error_after"])
-def test_a_file_the_job_creates_after_an_unanswered_unlink_is_kept(
-    server: Server, mortal: Callable[..., Mortal], fault: str
-) -> None:
-    """save/protocol.md R10: another item counts only where ours was not deleted by this unlink."""
-    server.store.seed({"file": OLD}, age=60)
-    work = mortal(At("failed delete", 1, lambda: server.store.write("file", JOBS)))
-    assert work.names() == ["file"]
-    server.faults.fail_next(fault, on="delete")  # type: ignore[arg-type]
-    work.boundaries.arm()
-    work.vfs.unlink("file")
-    assert visible(server) == {"file": JOBS}
-    assert work.read("file") == JOBS
 
 
 @pytest.mark.parametrize(
@@ -51,28 +35,6 @@ def test_an_item_that_the_job_renames_during_its_removal_is_kept(
     work.settle()
     assert "kept" in visible(server)
     eventually(lambda: "kept" in work.names())
-
-
-@pytest.mark.parametrize("back", ["other/sub/new", "top/dir/sub/new"])
-def test_a_removed_directory_with_a_file_of_the_job_is_restored(
-    server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch, back: str
-) -> None:
-    """save/protocol.md R12: with the job's file, also if its parent is renamed or the directories above are removed."""
-    server.store.seed({"top/dir/sub": None}, age=60)
-    work = mortal(Boundaries())
-    with monkeypatch.context() as patch:
-        patch.setattr(work.write_back.cleanup, "clean_up", lambda change: time.monotonic() + 0.1)
-        work.vfs.rmdir("top/dir/sub")
-        if back.startswith("other"):
-            work.vfs.rename("top/dir", "other")
-        else:
-            work.vfs.rmdir("top/dir")
-            work.vfs.rmdir("top")
-        (sub,) = (path for path in hidden(server) if path.endswith("-sub"))
-        server.store.seed({f"{sub}/new": b"the job's"})
-        for change in work.state.changes.values():
-            change.finished_at = time.monotonic()  # no listing before this has shown that it is empty
-    eventually_equal(lambda: (visible(server).get(back), hidden(server)), (b"the job's", []))
 
 
 def test_a_file_the_job_puts_into_a_directory_before_a_late_rmdir_is_kept(

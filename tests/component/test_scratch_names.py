@@ -116,6 +116,32 @@ def test_a_new_file_at_the_old_name_is_one_save_of_the_item(server: Server, work
         work.remount()
 
 
+def renamed_scratch(work: Workspace) -> bytes:
+    work.write("file.new~", NEW)
+    work.vfs.rename("file.new~", "file")
+    return NEW
+
+
+def renamed_item(work: Workspace) -> bytes:
+    work.vfs.rename("other", "file")
+    return OTHER
+
+
+@pytest.mark.parametrize("replace", [renamed_scratch, renamed_item])
+def test_a_file_renamed_to_the_old_name_replaces_the_item(
+    server: Server, work: Workspace, replace: Callable[[Workspace], bytes]
+) -> None:
+    """vfs/semantics.md 4.27: the version that was renamed away is what is replaced."""
+    content = replace(work)
+    assert (work.read("file"), work.read("file~")) == (content, OLD)
+    wait_until_settled(work)
+    assert visible(server)["file"] == content
+    assert server.store.item_at("file").lifecycle == "application"
+    assert OLD not in visible(server).values()
+    assert work.vfs.status()["conflicts"] == []
+    assert (work.read("file"), work.read("file~")) == (content, OLD)
+
+
 def test_a_refused_rename_to_the_old_name_keeps_the_item(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.35: what was to take the name has voided the removal."""
     server.faults.set_rate("error", 1.0, on="update", status=403)

@@ -37,7 +37,7 @@ class SyncedState:
         self._take()
 
         def observe(event: str) -> None:
-            if event == "synced":
+            if event == "synced" and not work.boundaries.dead:
                 self._take()
 
         watch(work.state.journal, observe)

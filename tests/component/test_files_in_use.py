@@ -18,7 +18,6 @@ from tests.support.waiting import PATIENCE, eventually
 from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
 
 from jobfs.api.client import Client
-from jobfs.api.deadline import limit_time
 from jobfs.emulator import Server
 from jobfs.nodes import Item
 
@@ -297,22 +296,6 @@ def test_an_fsync_does_not_hang_on_an_unlink(server: Server, start: Start) -> No
         syncing.result(10)
     wait_until_settled(work, {})
     assert work.names() == []
-
-
-def test_an_unanswered_create_delays_no_other_file_of_its_name(server: Server, start: Start) -> None:
-    """save/protocol.md R7: no call waits for what an unanswered request may still do."""
-    work = start(write_back_delay=0, request_lifetime=60, timeout=5)
-    work.names()
-    server.faults.fail_next("drop", on="create")
-    server.faults.fail_next("slow", on="create", delay=0.5)
-    work.write("file", b"no longer wanted")
-    eventually(lambda: not server.faults.rules(), "the save is tried again")
-    work.vfs.unlink("file")
-    (change,) = work.state.changes.values()
-    eventually(lambda: not change.needs_undo, "it is undone")
-    with limit_time(3.0):
-        work.write("file", b"another", fsync=True)
-    assert visible(server) == {"file": b"another"}
 
 
 @pytest.fixture

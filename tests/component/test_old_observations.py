@@ -128,9 +128,9 @@ def test_an_item_that_the_job_renames_while_a_change_waits_is_left_alone(
 # -- between the look and the deletion that it justifies
 
 
-@pytest.mark.parametrize("change", ["rename over", "unlink"])
+@pytest.mark.parametrize("removal", ["rename over", "unlink"])
 def test_bytes_the_job_writes_while_handles_fetch_theirs_are_kept(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, change: str
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, removal: str
 ) -> None:
     """save/protocol.md R7: the look comes after open handles have fetched their bytes, right before the delete."""
     fetching: list[str] = []
@@ -143,11 +143,11 @@ def test_bytes_the_job_writes_while_handles_fetch_theirs_are_kept(
             time.sleep(0.06)
 
     work.write_back.queue.delay = 30.0
-    if change == "unlink":
+    if removal == "unlink":
         work.write("file", b"unsent", flags=os.O_WRONLY | os.O_TRUNC)
     for module in (cleanup, items):
         monkeypatch.setattr(module, "fetch_bytes_for_handles", fetch_while_the_job_writes)
-    if change == "unlink":
+    if removal == "unlink":
         work.vfs.unlink("file")
     else:
         work.vfs.rename("other", "file")
@@ -166,30 +166,21 @@ def job_writes_a_while_ago(server: Server, how: str = "write") -> None:
     eventually(lambda: time.monotonic() > seen + 0.1, "the observation is older than a round trip")
 
 
-def rename(work: Workspace) -> str:
-    work.vfs.rename("file", "new")
-    return "new"
+#: The calls of programs by which a file gets its last name, or keeps it; by the process that has read it, or by another.
+CHANGES: dict[str, list[tuple[Any, ...]]] = {
+    "a rename": [("rename", "file", "new")],
+    "a rename over a file": [("rename", "file", "other")],
+    "a chmod": [("chmod", "file", 0o444), ("chmod", "file", 0o644)],
+    "a rename by the reader": [("rename", "file", "new", CALLER.pid)],
+    "a rename over a file by the reader": [("rename", "file", "other", CALLER.pid)],
+}
 
 
-def rename_over(work: Workspace) -> str:
-    work.vfs.rename("file", "other")
-    return "other"
-
-
-def rename_by_the_reader(work: Workspace) -> str:
-    work.vfs.rename("file", "new", CALLER.pid)
-    return "new"
-
-
-def rename_over_by_the_reader(work: Workspace) -> str:
-    work.vfs.rename("file", "other", CALLER.pid)
-    return "other"
-
-
-def chmod(work: Workspace) -> str:
-    work.vfs.chmod("file", 0o444)
-    work.vfs.chmod("file", 0o644)
-    return "file"
+def change(work: Workspace, how: str) -> str:
+    """Make the calls, and return the name that the file has then."""
+    for call, *arguments in CHANGES[how]:
+        getattr(work.vfs, call)(*arguments)
+    return str(arguments[1]) if call == "rename" else "file"
 
 
 def replace_unread(work: Workspace, name: str) -> None:
@@ -200,35 +191,26 @@ def replace_unread(work: Workspace, name: str) -> None:
 
 @pytest.mark.parametrize("moves", ["no", "item"])
 @pytest.mark.parametrize(
-    ("change", "how"),
-    [
-        (rename, "write"),
-        (rename_over, "write"),
-        (chmod, "write"),
-        *(
-            (change, how)
-            for change in (rename_by_the_reader, rename_over_by_the_reader)
-            for how in ("write", "replace")
-        ),
-    ],
+    ("how", "job"),
+    [(how, job) for how in CHANGES for job in ("write", "replace") if job == "write" or "reader" in how],
 )
 def test_the_jobs_write_between_a_read_and_a_change_is_kept(
-    server: Server, start: Start, change: Callable[[Workspace], str], moves: str, how: str
+    server: Server, start: Start, how: str, job: str, moves: str
 ) -> None:
     """vfs/semantics.md 4.42, 4.46: to rename a file is not to read what it has by then."""
     server.set(move_touches=moves)
     server.store.seed({"file": OLD, "other": b"other"}, age=60)
-    work = start(ttl=0.02 if change in (rename_by_the_reader, rename_over_by_the_reader) else 30.0)
+    work = start(ttl=0.02 if "reader" in how else 30.0)
     work.names()
     assert work.read("file") == OLD
-    job_writes_a_while_ago(server, how)
-    replace_unread(work, change(work))
+    job_writes_a_while_ago(server, job)
+    replace_unread(work, change(work, how))
     assert JOBS in visible(server).values()
 
 
-@pytest.mark.parametrize("change", [rename, rename_over, chmod])
+@pytest.mark.parametrize("how", [how for how in CHANGES if "reader" not in how])
 def test_the_jobs_write_between_a_save_and_a_change_is_kept(
-    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, change: Callable[[Workspace], str]
+    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """vfs/semantics.md 4.44: no program has read the file, but only the version that this mount has placed needs no reader."""
     server.set(move_touches="no")
@@ -237,7 +219,7 @@ def test_the_jobs_write_between_a_save_and_a_change_is_kept(
     work.write("file", OLD, fsync=True)
     work.names()
     job_writes_a_while_ago(server)
-    name = change(work)
+    name = change(work, how)
     monkeypatch.setattr("jobfs.save.context.RACY_SECONDS", 0.0)  # some seconds later
     replace_unread(work, name)
     assert JOBS in visible(server).values()

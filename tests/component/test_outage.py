@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import os
 import stat
 import time
-from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
 
@@ -89,27 +86,6 @@ def test_a_directory_made_in_an_outage_can_be_removed_during_it(server: Server, 
     assert not work.exists("dir")
     server.faults.clear()
     wait_until_settled(work, {})
-
-
-def test_a_directory_made_in_an_outage_can_be_discarded_with_its_content(
-    server: Server, start: Start
-) -> None:
-    """vfs/semantics.md 4.12: `jobfs discard` resolves what does not get through."""
-    work = start(timeout=1.0, ttl=0.1, write_back_delay=30)
-    go_down(server, work)
-    work.mkdir("dir")
-    work.mkdir("dir/below")
-    work.write("dir/file", NEW)
-    work.write("dir/open", NEW)
-    with work.opening("dir/open", os.O_RDONLY):
-        assert errno_from(work.vfs.discard, "dir") == errno.EBUSY
-        assert work.read("dir/file") == NEW, "nothing was given up"
-    given_up = dict(work.vfs.discard("dir"))
-    assert set(given_up) == {"dir", "dir/below", "dir/file", "dir/open"}
-    assert Path(given_up["dir/file"]).read_bytes() == NEW
-    server.faults.clear()
-    wait_until_settled(work)
-    assert (work.names(), visible(server)) == ([], {})
 
 
 def test_atomic_saves_of_a_file_work_during_an_outage(server: Server, patient: Workspace) -> None:

@@ -8,7 +8,7 @@ import os
 import pytest
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
-from tests.support.workspaces import Start, Workspace, wait_until_settled
+from tests.support.workspaces import Start, Workspace
 
 from jobfs.emulator import Server
 from jobfs.names import join
@@ -17,25 +17,6 @@ from jobfs.nodes import Item
 from jobfs.vfs.view import Node, View
 
 # -- directories without an item
-
-
-def test_an_implicit_directory_is_shown_and_made_when_needed(server: Server, start: Start) -> None:
-    """vfs/semantics.md 1.19: implicit directories are shown; an operation that needs the real item creates it."""
-    files = {"x/y/z.txt": "deep", "over/file": "old", "new": "another", "open/file": "old"}
-    server.store.seed(files, age=60, directories=False)
-    work = start(write_back_delay=0)
-    assert work.names("x/y") == ["z.txt"]
-    work.write("x/y/new.txt", b"new", fsync=True)
-    work.mkdir("x/sub")
-    work.vfs.rename("new", "over/file")
-    with work.opening("open/file", os.O_RDONLY) as fh:
-        work.vfs.unlink("open/file")
-        assert work.vfs.read(fh, 100, 0) == b"old"
-    assert work.names("open") == []
-    wait_until_settled(work, {
-        "x": None, "x/sub": None, "x/y": None, "x/y/new.txt": b"new", "x/y/z.txt": b"deep", "over": None,
-        "over/file": b"another",
-    })  # fmt: skip
 
 
 def test_an_implicit_directory_vanishes_when_the_job_removes_its_content(
@@ -91,16 +72,6 @@ def test_an_implicit_directory_gets_new_times_when_its_entries_change(
 
 
 # -- local names, listings, looks
-
-
-def test_a_local_name_below_a_renamed_directory_survives_a_remount(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.14, 4.28: a directory is renamed with everything under it, here too."""
-    server.store.seed({"dir/file": "x"}, age=60)
-    work.write("dir/.file.swp", b"local")
-    work.vfs.rename("dir", "moved")
-    work.remount()
-    assert (work.names(), work.names("moved")) == (["moved"], [".file.swp", "file"])
-    assert work.read("moved/.file.swp") == b"local"
 
 
 @pytest.mark.parametrize("cached", [True, False])

@@ -90,6 +90,30 @@ def test_a_size_that_cannot_be_determined_is_an_error_and_not_zero(server: Serve
     assert errno_from(work.vfs.getattr, "file") in (errno.EIO, errno.ETIMEDOUT)
 
 
+def test_a_file_whose_pages_were_kept_gets_no_bytes_of_another_version(server: Server, start: Start) -> None:
+    """vfs/semantics.md 3.13: the program may have read the pages, whatever became of the cache since."""
+    work = start(ttl=60)
+    server.store.seed({"file": "content"}, age=60)
+    kept: list[int] = []
+
+    def keeps_pages() -> bool:
+        result = work.vfs.open("file", os.O_RDONLY)
+        if result.keep_cache:
+            kept.append(result.fh)
+        else:
+            assert work.vfs.read(result.fh, 7, 0) == b"content"
+            work.vfs.release(result.fh)
+        return result.keep_cache
+
+    eventually(keeps_pages, "the content is whole in the cache soon after it was read")
+    (fh,) = kept
+    for cached in (path for path in (work.home / "cache").rglob("*") if path.is_file()):
+        cached.unlink()
+    server.store.write("file", b"another")
+    assert errno_from(work.vfs.read, fh, 7, 0) == errno.ESTALE
+    work.vfs.release(fh)
+
+
 # -- at the end of a file that grows
 
 

@@ -133,3 +133,16 @@ def test_a_rename_over_a_file_looks_up_each_name_once(
     work.vfs.rename("dir/one", "dir/two")
     assert sorted(looks) == ["dir", "dir/one", "dir/two"]
     assert work.read("dir/two") == b"1"
+
+
+def test_a_conflict_copy_is_reported_as_created(server: Server, work: Workspace) -> None:
+    """vfs/semantics.md 7.2: no program has made it, but a program that watches the directory hears of it."""
+    server.store.seed({"dir/file": "x"}, age=60)
+    work.vfs.refresh()
+    work.vfs.take_differences()
+    work.write("dir/file", b"ours")
+    server.store.write("dir/file", "the job's")
+    work.drain()
+    work.vfs.refresh()
+    (copy,) = set(work.names("dir")) - {"file"}
+    assert [(found.kind, found.path) for found in work.vfs.take_differences()] == [("created", f"dir/{copy}")]

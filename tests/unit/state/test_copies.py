@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import itertools
 import json
-import os
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.state.conftest import refusing
+from tests.unit.state.conftest import failing
 
 from jobfs.state import copies
 from jobfs.state.copies import CopyStore, read_copy
@@ -62,8 +61,8 @@ def saves(tmp_path: Path) -> Iterator[Saves]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds that a test reaches."""
-    monkeypatch.setattr(copies, "MOST_BYTES", 100)
-    monkeypatch.setattr(copies, "LARGEST", 60)
+    for bound, value in {"MOST_BYTES": 100, "LARGEST": 60, "_OUTDATED": 10}.items():
+        monkeypatch.setattr(copies, bound, value)
 
 
 def test_the_last_save_of_a_path_is_kept_as_a_private_hard_link(saves: Saves) -> None:
@@ -79,12 +78,10 @@ def test_the_last_save_of_a_path_is_kept_as_a_private_hard_link(saves: Saves) ->
     assert modes == [0o700, 0o600]
 
 
-def test_a_save_is_kept_as_a_copy_where_links_are_impossible(
-    saves: Saves, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_save_is_kept_as_a_copy_where_links_are_impossible(saves: Saves) -> None:
     """vfs/semantics.md 4.52: hard links where possible."""
-    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
-    saves.save("a", b"bytes")
+    with failing("link", errno.EPERM):
+        saves.save("a", b"bytes")
     assert saves.kept("a") == [b"bytes"]
     (file,) = saves.directory.glob("[0-9]*")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -100,9 +97,7 @@ def test_kept_files_are_bounded_in_number_and_the_oldest_go_first(saves: Saves) 
     saves.store.rename("a", "moved")
     saves.save("e", b"e")
     assert (saves.files, saves.kept("moved", "b", "d", "c", "e")) == (4, [None, b"b", b"d", b"again", b"e"])
-    assert CopyStore(saves.directory, max_files=2).paths() == ["c", "e"], (
-        "a lower bound holds from the mount on"
-    )
+    assert CopyStore(saves.directory, max_files=2).paths() == ["c", "e"], "a lower bound holds at once"
     assert saves.again(most=0).paths() == []
     saves.save("f", b"f")
     assert saves.files == 0
@@ -130,18 +125,19 @@ def test_a_kept_save_that_is_too_old_is_removed_and_not_found(
     saves: Saves, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vfs/semantics.md 4.52: for 30 days."""
-    now = time.time()
+    now = [time.time()]
+    monkeypatch.setattr(time, "time", lambda: now[0])
     saves.again(lasts=100.0)
-    for age, name in ((99.0, "a"), (50.0, "b")):
-        monkeypatch.setattr(time, "time", lambda age=age: now - age)
-        saves.save(name, b"bytes")
-    monkeypatch.setattr(time, "time", lambda: now + 2)
+    saves.save("a", b"bytes")
+    now[0] += 49
+    saves.save("b", b"bytes")
+    now[0] += 52
     assert (saves.store.find("a"), read_copy(saves.directory, "a", lifetime=100.0)) == (None, None)
     assert read_copy(saves.directory, "b", lifetime=100.0) == b"bytes"
     assert saves.files == 2
     saves.save("c", b"bytes")
     assert (saves.files, sorted(saves.store.paths())) == (2, ["b", "c"])
-    monkeypatch.setattr(time, "time", lambda: now + 60)
+    now[0] += 58
     assert saves.again(lasts=100.0).paths() == ["c"]
 
 
@@ -219,16 +215,13 @@ def test_bytes_with_a_wrong_hash_are_not_returned(saves: Saves) -> None:
     assert saves.kept("a") == [None]
 
 
-def test_a_save_that_the_disk_refuses_is_not_kept(saves: Saves, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_the_disk_refuses_is_not_kept(saves: Saves) -> None:
     """vfs/semantics.md 4.56: nothing raises; an older save is not taken for the last one."""
     saves.save("a", b"old")
-    with monkeypatch.context() as patch:
-        patch.setattr(copies, "_link_or_copy", refusing(errno.ENOSPC))
+    with failing("_link_or_copy", errno.ENOSPC, copies):
         saves.save("a", b"new")
     assert saves.kept("a") == [None]
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", refusing(errno.ENOSPC))
-        patch.setattr(copies, "_open_new", refusing(errno.ENOSPC))
+    with failing("write", errno.ENOSPC), failing("_open_new", errno.ENOSPC, copies):
         saves.save("b", b"unwritten")
         saves.save("c", b"c")
         saves.store.drop("c")
@@ -249,11 +242,9 @@ def test_the_oldest_kept_saves_give_way_to_unsent_bytes(saves: Saves) -> None:
     assert saves.files == 0
 
 
-def test_an_index_does_not_grow_with_the_number_of_saves(
-    saves: Saves, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("small")
+def test_an_index_does_not_grow_with_the_number_of_saves(saves: Saves) -> None:
     """vfs/semantics.md 6.15: and is read by others while it is rewritten."""
-    monkeypatch.setattr(copies, "_OUTDATED", 10)
     for number in range(50):
         saves.save("a", b"%d" % number)
         assert saves.kept("a") == [b"%d" % number]
@@ -261,11 +252,9 @@ def test_an_index_does_not_grow_with_the_number_of_saves(
     assert saves.again().paths() == ["a"]
 
 
-def test_an_interrupted_rewrite_leaves_nothing_in_the_next(
-    saves: Saves, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("small")
+def test_an_interrupted_rewrite_leaves_nothing_in_the_next(saves: Saves) -> None:
     """vfs/semantics.md 4.53: the full disk that has cut it off leaves its lines, which are older."""
-    monkeypatch.setattr(copies, "_OUTDATED", 10)
     older = json.dumps({"path": "gone", "number": 99, "size": 3, "made": time.time()}) + "\n"
     (saves.directory / "index.new").write_text(older * 50)
     for number in range(20):

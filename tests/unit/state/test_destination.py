@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from, on_disk
-from tests.unit.state.conftest import refusing
+from tests.unit.state.conftest import failing
 
 from jobfs.state.destination import Destination
 from jobfs.state.records import UNSET
@@ -63,13 +63,12 @@ def test_a_copy_has_its_path_mode_and_time(to: Destination, top: Path, source: P
 
 
 def test_a_file_system_without_modes_and_times_gets_the_bytes(
-    to: Destination, top: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+    to: Destination, top: Path, source: Path
 ) -> None:
     """vfs/semantics.md 6.19: such as a USB stick."""
-    monkeypatch.setattr(os, "fchmod", refusing(errno.EPERM))
-    monkeypatch.setattr(os, "utime", refusing(errno.ENOTSUP))
-    assert to.copy("dir/a", source, None, 0o640, 9) == 7
-    to.make_directory("plain", 0o750)
+    with failing("fchmod", errno.EPERM), failing("utime", errno.ENOTSUP):
+        assert to.copy("dir/a", source, None, 0o640, 9) == 7
+        to.make_directory("plain", 0o750)
     assert on_disk(top) == {"dir": None, "dir/a": b"content", "plain": None}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sqlite3
 import subprocess
 import time
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.support.files import errno_from
-from tests.unit.state.conftest import held, refusing
+from tests.unit.state.conftest import failing, held
 
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Kind, Lifecycle, Permission
@@ -208,10 +207,9 @@ def test_kept_copies_are_dropped_before_a_write_is_refused(small_disk: Path) -> 
 # -- sync
 
 
-def test_a_failed_sync_is_reported_and_retried(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_sync_is_reported_and_retried(journal: Journal) -> None:
     journal.write(transaction_id="a")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", refusing(errno.EIO))
+    with failing("fdatasync", errno.EIO):
         assert (errno_from(journal.sync), journal.needs_sync) == (errno.EIO, True)
     assert (errno_from(journal.sync), journal.needs_sync) == (0, False)
 

@@ -6,11 +6,12 @@ import ctypes
 import errno
 import os
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
-from tests.unit.state.conftest import refusing
+from tests.unit.state.conftest import failing
 
 from jobfs.errors import FsError
 from jobfs.state.localbytes import LocalBytes, errno_for_writer
@@ -79,18 +80,16 @@ def test_closed_bytes_and_sealed_generations_never_change(store: LocalBytes) -> 
 
 
 @pytest.mark.parametrize("fault", ["no source", "no directory", "full"])
-def test_a_copy_that_the_disk_rejects_leaves_nothing(
-    store: LocalBytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
-    source = tmp_path / "source"
-    if fault == "full":
+def test_a_copy_that_the_disk_rejects_leaves_nothing(store: LocalBytes, tmp_path: Path, fault: str) -> None:
+    source, full = tmp_path / "source", fault == "full"
+    if full:
         source.write_bytes(b"x")
-        monkeypatch.setattr(os, "sendfile", refusing(errno.ENOSPC))
     if fault == "no directory":
         store.directory.rmdir()
-    with pytest.raises(FsError, match=f"^can't make {store.generation_path(7, 1)}: ") as caught:
+    refused = pytest.raises(FsError, match=f"^can't make {store.generation_path(7, 1)}: ")
+    with failing("sendfile", errno.ENOSPC) if full else nullcontext(), refused as caught:
         store.create(7, 1, source)
-    assert caught.value.errno == (errno.ENOSPC if fault == "full" else errno.EIO)
+    assert caught.value.errno == (errno.ENOSPC if full else errno.EIO)
     assert not [*store.directory.glob("*")]
 
 
@@ -154,13 +153,12 @@ def test_a_sync_covers_all_sealed_generations_and_returns_them(store: LocalBytes
 def test_a_failed_sync_is_repeated(store: LocalBytes, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     for generation in range(count):
         sealed_generation(store, generation)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", refusing(errno.EIO))
+    with failing("fdatasync", errno.EIO), monkeypatch.context() as patch:
         patch.setattr("jobfs.state.localbytes._libc.syncfs", lambda handle: -os.fstat(handle).st_nlink)
         ctypes.set_errno(errno.EIO)
         with pytest.raises(FsError, match=r"^local bytes can't be synced: Input/output error$") as caught:
             store.sync()
-        assert (caught.value.errno, store.needs_sync) == (errno.EIO, True)
+    assert (caught.value.errno, store.needs_sync) == (errno.EIO, True)
     assert sorted(store.sync()) == [(7, generation) for generation in range(count)]
     sealed_generation(store, 2).unlink()
     assert store.sync() == [(7, 2)], "unlinked bytes need no sync"
@@ -202,13 +200,11 @@ def test_discarded_bytes_are_kept_in_the_trash_under_their_name(store: LocalByte
         store.keep_in_trash(local, "gone")
 
 
-def test_discarding_on_a_full_disk_says_that_it_is_full(
-    store: LocalBytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_discarding_on_a_full_disk_says_that_it_is_full(store: LocalBytes) -> None:
     """vfs/semantics.md 4.41: a person who discards a file learns why it could not be kept."""
     local = store.create(1, 5)
-    monkeypatch.setattr(os, "link", refusing(errno.ENOSPC))
-    assert errno_from(store.keep_in_trash, local, "notes.txt") == errno.ENOSPC
+    with failing("link", errno.ENOSPC):
+        assert errno_from(store.keep_in_trash, local, "notes.txt") == errno.ENOSPC
     local.release()
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Condition
 
@@ -16,25 +14,16 @@ import pytest
 
 from jobfs.state.processes import Process, Processes
 
+from .proc import FakeProc
 
-class Proc:
-    """A `/proc` in a directory."""
+
+class Proc(FakeProc):
+    """The processes of a `/proc`."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.lock = Condition()
         self.processes = Processes(self.lock, directory)
-        self._strangers = itertools.count(10_000_000)
-
-    def add(self, number: int, parent: int, start: int = 7) -> None:
-        """A process of one thread starts, or gets another parent."""
-        there = self.directory / str(number)
-        there.mkdir(exist_ok=True)
-        (there / "stat").write_text(f"{number} (a) b) S {parent} " + "0 " * 17 + f"{start} 0\n")
-        (there / "status").write_text(f"Name:\ta\nTgid:\t{number}\nPid:\t{number}\n")
-
-    def end(self, number: int) -> None:
-        shutil.rmtree(self.directory / str(number))
 
     def of(self, number: int) -> Process:
         process = self.processes.process_of(number)
@@ -49,7 +38,7 @@ class Proc:
         """The processes that are found to have ended once all were checked, and are then forgotten."""
         found = list[int]()
         for _ in range(40):
-            self.processes.process_of(next(self._strangers))
+            self.processes.process_of(next(self.strangers))
             for process in self.processes.find_ended():
                 found.append(int(process.key[0]))
                 with self.lock:
@@ -58,11 +47,32 @@ class Proc:
 
 
 @pytest.fixture
-def proc(tmp_path: Path) -> Proc:
-    proc = Proc(tmp_path)
+def proc(in_memory: Path) -> Proc:
+    proc = Proc(in_memory)
     for number, parent in {1: 0, 10: 1, 20: 10, 30: 20}.items():
         proc.add(number, parent)
     return proc
+
+
+class Reads:
+    """The processes whose files were read; `before` is called with the number of each, before they are."""
+
+    def __init__(self) -> None:
+        self.of: list[str] = []
+        self.before: Callable[[str], object] = lambda number: None
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    reads, real = Reads(), Processes._read_facts
+
+    def read(processes: Processes, number: str) -> object:
+        reads.of.append(number)
+        reads.before(number)
+        return real(processes, number)
+
+    monkeypatch.setattr(Processes, "_read_facts", read)
+    return reads
 
 
 def test_ancestors_are_those_of_the_first_check(proc: Proc) -> None:
@@ -74,26 +84,21 @@ def test_ancestors_are_those_of_the_first_check(proc: Proc) -> None:
     assert proc.numbers(31) == [31, 30, 20, 10, 1]
 
 
-def test_a_parent_that_ends_during_the_check_is_replaced(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Processes._read_facts
-
-    def ends(processes: Processes, number: str) -> object:
+def test_a_parent_that_ends_during_the_check_is_replaced(proc: Proc, reads: Reads) -> None:
+    def end(number: str) -> None:
         if number == "20" and (proc.directory / "20").exists():
             proc.end(20)
             proc.add(30, 1)
-        return read(processes, number)
 
-    monkeypatch.setattr(Processes, "_read_facts", ends)
+    reads.before = end
     assert proc.numbers(30) == [30, 1]
 
 
-def test_a_parent_that_is_not_visible_ends_the_search(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parent_that_is_not_visible_ends_the_search(proc: Proc, reads: Reads) -> None:
     """As one of another user where /proc is mounted with hidepid."""
     (proc.directory / "10" / "stat").unlink()
-    read, count = Processes._read_facts, itertools.count()
-    monkeypatch.setattr(Processes, "_read_facts", lambda *arguments: (next(count), read(*arguments))[1])
     assert proc.numbers(30) == [30, 20]
-    assert next(count) < 10
+    assert len(reads.of) < 10
 
 
 def test_a_process_that_ends_during_the_check_is_ignored(proc: Proc) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import tempfile
 import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
@@ -23,6 +21,8 @@ from jobfs.state.processes import Process
 from jobfs.state.read_log import ReadLog
 from jobfs.state.records import Base
 
+from .proc import FakeProc
+
 FIRST = Item("i", Kind.FILE, "dir/f", updated_at="1", size=1)
 SECOND, THIRD = replace(FIRST, updated_at="2"), replace(FIRST, updated_at="3")
 VERSIONS = {"0": replace(FIRST, updated_at=""), "1": FIRST, "2": SECOND, "3": THIRD}
@@ -31,38 +31,21 @@ PLACED = {number: Base.from_item(item, sha256="0" * 64) for number, item in VERS
 
 #: Threads by number: their thread group, and the parent of that. A shell with two children, one of which has a child.
 SHELL, CAT, MAKE, CC, OTHER = 10, 20, 30, 31, 40
-TREE = {1: (1, 0), SHELL: (SHELL, 1), OTHER: (OTHER, 1)}
+STRANGER = 50  # without a common ancestor, as from another container
+TREE = {1: (1, 0), SHELL: (SHELL, 1), OTHER: (OTHER, 1), STRANGER: (STRANGER, 0)}
 TREE |= {CAT: (CAT, SHELL), MAKE: (MAKE, SHELL), CC: (CC, MAKE)}
-NAMES = {"shell": SHELL, "cat": CAT, "make": MAKE, "cc": CC, "other": OTHER}
+NAMES = {"shell": SHELL, "cat": CAT, "make": MAKE, "cc": CC, "other": OTHER, "stranger": STRANGER}
 THREAD = 21  # of CAT
 
 
-class Proc:
+class Proc(FakeProc):
     """Readers with a `/proc` of their own."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        super().__init__(directory)
         for number, (group, parent) in {**TREE, THREAD: (CAT, SHELL)}.items():
-            self.add(number, group, parent)
+            self.add(number, parent, group=group)
         self.readers = ReadLog(Condition(), directory)
-        self._strangers = itertools.count(10_000_000)
-
-    def add(self, number: int, group: int, parent: int, start: int = 7) -> None:
-        """A thread appears."""
-        there = f"{self.directory}/{number}"
-        os.mkdir(there)
-        stat = f"{number} (a b) \xe9) S {parent} " + "0 " * 17 + f"{start} 0\n"
-        status = f"Name:\ta b) \xe9\nTgid:\t{group}\nNgid:\t0\nPid:\t{number}\n"
-        for name, text in (("status", status), ("stat", stat)):
-            with open(f"{there}/{name}", "w", encoding="latin-1") as file:
-                file.write(text)
-
-    def end(self, number: int) -> None:
-        """A process ends. Its children, if any, keep it as their parent if they have been seen."""
-        directory = str(self.directory / str(number))
-        for name in ("status", "stat"):
-            os.unlink(f"{directory}/{name}")
-        os.rmdir(directory)
 
     def ends(self, number: int) -> None:
         """A process ends, and this is found out."""
@@ -72,11 +55,11 @@ class Proc:
     def settle(self) -> None:
         """All processes have been checked for their end."""
         for _ in range(40):
-            self.readers.process_of(next(self._strangers))
+            self.readers.process_of(next(self.strangers))
 
     def short(self, number: int, item: Item, path: str = "dir/f", parent: int = SHELL) -> None:
         """A process starts, reads, and ends."""
-        self.add(number, number, parent)
+        self.add(number, parent)
         self.read(number, item, path)
         self.end(number)
 
@@ -111,7 +94,8 @@ class Proc:
             return
         process = self.process(NAMES[who])
         if what == "reads":
-            self.readers.note_read(process, "dir/f", VERSIONS[more[0]])
+            version, path = (*more, "dir/f")[:2]
+            self.readers.note_read(process, path, VERSIONS[version])
         elif what in ("writes", "sees"):
             over, base = (VERSIONS[more[0]], PLACED[more[1]]) if more else (None, Base())
             self.readers.note_write(process, "dir/f", over, base, opened_for_read=what == "sees")
@@ -126,14 +110,6 @@ class Proc:
 @pytest.fixture
 def proc(tmp_path: Path) -> Proc:
     return Proc(tmp_path)
-
-
-def test_an_unrelated_reader_hides_no_related_reader(proc: Proc) -> None:
-    """vfs/semantics.md 4.43: one without a common ancestor, as from another container, has shown nothing to this program."""
-    proc.add(50, 50, 0)
-    proc.read(50, FIRST)
-    proc.read(CAT, SECOND)
-    assert proc.replaced(MAKE, THIRD) == SECOND
 
 
 @pytest.mark.parametrize(
@@ -166,34 +142,26 @@ def rename(proc: Proc, before: Item, after: Item) -> bool:
     return has_note
 
 
-@pytest.mark.parametrize("reader", [CAT, SHELL])
-@pytest.mark.parametrize("job", ["writes", "replaces"])
-def test_a_program_that_renames_a_file_keeps_its_note_of_it(proc: Proc, reader: int, job: str) -> None:
-    """vfs/semantics.md 4.46: the answer to the rename may show what the job has written since."""
-    proc.read(reader, FIRST)
-    before = SECOND if job == "writes" else replace(SECOND, id="another")
+ANOTHER = replace(SECOND, id="another")
+
+
+@pytest.mark.parametrize(("past", "before", "replaces"), [
+    # The answer to the rename may show what the job has written since, or another file of the job.
+    ("cat reads 1", SECOND, FIRST), ("shell reads 1", SECOND, FIRST),
+    ("cat reads 1", ANOTHER, FIRST), ("shell reads 1", ANOTHER, FIRST),
+    # It has written the file that had the name before.
+    ("cat writes, placed 1", ANOTHER, Base()),
+    # The note of the source, though it is that of a relative, replaces the program's own at the new name.
+    ("shell reads 1, cat reads 3 new/f", FIRST, None),
+])  # fmt: skip
+def test_a_program_that_renames_a_file_keeps_its_note_of_it(
+    proc: Proc, past: str, before: Item, replaces: Item | Base | None
+) -> None:
+    """vfs/semantics.md 4.46."""
+    proc.happens(past)
     after = replace(before, path="new/f")
     assert rename(proc, before, after)
-    assert proc.replaced(CAT, after) == FIRST
-
-
-def test_renaming_the_jobs_file_at_a_name_written_before_notes_nothing(proc: Proc) -> None:
-    """vfs/semantics.md 4.46: it has written the file that had the name before."""
-    proc.happens("cat writes")
-    proc.happens("placed 1")
-    before = replace(SECOND, id="another")
-    after = replace(before, path="new/f")
-    assert rename(proc, before, after)
-    assert proc.replaced(CAT, after) == Base()
-
-
-def test_after_a_rename_the_sources_note_replaces_that_of_the_target(proc: Proc) -> None:
-    """vfs/semantics.md 4.46: the closest reader's note is its own at the new name."""
-    proc.read(SHELL, FIRST)
-    proc.read(CAT, THIRD, path="new/f")
-    after = replace(FIRST, path="new/f", updated_at="1b")
-    assert rename(proc, FIRST, after)
-    assert proc.replaced(CAT, after) is None
+    assert proc.replaced(CAT, after) == replaces
 
 
 def test_renaming_a_version_that_was_never_read_inherits_no_note(proc: Proc) -> None:
@@ -214,8 +182,8 @@ def test_a_process_outside_the_namespace_has_no_notes(proc: Proc, number: int) -
 def test_threads_share_their_process_and_a_reused_pid_is_a_new_process(proc: Proc) -> None:
     first = proc.process(CAT)
     assert proc.process(THREAD) is first
-    (proc.directory / str(CAT) / "stat").write_text("20 (b) S 1 " + "0 " * 17 + "8 0\n")
-    proc.add(22, CAT, SHELL)
+    proc.add(CAT, 1, start=8)
+    proc.add(22, SHELL, group=CAT)
     assert proc.process(22) is not first
 
 
@@ -227,6 +195,8 @@ KNOWN = [
     # A program knows what those near it have read: a parent, a child, a sibling; with a daemon it has process 1 in common.
     ("cat reads 1", "make 2", FIRST), ("cat reads 1", "shell 2", FIRST), ("shell reads 1", "cc 2", FIRST),
     ("cc reads 1", "make 2", FIRST), ("cc reads 1", "cat 2", FIRST), ("other reads 1", "cat 2", FIRST),
+    # Who has no common ancestor has shown nothing to this program (4.43).
+    ("stranger reads 1", "cat 2", None), ("stranger reads 1, cat reads 2", "make 3", SECOND),
     # The nearest note counts, its own before that of a search that it has started; of equally near ones the newest.
     ("cc reads 1, other reads 2", "make 2", FIRST), ("make reads 1, cc reads 2", "make 2", FIRST),
     ("cc reads 1, cat reads 2", "shell 3", SECOND), ("cc reads 1, cat reads 2, cc reads 3", "shell 3", None),
@@ -259,15 +229,6 @@ KNOWN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("past", "save", "replaces"), KNOWN)
-def test_a_save_replaces_the_version_of_the_closest_reader(
-    proc: Proc, past: str, save: str, replaces: Item | Base | None
-) -> None:
-    proc.happens(past)
-    who, shown = save.split()
-    assert proc.replaced(NAMES[who], VERSIONS[shown]) == replaces
-
-
 @pytest.mark.parametrize("forgotten", [False, True], ids=["just now", "a while ago"])
 def test_a_reader_counts_after_its_process_has_ended(proc: Proc, forgotten: bool) -> None:
     """vfs/semantics.md 4.43: what it has read is known to its nearest ancestor, and to no other process in a nearer way."""
@@ -285,20 +246,19 @@ def test_a_reader_counts_after_its_process_has_ended(proc: Proc, forgotten: bool
     assert proc.replaced(SHELL, FIRST) == THIRD
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["running", "ended"])
 @pytest.mark.parametrize(("past", "save", "replaces"), KNOWN)
-def test_a_save_replaces_a_version_whose_readers_have_ended(
-    proc: Proc, past: str, save: str, replaces: Item | Base | None
+def test_a_save_replaces_the_version_of_the_closest_reader(
+    proc: Proc, past: str, save: str, replaces: Item | Base | None, ended: bool
 ) -> None:
     """vfs/semantics.md 4.43: nothing is another for a program that runs because a relative of it has ended."""
     proc.happens(past)
     who, shown = save.split()
-    saver = proc.process(NAMES[who])
-    for number in sorted(
-        {*NAMES.values(), 1} - {process.key[0] for process in saver.self_and_ancestors()}, reverse=True
-    ):
-        if str(number) not in [process.key[0] for process in saver.self_and_ancestors()]:
+    if ended:
+        saver = [int(process.key[0]) for process in proc.process(NAMES[who]).self_and_ancestors()]
+        for number in sorted({*NAMES.values()} - {*saver}, reverse=True):
             proc.end(number)
-    proc.settle()
+        proc.settle()
     assert proc.replaced(NAMES[who], VERSIONS[shown]) == replaces
 
 
@@ -324,7 +284,7 @@ class Twice(Proc):
         number = self.running[which % len(self.running)]
         if what == "starts":
             child = next(self.numbers)
-            self.add(child, child, number)
+            self.add(child, number)
             self.running.append(child)
             if version != "0":
                 self.of(child)
@@ -369,7 +329,7 @@ def test_notes_of_a_running_process_do_not_change_when_others_end(
         both = Twice(Path(directory))
         for act in acts:
             both.act(*act)
-            both.readers.process_of(next(both._strangers))
+            both.readers.process_of(next(both.strangers))
         both.settle()
         both.compare()
         assert both.count <= 2 * len(both.passed._processes)
@@ -417,7 +377,7 @@ def test_an_ended_process_is_remembered_while_a_descendant_runs(proc: Proc) -> N
 def test_a_double_fork_hides_its_ancestors_from_a_program(proc: Proc) -> None:
     """vfs/semantics.md 4.48: it knows what was read last below process 1, which has become its parent."""
     proc.read(CAT, FIRST)
-    proc.add(50, 50, 1)  # started by a child of cat that has ended
+    proc.add(50, 1)  # started by a child of cat that has ended
     assert proc.replaced(50, SECOND) == FIRST
     proc.read(OTHER, SECOND)
     assert proc.replaced(50, SECOND) is None
@@ -438,8 +398,7 @@ def test_a_note_is_carried_over_when_this_mount_changes_the_item(proc: Proc, pat
 
 
 def test_a_rename_does_not_make_a_version_an_own_one(proc: Proc) -> None:
-    proc.happens("cat writes")
-    proc.happens("placed 1")
+    proc.happens("cat writes, placed 1")
     there = replace(THIRD, path="dir/g")
     proc.read(MAKE, there, path="dir/g")
     proc.readers.carry_notes(SECOND, replace(SECOND, path="dir/g"))
@@ -453,8 +412,7 @@ def test_a_rename_does_not_make_a_version_an_own_one(proc: Proc) -> None:
 
 def test_a_rename_over_a_file_drops_the_notes_of_its_writers(proc: Proc) -> None:
     """vfs/semantics.md 4.46: else the file that was renamed there would be kept beside the next save of such a writer."""
-    for step in ("cat writes", "make reads 1", "make sees", "placed 1"):
-        proc.happens(step)
+    proc.happens("cat writes, make reads 1, make sees, placed 1")
     proc.readers.carry_notes(replace(THIRD, path="dir/g"), THIRD)
     assert proc.replaced(CAT, THIRD) == FIRST, "by its neighbour, which has read it"
     assert proc.replaced(MAKE, THIRD) == FIRST
@@ -462,8 +420,7 @@ def test_a_rename_over_a_file_drops_the_notes_of_its_writers(proc: Proc) -> None
 
 def test_notes_move_with_a_directory(proc: Proc) -> None:
     """vfs/semantics.md 4.46: what was there before under the new name is forgotten, what is elsewhere stays."""
-    proc.happens("cat writes")
-    proc.happens("placed 1")
+    proc.happens("cat writes, placed 1")
     for who, item, path in ((MAKE, FIRST, "dir/g"), (CAT, SECOND, "new/f"), (OTHER, THIRD, "else/f")):
         proc.read(who, item, path)
     for path in ("else/f", "new/g"):
@@ -479,19 +436,11 @@ def test_notes_move_with_a_directory(proc: Proc) -> None:
 
 def test_an_inherited_note_still_says_that_it_was_read(proc: Proc) -> None:
     """vfs/semantics.md 4.43, 4.44: the newest note counts, though its program has only written."""
-    proc.happens("cc reads 1")
-    proc.happens("make writes")
+    proc.happens("cc reads 1, make writes")
     for number in (CC, MAKE):
         proc.ends(number)
     assert proc.count == 1
     assert proc.replaced(CAT, SECOND) == Base()
-
-
-@pytest.fixture
-def in_memory() -> Iterator[Path]:
-    """A directory in memory: thousands of processes start and end there."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
-        yield Path(directory)
 
 
 def test_short_lived_readers_evict_no_note(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -573,7 +522,7 @@ def test_notes_of_ended_processes_are_evicted_first(
         proc.settle()
     assert proc.count == 3
     assert proc.replaced(OTHER, SECOND) == FIRST, "its own note stays"
-    proc.add(70, 70, 1)
+    proc.add(70, 1)
     shown = [replace(SECOND, path=f"file{file}") for file in range(60, 65)]
     kept = [FIRST, FIRST]
     assert [proc.replaced(SHELL, item) for item in shown] == [Base()] * 3 + kept
@@ -591,7 +540,7 @@ def test_the_least_active_running_process_loses_a_note(proc: Proc, monkeypatch: 
     assert proc.count == 3
     assert proc.replaced(MAKE, SECOND) == FIRST
     assert proc.replaced(CAT, FIRST) == Base()
-    proc.add(70, 70, CAT)
+    proc.add(70, CAT)
     proc.read(70, SECOND)
     assert proc.replaced(CAT, SECOND) == Base(), "it had read itself"
     proc.read(CAT, SECOND)
@@ -620,7 +569,7 @@ def test_notes_are_thread_safe_while_processes_start_and_end(
         chance, mine = random.Random(seed), [SHELL]
         for _ in range(300):
             child = next(numbers)
-            proc.add(child, child, chance.choice(mine))
+            proc.add(child, chance.choice(mine))
             mine.append(child)
             process, path = proc.process(chance.choice(mine)), f"dir/{chance.randrange(40)}"
             proc.readers.hold_process(process)

@@ -12,8 +12,9 @@ from itertools import product
 from typing import Any
 
 import pytest
+from tests.support.boundaries import watch
 from tests.support.files import errno_from
-from tests.unit.state.conftest import ITEM, again, full, grown, held, refusing, written
+from tests.unit.state.conftest import ITEM, again, failing, full_disk, grown, held, written
 
 from jobfs.nodes import Kind
 from jobfs.state import Change, State, edit
@@ -36,17 +37,17 @@ def test_a_step_is_written_to_the_journal_before_the_tables(state: State) -> Non
     other.close()
 
 
-def test_a_step_that_the_disk_refuses_has_not_happened(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_the_disk_refuses_has_not_happened(state: State) -> None:
     """vfs/semantics.md 4.41: ENOSPC before anything has changed."""
     file, gone = written(state, "a"), written(state, "gone")
     change = state.plan_change(Verb.PUT, "a", file, asides=[Aside("x", "h")])
     state.write(edit(change))
     before = (file.path, change.stage, change.asides, state.index.edition)
-    monkeypatch.setattr(state.journal, "write", full)
     edits = edit(file, path="b"), edit(change, stage=Stage.STAGED, asides=[])
-    assert errno_from(state.write, *edits, remove=[gone], is_new=True) == errno.ENOSPC
-    for call, record in ((state.end_change, change), (state.unlink_file, file), (state.drop_files, gone)):
-        assert errno_from(call, record) == errno.ENOSPC
+    with full_disk(state, spent=True):
+        assert errno_from(state.write, *edits, remove=[gone], is_new=True) == errno.ENOSPC
+        for call, record in ((state.end_change, change), (state.unlink_file, file), (state.drop_files, gone)):
+            assert errno_from(call, record) == errno.ENOSPC
     assert (file.path, change.stage, change.asides, state.index.edition) == before
     assert state.index.file_at("a") == file
     assert state.index.file_at("gone") == gone
@@ -56,31 +57,22 @@ def test_a_step_that_the_disk_refuses_has_not_happened(state: State, monkeypatch
 
 
 @pytest.mark.parametrize("stays", [True, False])
-def test_bytes_belong_to_the_open_generation_until_closed(
-    state: State, monkeypatch: pytest.MonkeyPatch, stays: bool
-) -> None:
+def test_bytes_belong_to_the_open_generation_until_closed(state: State, stays: bool) -> None:
     """save/protocol.md, Vocabulary, (w). After a restart a scratch file is shown as it was, closed or not."""
     file, gone = state.new_local_file(Kind.FILE, "a"), written(state, "gone")
     one, two, three = [state.bytes.create(file.ino, state.journal.next_number()) for _ in range(3)]
     state.apply_in_memory(file, never_sent=stays)
     for local, before in ((one, 0), (two, one.generation)):
-        state.store.begin_generation(file, local, mode=local.generation)
-        there = (local.generation, 0) if stays and not before else (before, local.generation)
+        number = local.generation
+        state.store.begin_generation(file, local, mode=number)
+        there = (number, 0) if stays and not before else (before, number)
         assert held(file) == held(again(state).index.file_by_number(file.ino))
-        assert (file.generation, file.open_generation, file.mode, file.local) == (
-            *there,
-            local.generation,
-            local,
-        )
-        with monkeypatch.context() as patch:
-            patch.setattr(state.journal, "write", full)
+        assert (file.generation, file.open_generation, file.mode, file.local) == (*there, number, local)
+        with full_disk(state, spent=True):
             assert errno_from(state.store.close_generation, file, local, remove=[gone]) == errno.ENOSPC
         assert ((file.generation, file.open_generation), local.closed_size, gone.recorded) == (there, 0, True)
         state.store.close_generation(file, local, remove=[gone] if before else [], sha256="ff")
-        assert file.generation == local.generation
-        assert file.open_generation == 0
-        assert file.boot == BOOT
-        assert file.sha256 == "ff"
+        assert (file.generation, file.open_generation, file.boot, file.sha256) == (number, 0, BOOT, "ff")
         assert (local.may_change(local.size), gone.recorded) == (True, not before)
         assert held(file) == held(again(state).index.file_by_number(file.ino))
     assert state.bytes.retired == [one.path]
@@ -155,25 +147,18 @@ def test_earlier_bytes_are_freed_at_the_next_close_unless_being_sent(state: Stat
 
 
 @pytest.mark.parametrize("fault", ["journal", "room", "copy", "sync"])
-def test_closed_bytes_that_cannot_be_separated_are_left_unchanged(
-    state: State, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
+def test_closed_bytes_that_cannot_be_separated_are_left_unchanged(state: State, fault: str) -> None:
     """vfs/semantics.md 4, A full disk: the spare room is for what has happened, not for a copy that a save needs."""
     file, local = grown(state)
     state.store.sync()
     was, there = held(file), on_disk(state)
-    with monkeypatch.context() as patch:
-        if fault == "journal":
-            patch.setattr(state.journal, "write", full)
-        elif fault == "room":
-            patch.setattr(state.journal.spare, "try_refill", lambda extra: False)
-        elif fault == "copy":
-            patch.setattr(os, "truncate", refusing(errno.ENOSPC))
-        else:
-            patch.setattr(os, "fdatasync", refusing(errno.EIO))
-        assert errno_from(state.store.separate_closed_bytes, file) == (
-            errno.EIO if fault == "sync" else errno.ENOSPC
-        )
+    refused = {
+        "journal": full_disk(state, spent=True), "room": full_disk(state),
+        "copy": failing("truncate", errno.ENOSPC), "sync": failing("fdatasync", errno.EIO),
+    }[fault]  # fmt: skip
+    with refused:
+        answer = errno_from(state.store.separate_closed_bytes, file)
+    assert answer == (errno.EIO if fault == "sync" else errno.ENOSPC)
     assert (held(file), on_disk(state), local.closed_size, state.bytes.retired) == (was, there, 6, [])
     local.release()
 
@@ -211,10 +196,8 @@ def test_dropping_the_open_generation_keeps_the_rest_of_the_file(state: State, k
     assert (file.open_generation, file.recorded, state.backlog().files) == (0, bool(known), [file])
 
 
-@pytest.mark.parametrize("failing", ["", "write", "sync"])
-def test_a_sync_covers_all_generations_and_then_removes_old_ones(
-    state: State, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
+@pytest.mark.parametrize("fails", ["", "write", "sync"])
+def test_a_sync_covers_all_generations_and_then_removes_old_ones(state: State, fails: str) -> None:
     """save/protocol.md, Vocabulary, (S): synced to disk, with all earlier records and the local bytes; R3. The next sync does
     the work of a failed one: a full disk gets the room of bytes that nobody needs, and bytes on the disk are known to be there.
     """
@@ -222,18 +205,12 @@ def test_a_sync_covers_all_generations_and_then_removes_old_ones(
     state.write(edit(file, boot="this boot"))
     state.unlink_file(gone)
     state.set_times(replace(ITEM, id="t"))
-    if failing:
-        with monkeypatch.context() as patch:
-            patch.setattr(state.journal, failing, full)
-            assert errno_from(state.store.sync) == errno.ENOSPC
+    if fails:
+        with full_disk(state, spent=True) if fails == "write" else failing("fdatasync", errno.EIO):
+            assert errno_from(state.store.sync) == (errno.ENOSPC if fails == "write" else errno.EIO)
+    there: list[int] = []
+    watch(state.journal, lambda step: there.append(len(on_disk(state))) if step == "sync" else None)
     assert state.store.needs_sync
-    there, real = list[int](), state.journal.sync
-
-    def sync() -> None:
-        there.append(len(os.listdir(state.bytes.directory)))
-        real()
-
-    monkeypatch.setattr(state.journal, "sync", sync)
     state.store.sync()
     assert (there, state.store.needs_sync) == ([2], False)
     assert file.boot == "", "its bytes are on the disk"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.unit.state.conftest import ITEM, again, held, opens, written
+from tests.unit.state.conftest import ITEM, again, full_disk, held, opens, written
 
 from jobfs.nodes import implicit_directory
 from jobfs.state import Change, State, edit
@@ -25,10 +25,15 @@ def keep_copy(state: State, path: str, source: Path) -> None:
         store.commit(path, store.prepare(path, source, source.stat().st_size))
 
 
-def test_the_last_saves_are_kept_up_to_the_users_limit(tmp_path: Path) -> None:
-    """vfs/semantics.md 4.52: `--keep-saves`; bases have a bound of their own (4.61)."""
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
     source = tmp_path / "source"
     source.write_bytes(b"bytes")
+    return source
+
+
+def test_the_last_saves_are_kept_up_to_the_users_limit(tmp_path: Path, source: Path) -> None:
+    """vfs/semantics.md 4.52: `--keep-saves`; bases have a bound of their own (4.61)."""
     with closing(State(tmp_path, keep_saves=1)) as state:
         for path in ("a", "b"):
             keep_copy(state, path, source)
@@ -36,10 +41,8 @@ def test_the_last_saves_are_kept_up_to_the_users_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("directory", [True, False])
-def test_kept_copies_move_with_a_rename(state: State, tmp_path: Path, directory: bool) -> None:
+def test_kept_copies_move_with_a_rename(state: State, source: Path, directory: bool) -> None:
     """vfs/semantics.md 4.52, 4.61: of a file, and of all files below a directory."""
-    source = tmp_path / "source"
-    source.write_bytes(b"bytes")
     old, new = ("old/a", "new/a") if directory else ("old", "new")
     keep_copy(state, old, source)
     state.rename_copies("old", "new", directory=directory)
@@ -139,9 +142,7 @@ def test_an_open_file_exists_until_its_last_handle_closes(state: State, newer: b
         local.release()
 
 
-def test_attributes_survive_a_remount_but_not_the_end_of_their_item(
-    state: State, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attributes_survive_a_remount_but_not_the_end_of_their_item(state: State) -> None:
     """vfs/semantics.md 2.11: kept in the state directory per item; goes when the item goes."""
     state.write(edit(state.get_or_add_file(ITEM), mode=0o755))
     state.set_times(ITEM, content=True)
@@ -151,8 +152,7 @@ def test_attributes_survive_a_remount_but_not_the_end_of_their_item(
     assert file.ctime_ns >= file.mtime_ns > 0
     assert (file.mode, file.atime_ns, file.version) == (0o755, UNSET, "1")
     assert [held(found) for found in again(state).index.all_files()] == [held(file)]
-    with monkeypatch.context() as patch:
-        patch.setattr(state.journal.spare, "try_refill", lambda extra: False)
+    with full_disk(state):
         state.set_times(ITEM, is_new=True)
     assert file.atime_ns == file.mtime_ns, "on a full disk for this mount"
     assert [found.atime_ns for found in again(state).index.all_files()] == [UNSET]

@@ -16,7 +16,7 @@ import pytest
 from jobfs.api.client import Client
 from jobfs.api.connection_queue import Priority
 from jobfs.api.wire import HeldConnection
-from jobfs.errors import AnswerLostError, ItemChangedError, NotFoundError
+from jobfs.errors import ItemChangedError, NotFoundError
 from jobfs.nodes import Item, Kind, Permission, implicit_directory
 from jobfs.save.context import Observation, fetch_sha256, item_if_bytes_match
 from jobfs.state import edit
@@ -132,16 +132,6 @@ def test_a_look_of_a_program_lasts_for_the_ttl_plus_a_second(world: World) -> No
         assert world.context.last_observation_of(item, lasts).valid_for == expected
     world.namespace.doubted.add("a")
     assert world.context.last_observation_of(item).observed_at == -math.inf
-
-
-@pytest.mark.parametrize("sent", ["update", "delete"])
-def test_an_item_is_unsure_after_any_request_whose_answer_was_lost(world: World, sent: str) -> None:
-    """save/protocol.md R7: the request may take effect late, whichever call sent it."""
-    look, context = Observation(world.client.put("a", "file"), time.monotonic()), world.context
-    world.client.lose = 1
-    with pytest.raises(AnswerLostError):
-        context.update_item(look, path="new") if sent == "update" else context.delete_item(look)
-    assert context.unsure_until("a") > time.monotonic() + world.context.lifetime / 2
 
 
 def test_an_item_renamed_after_an_unanswered_request_has_its_new_name(world: World) -> None:

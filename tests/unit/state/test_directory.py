@@ -108,9 +108,8 @@ def test_other_state_directories_with_a_journal_or_mount_are_listed(take: Take, 
     }
     assert expected == {second.path: False, fourth.path: True}
     assert [found.path for found in places.find_running(state)] == [first.path]
-    assert places.is_in_use(places.inspect_directory(Path("/dev/null"))), (
-        "where that is not known, it is left alone"
-    )
+    # Where that is not known, it is left alone.
+    assert places.is_in_use(places.inspect_directory(Path("/dev/null")))
 
 
 def test_the_next_mount_removes_the_remains_of_a_killed_merge(take: Take) -> None:

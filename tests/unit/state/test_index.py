@@ -22,9 +22,8 @@ def test_a_file_is_shown_while_it_has_more_than_the_servers_state(state: State) 
     state.write(edit(file, item_id="two", generation=0), edit(file, path="dir/c"))
     assert (state.index.file_at("dir/b"), state.index.file_at("dir/c")) == (None, file)
     state.apply_in_memory(file, local=None)
-    assert (state.index.file_at("dir/c"), state.overrides_namespace) == (None, False), (
-        "the namespace has the word"
-    )
+    # The namespace has the word.
+    assert (state.index.file_at("dir/c"), state.overrides_namespace) == (None, False)
     state.drop_files(written(state, "dir/d"))
     assert (state.index.file_at("dir/d"), state.overrides_namespace) == (None, False)
 
@@ -107,9 +106,8 @@ def test_an_inode_number_is_derived_from_the_item_unless_a_file_has_it(state: St
     saved = replace(ITEM, id="two", updated_at="2")
     state.write(edit(file, item_id="two", generation=0))
     assert (state.index.file_of(saved), state.index.inode_of(saved)) == (file, file.ino)
-    assert state.index.inode_of(ITEM) not in (file.ino, 0), (
-        "the version that is kept beside it has another one"
-    )
+    # The version that is kept beside it has another one.
+    assert state.index.inode_of(ITEM) not in (file.ino, 0)
     assert again(state).index.inode_of(saved) == file.ino
 
 
@@ -117,9 +115,8 @@ def test_a_file_with_local_changes_does_not_follow_the_jobs_rename(state: State)
     """vfs/semantics.md 1: two files never have one number."""
     file = state.get_or_add_file(ITEM)
     renamed = replace(ITEM, path="new/a")
-    assert (state.index.file_of(renamed), state.get_or_add_file(renamed).path) == (file, "new/a"), (
-        "nothing was written to it"
-    )
+    # Nothing was written to it.
+    assert (state.index.file_of(renamed), state.get_or_add_file(renamed).path) == (file, "new/a")
     written(state, "dir/a", item=ITEM)
     assert (state.index.file_of(ITEM), state.index.file_of(renamed)) == (file, None)
     assert state.index.inode_of(renamed) != file.ino

@@ -50,12 +50,20 @@ def put(seq: int, target: str = "file") -> tuple[Change, dict[str, Any]]:
     return Change(seq, Verb.PUT, target), {}
 
 
-def refuses(journal: Journal, table: str, said: str, when: str = "TRUE", statement: str = "INSERT") -> None:
-    """SQLite does not take, or delete, such a row."""
-    journal._db.execute(
-        f"CREATE TEMP TRIGGER refused BEFORE {statement} ON main.{table} WHEN {when} "
-        f"BEGIN SELECT RAISE(ABORT, '{said}'); END"
-    )
+def sql(path: Path, statement: str, *values: object) -> tuple[Any, ...] | None:
+    """What another program does to the database; return the first row that it gets."""
+    with closing(sqlite3.connect(path)) as db, db:
+        row: tuple[Any, ...] | None = db.execute(statement, values).fetchone()
+        return row
+
+
+def refuse(path: Path, statement: str, said: str, when: str = "TRUE") -> None:
+    """Let SQLite refuse such a statement, as on a full or a broken disk."""
+    sql(path, f"CREATE TRIGGER no BEFORE {statement} WHEN {when} BEGIN SELECT RAISE(ABORT, '{said}'); END")
+
+
+def accept(path: Path) -> None:
+    sql(path, "DROP TRIGGER no")
 
 
 # -- records
@@ -78,7 +86,7 @@ def test_a_record_is_read_as_it_was_written(path: Path, record: Any) -> None:
 def test_a_write_is_all_or_nothing(journal: Journal) -> None:
     kept = File(1)
     journal.write((kept, {}))
-    refuses(journal, "change", "no", "NEW.key = 2")
+    refuse(journal.path, "INSERT ON change", "no", "NEW.key = 2")
     assert (
         errno_from(journal.write, put(1), put(2), remove=[kept], transaction_id="t", is_new=True) == errno.EIO
     )
@@ -115,10 +123,10 @@ def test_a_transaction_id_is_a_tombstone_until_it_is_pruned(path: Path) -> None:
 def test_a_failure_to_prune_tombstones_fails_nothing(journal: Journal) -> None:
     """save/protocol.md, Vocabulary, tombstone: one that is kept longer does no harm; the next listing prunes it."""
     journal.write(transaction_id="old")
-    refuses(journal, "tombstone", "disk I/O error", statement="DELETE")
+    refuse(journal.path, "DELETE ON tombstone", "disk I/O error")
     journal.prune_tombstones(time.monotonic())
     assert journal.has_tombstone("old")
-    journal._db.execute("DROP TRIGGER refused")
+    accept(journal.path)
     journal.prune_tombstones(time.monotonic())
     assert not journal.has_tombstone("old")
 
@@ -135,20 +143,20 @@ def test_a_full_journal_records_past_events_and_refuses_new_work(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, said: str, expected: int, room: bool
 ) -> None:
     """vfs/semantics.md 4, A full disk: what the journal can't hold fails with EIO, and can be tried again."""
-    refuses(journal, "change", said)
+    refuse(journal.path, "INSERT ON change", said)
     with pytest.raises(FsError, match=f"^the journal can't be written: {said}$") as caught:
         journal.write(put(1), is_new=True)
     assert caught.value.errno == expected
 
-    def give_up() -> bool:
-        return bool(journal._db.execute("DROP TRIGGER refused"))
+    def make_room() -> bool:
+        accept(journal.path)
+        return True
 
     if room:
-        monkeypatch.setattr(journal.spare, "release_half", give_up)
-    assert (errno_from(journal.write, put(1)), len(journal.load_records(Change))) == (
-        (0, 1) if room else (expected, 0)
-    )
-    assert room or give_up()
+        monkeypatch.setattr(journal.spare, "release_half", make_room)
+    assert errno_from(journal.write, put(1)) == (0 if room else expected)
+    assert len(journal.load_records(Change)) == room
+    assert room or make_room()
     journal.write(put(2))
     assert [change.seq for change in journal.load_records(Change)][-1] == 2
     journal.path.with_name("spare").unlink()
@@ -221,11 +229,11 @@ def test_a_failed_sync_is_reported_and_retried(journal: Journal) -> None:
 def test_a_journal_of_another_version_is_left_alone(path: Path, version: int) -> None:
     """design.md, Things to know: an older schema is refused with a sentence."""
     Journal(path).close()
-    with closing(sqlite3.connect(path)) as db:
-        db.execute(f"PRAGMA user_version = {version}")
-        with pytest.raises(UsageError, match=f"another version of jobfs .schema {version}.*move {path.parent} away"):  # fmt: skip
-            Journal(path)
-        assert db.execute("PRAGMA user_version").fetchone() == (version,)
+    sql(path, f"PRAGMA user_version = {version}")
+    said = f"another version of jobfs .schema {version}.*move {path.parent} away"
+    with pytest.raises(UsageError, match=said):
+        Journal(path)
+    assert sql(path, "PRAGMA user_version") == (version,)
 
 
 #: Two records as the schema before this one wrote them: a scratch file with bytes that were not closed, and a save.
@@ -247,10 +255,9 @@ _BEFORE = {
 
 def _write_journal_of_the_schema_before(path: Path, records: dict[str, tuple[int, str]]) -> None:
     Journal(path).close()
-    with closing(sqlite3.connect(path)) as db, db:
-        for table, row in records.items():
-            db.execute(f"INSERT INTO {table} VALUES (?, ?)", row)
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
+    for table, row in records.items():
+        sql(path, f"INSERT INTO {table} VALUES (?, ?)", *row)
+    sql(path, f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
 
 
 def test_a_journal_of_the_previous_schema_is_migrated_completely(path: Path) -> None:
@@ -264,8 +271,7 @@ def test_a_journal_of_the_previous_schema_is_migrated_completely(path: Path) -> 
             assert (file.path, file.size, file.pending_permission) == ("a.txt", 7, Permission.READ_ONLY)
             assert (change.planned_at, change.base, change.asides[0].unsure_until) == (1.5, base, 2.5)
             assert journal.next_number() == 8
-    with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    assert sql(path, "PRAGMA user_version") == (SCHEMA_VERSION,)
 
 
 @pytest.mark.parametrize("record", ["{", "7", '{"base": 7}'])
@@ -273,16 +279,15 @@ def test_a_damaged_journal_of_the_previous_schema_is_left_unchanged(path: Path, 
     _write_journal_of_the_schema_before(path, {**_BEFORE, "change": (7, record)})
     with pytest.raises(UsageError, match=f"the journal {path} can't be used"):
         Journal(path)
-    with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION - 1,)
-        assert db.execute("SELECT record FROM file").fetchone() == (_BEFORE["file"][1],)
+    assert sql(path, "PRAGMA user_version") == (SCHEMA_VERSION - 1,)
+    assert sql(path, "SELECT record FROM file") == (_BEFORE["file"][1],)
 
 
 @pytest.mark.parametrize("record", ['{"stage": "no such stage"}', '{"asides": [7]}', '{"x": 1}', "{", "7"])
 def test_an_invalid_record_is_reported_as_damage(path: Path, record: str) -> None:
     with closing(Journal(path)) as journal:
         journal.write(put(1))
-        journal._db.execute("UPDATE change SET record = ?", (record,))
+    sql(path, "UPDATE change SET record = ?", record)
     with pytest.raises(UsageError, match=f"the journal {path} can't be used"):
         Journal(path)
 

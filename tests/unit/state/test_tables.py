@@ -79,9 +79,8 @@ def test_a_cleaned_up_change_leaves_no_row_and_frees_its_file(state: State) -> N
     assert (change.stage, file.change, state.changes) == (Stage.DONE, None, {})
     state.end_change(change)
     state.apply_in_memory(change, asides=[])
-    assert (state.changes, state.journal.load_records(Change)) == ({}, []), (
-        "what has ended does not come back"
-    )
+    # What has ended does not come back.
+    assert (state.changes, state.journal.load_records(Change)) == ({}, [])
 
 
 @pytest.mark.parametrize("sent", [True, False])

@@ -201,6 +201,17 @@ def test_the_aside_of_an_unlinked_save_is_not_shown_at_its_name(world: World) ->
     assert world.namespace.updates == ["forget o"]
 
 
+def test_a_failed_rename_keeps_the_file_at_its_target(world: World) -> None:
+    """save/protocol.md, The steps: a rename over a file that has failed for its caller is cancelled."""
+    over = world.client.put("o", "file", OLD)
+    base, moved = Base.from_item(over), {"source": "x", "staged_id": "x", "started": True}
+    change = world.plan(Stage.STAGED, verb=Verb.MOVE, base=base, shows={"file": over}, **moved)
+    world.replacer.abandon_change(change)
+    assert not world.state.index.has_override("file"), "the name shows what the server has"
+    world.cleanup.clean_up(change)
+    assert (world.client.paths, change.stage) == ({"o": "file"}, Stage.DONE)
+
+
 # -- undo: what was set aside goes back, the newest first (R11)
 
 

@@ -54,8 +54,8 @@ def proc(in_memory: Path) -> Proc:
     return proc
 
 
-class Reads:
-    """The processes whose files were read; `before` is called with the number of each, before they are."""
+class Looks:
+    """The numbers that are looked up in `/proc`; `before` is called with each, before it is."""
 
     def __init__(self) -> None:
         self.of: list[str] = []
@@ -63,16 +63,22 @@ class Reads:
 
 
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    reads, real = Reads(), Processes._read_facts
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    looks = Looks()
 
-    def read(processes: Processes, number: str) -> object:
-        reads.of.append(number)
-        reads.before(number)
-        return real(processes, number)
+    def watch(name: str) -> None:
+        real = getattr(Processes, name)
 
-    monkeypatch.setattr(Processes, "_read_facts", read)
-    return reads
+        def look(processes: Processes, of: str | Process, *more: str) -> object:
+            looks.of.append(of if isinstance(of, str) else of.key[0])
+            looks.before(looks.of[-1])
+            return real(processes, of, *more)
+
+        monkeypatch.setattr(Processes, name, look)
+
+    watch("_read_proc_file")
+    watch("_is_running")
+    return looks
 
 
 def test_ancestors_are_those_of_the_first_check(proc: Proc) -> None:
@@ -84,21 +90,21 @@ def test_ancestors_are_those_of_the_first_check(proc: Proc) -> None:
     assert proc.numbers(31) == [31, 30, 20, 10, 1]
 
 
-def test_a_parent_that_ends_during_the_check_is_replaced(proc: Proc, reads: Reads) -> None:
+def test_a_parent_that_ends_during_the_check_is_replaced(proc: Proc, looks: Looks) -> None:
     def end(number: str) -> None:
         if number == "20" and (proc.directory / "20").exists():
             proc.end(20)
             proc.add(30, 1)
 
-    reads.before = end
+    looks.before = end
     assert proc.numbers(30) == [30, 1]
 
 
-def test_a_parent_that_is_not_visible_ends_the_search(proc: Proc, reads: Reads) -> None:
+def test_a_parent_that_is_not_visible_ends_the_search(proc: Proc, looks: Looks) -> None:
     """As one of another user where /proc is mounted with hidepid."""
     (proc.directory / "10" / "stat").unlink()
     assert proc.numbers(30) == [30, 20]
-    assert len(reads.of) < 10
+    assert len(looks.of) < 10
 
 
 def test_a_process_that_ends_during_the_check_is_ignored(proc: Proc) -> None:
@@ -115,7 +121,7 @@ def test_a_deep_tree_is_read_by_a_loop_and_to_a_bound(proc: Proc) -> None:
     assert proc.numbers(1099)[:2] == [1099, 1098], "from there on all are known"
 
 
-def test_proc_is_read_without_the_lock(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proc_is_read_without_the_lock(proc: Proc, looks: Looks) -> None:
     """Other threads use the state while /proc is read: of each process, of its ancestors, and to find those that have ended."""
     free = list[bool]()
 
@@ -124,21 +130,14 @@ def test_proc_is_read_without_the_lock(proc: Proc, monkeypatch: pytest.MonkeyPat
         if free[-1]:
             proc.lock.release()
 
-    def checked(name: str) -> None:
-        whole = getattr(Processes, name)
+    def take_in_another_thread(_: str) -> None:
+        other = threading.Thread(target=take)
+        other.start()
+        other.join()
 
-        def call(*arguments: object) -> object:
-            other = threading.Thread(target=take)
-            other.start()
-            other.join()
-            return whole(*arguments)
-
-        monkeypatch.setattr(Processes, name, call)
-
-    for name in ("_read_proc_file", "_is_running"):
-        checked(name)
+    looks.before = take_in_another_thread
     proc.of(30)
-    assert len(free) == 5
+    assert looks.of == ["30", "30", "20", "10", "1"]
     proc.processes.find_ended()
     assert len(free) > 5
     assert all(free)
@@ -169,22 +168,16 @@ def test_a_parent_that_was_kept_for_an_ended_child_is_checked_next(proc: Proc) -
     assert proc.processes.find_ended() == [thirty.parent]
 
 
-def test_an_open_checks_few_processes(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_checks_few_processes(proc: Proc, looks: Looks) -> None:
     """The work of an open does not grow with the number of processes."""
     for number in range(100, 600):
         proc.add(number, 10)
         proc.of(number)
-    checked = list[Process]()
-
-    def runs(_: Processes, process: Process) -> bool:
-        checked.append(process)
-        return True
-
-    monkeypatch.setattr(Processes, "_is_running", runs)
+    looks.of.clear()
     for number in (9_000_000, 9_000_001):
         proc.processes.process_of(number)
         proc.processes.find_ended()
-    assert 0 < len(checked) <= 16
+    assert 2 < len(looks.of) <= 2 + 16
 
 
 def test_no_process_is_checked_again_until_it_is_due(proc: Proc) -> None:

@@ -6,6 +6,7 @@ import itertools
 import random
 import tempfile
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
@@ -110,6 +111,20 @@ class Proc(FakeProc):
 @pytest.fixture
 def proc(tmp_path: Path) -> Proc:
     return Proc(tmp_path)
+
+
+Bound = Callable[..., None]
+
+
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> Bound:
+    """Set bounds of the notes, which a test reaches: of all, and of those of one process."""
+
+    def bound(*, notes: int, own: int) -> None:
+        for name, value in {"_NOTES": notes, "_OWN": own}.items():
+            monkeypatch.setattr(f"jobfs.state.read_log.{name}", value)
+
+    return bound
 
 
 @pytest.mark.parametrize(
@@ -433,11 +448,9 @@ def test_short_lived_readers_evict_no_note(in_memory: Path, monkeypatch: pytest.
     assert len(proc.readers._processes) < 30
 
 
-def test_a_process_evicts_its_own_notes_and_then_keeps_both(
-    proc: Proc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_evicts_its_own_notes_and_then_keeps_both(proc: Proc, bound: Bound) -> None:
     """vfs/semantics.md 4.46: a program that has read very many files; of others nothing is evicted, nor do they notice."""
-    _bounds(monkeypatch, notes=6, own=2)
+    bound(notes=6, own=2)
     proc.read(OTHER, FIRST)
     proc.short(60, FIRST, path="short", parent=OTHER)
     for number in (*range(6), 3, 6, 7):
@@ -457,9 +470,9 @@ def test_a_process_evicts_its_own_notes_and_then_keeps_both(
     assert proc.has(MAKE, "file") == [6, 7]
 
 
-def test_a_process_keeps_its_share_of_notes(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_keeps_its_share_of_notes(proc: Proc, bound: Bound) -> None:
     """vfs/semantics.md 4.46: who has more loses its own note; if nobody has, the one that has been idle longest."""
-    _bounds(monkeypatch, notes=10, own=2)
+    bound(notes=10, own=2)
     proc.read(OTHER, FIRST, path="other0")
     for number in range(6):
         proc.read(MAKE, FIRST, path=f"make{number}")
@@ -478,11 +491,9 @@ def test_a_process_keeps_its_share_of_notes(proc: Proc, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("own", [1, 3])
-def test_notes_of_ended_processes_are_evicted_first(
-    proc: Proc, monkeypatch: pytest.MonkeyPatch, own: int
-) -> None:
+def test_notes_of_ended_processes_are_evicted_first(proc: Proc, bound: Bound, own: int) -> None:
     """vfs/semantics.md 4.46: who was there before, and knows of no read of its own or of its children, keeps both."""
-    _bounds(monkeypatch, notes=3, own=own)
+    bound(notes=3, own=own)
     proc.read(OTHER, FIRST)
     proc.process(CAT)
     for number in range(60, 65):
@@ -500,9 +511,9 @@ def test_notes_of_ended_processes_are_evicted_first(
     assert proc.replaced(CAT, SECOND) == FIRST, "a program has not read what it has written"
 
 
-def test_the_least_active_running_process_loses_a_note(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_active_running_process_loses_a_note(proc: Proc, bound: Bound) -> None:
     """vfs/semantics.md 4.46: it keeps both from then on, even where its children have read since."""
-    _bounds(monkeypatch, notes=3, own=3)
+    bound(notes=3, own=3)
     for number in (MAKE, CAT, OTHER, MAKE, CC):
         proc.read(number, FIRST)
     assert proc.count == 3
@@ -526,11 +537,9 @@ def test_the_number_of_notes_is_bounded(proc: Proc) -> None:
     assert proc.replaced(OTHER, shown) == FIRST
 
 
-def test_notes_are_thread_safe_while_processes_start_and_end(
-    in_memory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_notes_are_thread_safe_while_processes_start_and_end(in_memory: Path, bound: Bound) -> None:
     """vfs/semantics.md 4.46, 6.15: notes and processes stay in step, and within their bounds."""
-    _bounds(monkeypatch, notes=100, own=10)
+    bound(notes=100, own=10)
     proc, numbers = Proc(in_memory), itertools.count(1000)
 
     def work(seed: int) -> None:
@@ -561,8 +570,3 @@ def test_notes_are_thread_safe_while_processes_start_and_end(
         id(each): sum(other.parent is each for other in known) for each in known
     }
     assert len(known) < 200
-
-
-def _bounds(monkeypatch: pytest.MonkeyPatch, *, notes: int, own: int) -> None:
-    monkeypatch.setattr("jobfs.state.read_log._NOTES", notes)
-    monkeypatch.setattr("jobfs.state.read_log._OWN", own)

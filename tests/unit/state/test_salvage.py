@@ -8,9 +8,9 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
+from tests.unit.state.conftest import failing
 
 from jobfs.errors import UsageError
 from jobfs.nodes import Kind
@@ -154,11 +154,10 @@ def test_nothing_in_the_state_directory_changes(place: Path, keep: Keep) -> None
 
 @pytest.mark.parametrize(("code", "expected"), [(errno.EIO, UsageError), (errno.ENOSPC, OSError)])
 def test_an_unreadable_journal_is_damaged_but_one_not_copied_is_not(
-    place: Path, monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
+    place: Path, code: int, expected: type[Exception]
 ) -> None:
     """vfs/semantics.md 6.21: with room in the temporary directory, the files have names."""
-    monkeypatch.setattr(shutil, "copyfile", Mock(side_effect=OSError(code, "no")))
-    with pytest.raises(expected, match=r"no$"):
+    with failing("copyfile", code, shutil), pytest.raises(expected, match=f"{os.strerror(code)}$"):
         read_unsent(place)
 
 

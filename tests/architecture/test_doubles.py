@@ -6,7 +6,7 @@ from inspect import Parameter, signature
 
 import pytest
 from tests.mount.memory_vfs import MemoryVfs
-from tests.unit.content.server import FakeClient as Transfers
+from tests.unit.content.world import FakeClient as Transfers
 from tests.unit.namespace.world import Server
 from tests.unit.save.test_queue import Runner
 from tests.unit.save.world import FakeClient, FakeContent, FakeNamespace

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from jobfs.content import ContentHandle, ContentStore
-from jobfs.nodes import Item
+from jobfs.content import ContentStore
 
-from .server import FakeClient, item_of, pattern
-
-MakeStore = Callable[..., ContentStore]
+from .world import FakeClient, MakeStore, Open, Opened, item_of, pattern
 
 
 @pytest.fixture
@@ -37,22 +34,6 @@ def make_store(cache: Path, tmp_path: Path) -> Iterator[MakeStore]:
     yield make
     for store in stores:
         store.close()
-
-
-class Opened(NamedTuple):
-    """An open file, and all behind it."""
-
-    client: FakeClient
-    store: ContentStore
-    item: Item
-    handle: ContentHandle
-
-    def is_right(self, offset: int, size: int = 4096) -> bool:
-        """Read there; False if other bytes come than those that the server has."""
-        return self.handle.read(offset, size) == self.client.data[offset : offset + size]
-
-
-Open = Callable[..., Opened]
 
 
 @pytest.fixture

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any
 
 import pytest
 from tests.unit.state.conftest import refusing
 
-from jobfs.content.disk import CacheFile
-
-from .conftest import Open
+from .world import Open
 
 
 def test_forgotten_bytes_are_not_read_from_a_hole(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,13 +32,12 @@ def test_forgotten_bytes_are_not_read_from_a_hole(opened: Open, monkeypatch: pyt
         assert cached.load_or_forget_bytes(200, 204) is None, "however few are asked for"
     cached.store_bytes(200, b"z" * 100)
     assert file.store.refusal_reason == os.strerror(errno.EIO), "what comes now is held in memory"
-    write = cached._write
+    write = os.pwrite
 
-    def overtaken(*arguments: Any) -> CacheFile:
-        file = write(*arguments)
+    def overtaken(fd: int, data: bytes, position: int) -> int:
         cached.forget_bytes()
-        return file
+        return write(fd, data, position)
 
-    monkeypatch.setattr(cached, "_write", overtaken)
+    monkeypatch.setattr(os, "pwrite", overtaken)
     cached.store_bytes(0, b"x" * 100)
     assert not cached.available

@@ -17,8 +17,7 @@ from jobfs.api.deadline import limit_time
 from jobfs.content.ranges import CHUNK, KIB, MIB
 from jobfs.errors import UnavailableError
 
-from .conftest import Open
-from .server import item_of
+from .world import Open, item_of
 
 
 def test_a_file_read_from_the_start_takes_one_plain_request(opened: Open) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,27 +17,32 @@ from jobfs.content import StaleVersionError
 from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import OutOfTimeError, UnavailableError
 
-from .conftest import Open
-from .server import LATER, UPDATED, pattern
+from .world import LATER, UPDATED, Open, Opened, pattern
+
+
+@contextmanager
+def jumped(opened: Open) -> Iterator[tuple[Opened, ThreadPoolExecutor, Future[bool]]]:
+    """A file of which a read in another request waits until `client.looking` is set; the first request waits for ever."""
+    file = opened(16 * MIB, holds={0: MIB})
+    client, client.looking = file.client, threading.Event()
+    with ThreadPoolExecutor(2) as threads:
+        assert file.is_right(0)
+        client.wait(lambda: client.requests[0].sent == MIB)
+        waiting = threads.submit(file.is_right, 12 * MIB)
+        client.wait(lambda: client.requests[-1].start == 12 * MIB and client.requests[-1].sent)
+        eventually(lambda: client.gets)
+        yield file, threads, waiting
 
 
 def test_a_second_reply_is_served_after_a_look_later_than_its_headers(opened: Open) -> None:
     """vfs/semantics.md 3.13: unread bytes of the first answer wait too; bytes that were read are there."""
-    file = opened(16 * MIB, holds={0: MIB})
-    client = file.client
-    client.looking = looking = threading.Event()
-    with ThreadPoolExecutor(2) as threads:
-        assert file.is_right(0)
-        client.wait(lambda: client.requests[0].sent == MIB)
-        jumped = threads.submit(file.is_right, 12 * MIB)
-        client.wait(lambda: client.requests[-1].start == 12 * MIB and client.requests[-1].sent)
-        eventually(lambda: client.gets)
+    with jumped(opened) as (file, threads, waiting):
         unread = threads.submit(file.is_right, 128 * KIB)
         assert file.is_right(0)
-        assert [read.done() for read in (jumped, unread)] == [False, False]
-        looking.set()
-        assert (jumped.result(20), unread.result(20)) == (True, True)
-    assert client.gets == 1
+        assert [read.done() for read in (waiting, unread)] == [False, False]
+        file.client.let_look()
+        assert (waiting.result(20), unread.result(20)) == (True, True)
+    assert file.client.gets == 1
 
 
 @pytest.mark.parametrize("change", [{"updated_at": LATER}, {"shown_size": 5}, {"gone": True}])
@@ -43,19 +50,13 @@ def test_unverified_bytes_are_stale_unless_they_were_read_before(
     opened: Open, change: dict[str, Any]
 ) -> None:
     """vfs/semantics.md 3.13: else ESTALE for unread bytes; an open once the version is shown again starts a new download."""
-    file = opened(16 * MIB, holds={0: MIB})
-    client = file.client
-    client.looking = looking = threading.Event()
-    with ThreadPoolExecutor(1) as threads:
-        assert file.is_right(0)
-        client.wait(lambda: client.requests[0].sent == MIB)
-        jumped = threads.submit(file.is_right, 12 * MIB)
-        eventually(lambda: client.gets)
+    with jumped(opened) as (file, _, waiting):
+        client = file.client
         for name, value in change.items():
             setattr(client, name, value)
-        looking.set()
+        client.let_look()
         with pytest.raises(StaleVersionError):
-            jumped.result(20)
+            waiting.result(20)
     for offset in (12 * MIB, 128 * KIB):
         with pytest.raises(StaleVersionError):
             file.handle.read(offset, 4096)
@@ -72,13 +73,13 @@ def test_a_second_download_never_changes_bytes_that_were_read(opened: Open) -> N
     """vfs/semantics.md 3.13: a server without ranges starts from the beginning, with another version."""
     file = opened(MIB, ranges=False, says_length=False, breaks=[320_000], chunk=64_000, gate=5)
     client, data = file.client, file.client.data
-    client.looking = looking = threading.Event()
+    client.looking = threading.Event()
     assert file.is_right(0, 300_000)
     client.data, client.updated_at = pattern(MIB, seed=9), LATER
     client.open_gate()
     client.wait(lambda: len(client.requests) == 2 and client.requests[1].finished)
     assert file.handle.read(0, 300_000) == data[:300_000]
-    looking.set()
+    client.let_look()
     with pytest.raises(StaleVersionError):
         file.handle.read(0, MIB)
     assert file.handle.read(0, 300_000) == data[:300_000]
@@ -102,7 +103,7 @@ def test_a_look_without_a_reply_is_an_error_and_the_next_read_repeats_it(opened:
 def test_a_wait_for_verification_ends_with_the_call(opened: Open) -> None:
     """vfs/semantics.md 3.15: every call has one deadline, whatever it waits for."""
     file, handed_over = opened(9), threading.Event()
-    proof = file.handle._get_fetcher().proof
+    proof = file.store.attach_fetcher(file.handle).proof
 
     def call() -> None:
         set_blocking_hook(handed_over.set)

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cachetools import FIFOCache
 from tests.support.files import errno_from
 from tests.support.waiting import eventually, eventually_equal
 
@@ -22,10 +21,9 @@ from jobfs.content import ContentStore, StaleVersionError
 from jobfs.content.disk import CacheFile, DiskCache
 from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import ContractError, FsError, UnavailableError
-from jobfs.nodes import Item, Version
+from jobfs.nodes import Item
 
-from .conftest import MakeStore, Open
-from .server import LATER, UPDATED, FakeClient, item_of, pattern
+from .world import LATER, UPDATED, FakeClient, MakeStore, Open, item_of, pattern
 
 Fill = Callable[..., None]
 COARSE = "2024-05-01T12:00:00Z"
@@ -313,20 +311,6 @@ def test_a_save_with_a_whole_second_timestamp_serves_only_open_handles(
     assert read(store, item) == b"12345"
 
 
-def test_a_noted_size_is_looked_up_under_the_lock(make_store: MakeStore) -> None:
-    """A cache of cachetools is not thread-safe: what is found in it may be gone when it is fetched."""
-    store = make_store(FakeClient(b""))
-
-    class Watched(FIFOCache[Version, int]):
-        def __contains__(self, key: object) -> bool:
-            assert store._lock._is_owned()  # type: ignore[attr-defined]
-            return super().__contains__(key)
-
-    store._pool.sizes._sizes = Watched(10)
-    store.remember_size(item_of(None), 7)
-    assert store.known_size(item_of(None)) == 7
-
-
 # -- fetched ahead ---------------------------------------------------------------------------------------
 
 
@@ -347,8 +331,9 @@ def test_prefetch_is_bounded_in_threads_and_bytes(
         store.prefetch_items(take, 9)
         client.wait(lambda: len(client.requests) == client.max_connections - 2)
     client.open_gate()
-    eventually(lambda: store._running == 0)
-    assert (len(client.requests), taken[8:]) == (8, [None, None]), "two jobs, each until nothing is left"
+    eventually_equal(
+        lambda: (len(client.requests), taken[8:]), (8, [None, None])
+    )  # two jobs, until nothing is left
     monkeypatch.setattr("jobfs.content.store._UNDER_WAY", 100_000)
     client.gate, coming = 0, [numbered(number, 100_000) for number in range(10, 13)]
     store.prefetch_items(take, 1)
@@ -356,8 +341,8 @@ def test_prefetch_is_bounded_in_threads_and_bytes(
     store.prefetch_items(take, 1)
     eventually_equal(lambda: (store._running, len(client.requests)), (1, 9))
     client.open_gate()
-    eventually(lambda: store._running == 0)
-    assert (len(client.requests), coming, caplog.messages) == (11, [], [])
+    eventually_equal(lambda: (len(client.requests), coming, taken[-1]), (11, [], None))
+    assert caplog.messages == []
     client.errors, coming = [UnavailableError("down")], [item_of(None)]
     store.prefetch_items(take, 1)
     eventually_equal(lambda: caplog.messages, ["file.bin: not fetched ahead: down"])
@@ -367,17 +352,20 @@ def test_prefetch_is_bounded_in_threads_and_bytes(
 
 def test_prefetch_survives_any_error(make_store: MakeStore) -> None:
     """vfs/semantics.md 3.7: a walk that fails takes nothing from those that come later."""
-    store = make_store(FakeClient(pattern(9)))
+    client, failed = FakeClient(pattern(9)), list[int]()
+    store = make_store(client)
 
     def fails() -> Item | None:
+        failed.append(1)
         raise ValueError("a fault")
 
-    for _ in range(3):
-        store.prefetch_items(fails, 9)
-        eventually(lambda: store._running == 0)
-    coming = [item_of(9)]
-    store.prefetch_items(lambda: coming.pop() if coming else None, 1)
-    eventually(lambda: store.is_cached(item_of(9)))
+    def prefetched(take: Callable[[], Item | None], done: Callable[[], bool]) -> bool:
+        store.prefetch_items(take, 1)
+        return done()
+
+    eventually(lambda: prefetched(fails, lambda: len(failed) > client.max_connections))
+    coming = iter([item_of(9)])
+    eventually(lambda: prefetched(lambda: next(coming, None), lambda: store.is_cached(item_of(9))))
 
 
 # -- the bound -------------------------------------------------------------------------------------------
@@ -412,19 +400,25 @@ def test_abandoned_caches_are_removed_at_a_start(make_store: MakeStore, cache: P
 # -- a directory that others clear -------------------------------------------------------------------------
 
 
+def open_below(directory: Path) -> int:
+    """Return how many open files of this process are in a directory."""
+    return sum(os.path.realpath(fd).startswith(f"{directory}/") for fd in Path("/proc/self/fd").iterdir())
+
+
 def test_a_read_of_a_cached_file_opens_only_that_file(
-    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+    make_store: MakeStore, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item, content = item_of(1000), pattern(1000)
     store = make_store(FakeClient(content))
     assert read(store, item) == content
+    before = open_below(cache)
     with store.open(item) as handle:
         monkeypatch.setattr(store, "attach_fetcher", None)
         for _ in range(2):
             assert handle.read(10, 20) == content[10:30]
         assert handle.read(990, 20) == content[990:]
-        assert handle._file is not None
-    assert handle._file is None
+        assert open_below(cache) == before + 1
+    assert open_below(cache) == before
 
 
 def test_clearing_the_cache_breaks_neither_open_nor_later_handles(opened: Open, cache: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,11 +20,22 @@ from jobfs.api.connection_queue import Priority
 from jobfs.api.deadline import limit_time
 from jobfs.content import ContentStore
 from jobfs.content.ranges import KIB, MIB
+from jobfs.content.transfer import MeasuredSizes
 from jobfs.errors import ContractError, UnavailableError
 from jobfs.nodes import Item
 
-from .conftest import MakeStore, Open
-from .server import FakeClient, item_of, pattern
+from .world import FakeClient, MakeStore, Open, item_of, pattern
+
+
+def test_measured_sizes_are_used_under_the_lock() -> None:
+    """A cache of cachetools is not thread-safe: what is found in it may be gone when it is fetched."""
+    lock, version = MagicMock(), item_of(None).version
+    sizes = MeasuredSizes(lock)
+    sizes.remember(version, 7)
+    assert sizes.get(version) == 7
+    sizes.forget(version, 7)
+    assert lock.__enter__.call_count == lock.__exit__.call_count == 3
+
 
 WRONG = [{"lie": 5}, {"lie": -5}, {"says_length": False, "ranges": False, "short": 100}]
 

@@ -1,4 +1,4 @@
-"""A client double: `download` and `get` over bytes in memory, with every misbehaviour a test asks for."""
+"""A world for these tests: a client double with every misbehaviour that a test asks for, and files opened over it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from jobfs.api.client import Download
 from jobfs.api.connection_queue import ConnectionQueue
 from jobfs.api.deadline import current_deadline
+from jobfs.content import ContentHandle, ContentStore
 from jobfs.errors import ApiError, NotFoundError, UnavailableError
 from jobfs.nodes import Item, Kind
 
@@ -135,6 +137,11 @@ class FakeClient:
             if position + self.chunk > limit and position + len(piece) < len(body):
                 raise UnavailableError("the connection broke")
 
+    def let_look(self) -> None:
+        """Let `get` reply."""
+        assert self.looking is not None
+        self.looking.set()
+
     def abort_requests(self) -> None:
         """Every body on its way breaks."""
         with self.changed:
@@ -161,3 +168,20 @@ class FakeClient:
     def _may_pass(self, request: Request) -> bool:
         held = self.holds.get(self.requests.index(request))
         return (self.gate is None or self.gate > 0) and (held is None or request.sent < held)
+
+
+class Opened(NamedTuple):
+    """An open file, and all behind it."""
+
+    client: FakeClient
+    store: ContentStore
+    item: Item
+    handle: ContentHandle
+
+    def is_right(self, offset: int, size: int = 4096) -> bool:
+        """Read there; False if other bytes come than those that the server has."""
+        return self.handle.read(offset, size) == self.client.data[offset : offset + size]
+
+
+MakeStore = Callable[..., ContentStore]
+Open = Callable[..., Opened]

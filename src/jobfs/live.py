@@ -76,7 +76,7 @@ class ChangeNotifier:
         _, self._device = injector.mount
         self._listeners: list[queue.Queue[Difference]] = []
         self._watched: dict[int, set[int]] = {}
-        self._thread = Background("jobfs-live", self._notify_once, first=_SELDOM, retry=_SELDOM)
+        self._thread = Background("jobfs-live", self.notify_once, first=_SELDOM, retry=_SELDOM)
         self._stopping = self._thread.stopping
 
     def start(self) -> None:
@@ -144,7 +144,7 @@ class ChangeNotifier:
         with contextlib.suppress(JobfsError), limit_time(self._timeout):
             self._vfs.refresh_if_stale()
 
-    def _notify_once(self) -> float:
+    def notify_once(self) -> float:
         """Refresh the listing if a program watches, find the watching programs and report the differences to them.
 
         Returns the seconds until the next check.

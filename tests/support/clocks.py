@@ -1,4 +1,4 @@
-"""A mount whose clocks a test moves; those of the kernel, which other programs have, stay where they are."""
+"""A clock that a test moves; and a mount whose clocks a test moves, while those of the kernel stay where they are."""
 
 from __future__ import annotations
 
@@ -24,6 +24,21 @@ time.monotonic, time.clock_gettime = moved(time.monotonic, "elapsed"), moved(tim
 from jobfs.__main__ import main
 sys.exit(main())
 """
+
+
+class Clock:
+    """Seconds that pass only on request; for code that calls a clock, and for code that uses a module like `time`."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    monotonic = __call__
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
 
 
 class ClockedMount(MountedJob):

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 from tests.support.waiting import eventually
-from tests.unit.cli.conftest import a_status
+from tests.unit.cli.world import a_status
 
 from jobfs import live
 from jobfs.document import WatchEvent
@@ -134,7 +134,7 @@ class Played:
         return made
 
     def look(self, untold: str, there: str = "") -> list[str]:
-        self.live(untold, there)._notify_once()
+        self.live(untold, there).notify_once()
         return self.helper.calls
 
 
@@ -209,7 +209,7 @@ def test_each_change_is_reported_by_its_system_calls(
     played.helper.codes = {more.get("fails", ""): more.get("code", errno.EACCES)}
     made = played.live(untold, there)
     played.vfs.opened = {more.get("opened", "")}
-    made._notify_once()
+    made.notify_once()
     assert (", ".join(played.helper.calls), played.begun) == (calls, [])
 
 
@@ -228,7 +228,7 @@ def test_events_are_sent_only_for_a_watched_entry_or_directory(played: Played) -
     played.helper.calls.clear()
     played.watched = set()
     idle = played.live(untold, there)
-    assert (idle._notify_once(), played.helper.calls, played.vfs.looks) == (2.0, [], 0)
+    assert (idle.notify_once(), played.helper.calls, played.vfs.looks) == (2.0, [], 0)
     assert played.vfs.watching["programs"] == 0
     assert not played.vfs.untold, "changes without a watcher have no events"
 
@@ -248,7 +248,7 @@ def test_an_unknown_size_is_fetched_before_the_helper_needs_it(played: Played) -
     """fuse/notes.md: the kernel holds a directory until a call in it is answered, so no answer to a helper makes a request."""
     made = played.live("", "x")
     played.vfs.untold = [Difference(DifferenceKind.CREATED, "x", Item("1", Kind.FILE, "x"))]
-    made._notify_once()
+    made.notify_once()
     assert played.vfs.asked == ["x"]
 
 
@@ -282,13 +282,13 @@ def test_a_subscription_reports_later_changes_below_its_path(vfs: Mock) -> None:
     later = "created dir, created dirt, created dir/in, renamed dir/x out"
     vfs.take_differences.side_effect = [news("created dir/before"), news(later)]
     with following(vfs, "dir", received.append) as looking:
-        assert looking._notify_once() == 1.0
+        assert looking.notify_once() == 1.0
         eventually(lambda: len(received) == 4)
     assert [each["path"] for each in received] == [None, "dir", "dir/in", "out"]
     assert vfs.watching == {"programs": 0, "told": 4}
     vfs.take_differences.side_effect = None
     vfs.refresh_if_stale.reset_mock()
-    assert looking._notify_once() >= 2.0
+    assert looking.notify_once() >= 2.0
     vfs.refresh_if_stale.assert_not_called()
 
 
@@ -302,8 +302,8 @@ def test_a_slow_subscriber_misses_changes_and_gets_a_notice(vfs: Mock) -> None:
 
     with following(vfs, "", slow, limits=live.Limits(waiting=10)) as looking:
         vfs.take_differences.return_value = news(", ".join(f"created f{number}" for number in range(50)))
-        looking._notify_once()
-        looking._notify_once()
+        looking.notify_once()
+        looking.notify_once()
         going_on.set()
         eventually(lambda: len(received) >= 12)
     assert [each["what"] for each in received] == ["job", "missed", *["created"] * 10]

@@ -205,7 +205,7 @@ def make_transport(base_url: str, timeout: float, max_connections: int) -> httpx
                 keepalive_expiry=KEEPALIVE,
             ),
             proxy=find_proxy(base_url),
-            socket_options=_socket_options(timeout),
+            socket_options=socket_options(timeout),
         )
     except OSError:
         raise UsageError("the certificates named by SSL_CERT_FILE or SSL_CERT_DIR can't be read") from None
@@ -227,7 +227,8 @@ def describe_route(base_url: str) -> str:
     return f"TLS, certificates are checked against {certificates or 'those that came with jobfs'}, {way}"
 
 
-def _socket_options(timeout: float) -> list[tuple[int, int, int]]:
+def socket_options(timeout: float) -> list[tuple[int, int, int]]:
+    """Return the options with which the kernel reports a dead peer before `timeout` seconds: level, option, value."""
     # After a suspend, or behind a router that has dropped its state, a connection can be dead without notice. The kernel
     # reports that within two thirds of the deadline, so that a read can still be retried on a new connection.
     part = max(1, int(timeout * 2 / 3))

@@ -101,7 +101,7 @@ def check_server_and_count_items(
     from jobfs.api.client import Client
 
     try:
-        return run_bounded(lambda: _fetch_item_count(Client, settings, job, key), _PROBE_LIMIT, concurrently)
+        return run_bounded(lambda: fetch_item_count(Client, settings, job, key), _PROBE_LIMIT, concurrently)
     except UnauthorizedError:
         raise UsageError(
             f"{settings.base_url} refuses the API key: check PERSTACK_API_KEY or --api-key-file"
@@ -117,7 +117,8 @@ def check_server_and_count_items(
         raise UsageError(f"can't use {settings.base_url}: {why}; check the URL and the network") from None
 
 
-def _fetch_item_count(connect: type[Client], settings: Settings, job: str, key: KeySource) -> int:
+def fetch_item_count(connect: type[Client], settings: Settings, job: str, key: KeySource) -> int:
+    """Return how many items the job has; raises ApiError."""
     timeout = min(settings.timeout, _PROBE)
     with limit_time(), connect(settings.base_url, job, key, timeout=timeout, max_connections=1) as client:
         try:

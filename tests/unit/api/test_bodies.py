@@ -21,7 +21,7 @@ from jobfs import errors
 from jobfs.api.bodies import MOST_JSON, RequestBody, make_json_body, make_multipart_body, read_body
 from jobfs.api.failures import MismatchError
 
-from .conftest import ID, Chunks, Make
+from .world import ID, Chunks, Make
 
 Encode = Callable[[dict[str, str], tuple[Path, int] | None], RequestBody]
 

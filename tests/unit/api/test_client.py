@@ -5,7 +5,6 @@ import gzip
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,9 +14,9 @@ from jobfs import errors
 from jobfs.api.client import Client
 from jobfs.api.failures import RequestInfo
 from jobfs.names import Role, hidden_path
-from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.nodes import Lifecycle, Permission
 
-from .conftest import ID, Chunks, Make, Script, failure, many, one, wire_item
+from .world import ID, Chunks, Create, Make, Script, failure, many, one, wire_item
 
 RW = Permission.READ_WRITE
 OTHER = "other0000000000000000001"
@@ -62,10 +61,8 @@ def test_find_uses_both_path_styles_until_an_item_was_seen(make: Make) -> None:
     assert script.asked == ["GET items/find?path=a", "GET items/find?path=%2Fa", "GET items/find?path=%2Fb"]
 
 
-@pytest.mark.parametrize(
-    "sent", [{"path": "new/place"}, {"permission": "readWrite", "lifecycle": "expertJob"}]
-)
-def test_an_update_sends_only_the_given_fields(make: Make, sent: dict[str, Any]) -> None:
+def test_an_update_sends_only_the_given_fields(make: Make) -> None:
+    sent: dict[str, Any] = {"permission": "readWrite", "lifecycle": "expertJob"}
     script = Script(one(**sent))
     make(script).update(ID, **sent)
     assert script.asked == [f"POST items/{ID}"]
@@ -134,8 +131,6 @@ def test_an_update_speaks_the_style_of_the_servers_own_items(make: Make) -> None
 
 HIDDEN = hidden_path("d", "f" * 12, "0" * 16, Role.STAGED)
 
-Create = Callable[[Client], Item]
-
 
 def forms(script: Script) -> list[str]:
     """Encoding and type name of every request that has a body."""
@@ -145,13 +140,6 @@ def forms(script: Script) -> list[str]:
     ]
     pairs = [(kind, body) for kind, body in zip(types, script.bodies, strict=True) if body]
     return [kind + (" long" if b"workspaceItem" in body else " short") for kind, body in pairs]
-
-
-@pytest.fixture
-def create(tmp_path: Path) -> Create:
-    source = tmp_path / "source"
-    source.write_bytes(b"hello")
-    return lambda client: client.create_file("a.txt", source, 5, RW)
 
 
 Seen = Callable[..., tuple[Client, Script]]
@@ -310,41 +298,30 @@ def answering(status: int, *chunks: bytes | Exception, **headers: str) -> Any:
     return lambda request: httpx.Response(status, headers=given, stream=Chunks(*chunks))
 
 
-def test_a_whole_file_is_requested_without_compression(make: Make) -> None:
-    script = Script(answering(200, b"hel", b"lo", content_length="5"))
-    with make(script).download(ID) as download:
-        assert (download.start, download.length, download.total) == (0, 5, 5)
-        assert list(download.chunks()) == [b"hel", b"lo"]
-    assert script.asked == [f"GET items/{ID}/download"]
-    assert script.requests[0].headers["accept-encoding"] == "identity"
-    assert "range" not in script.requests[0].headers
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "header"), [(3, None, "bytes=3-"), (0, 4, "bytes=0-3"), (3, 4, "bytes=3-3")]
-)
-def test_a_range_request_names_its_last_byte(make: Make, start: int, end: int | None, header: str) -> None:
-    last = 9 if end is None else end - 1
-    script = Script(answering(206, b"x" * (last - start + 1), content_range=f"bytes {start}-{last}/10"))
-    with make(script).download(ID, start, end) as download:
-        assert (download.start, download.length, download.total) == (start, last - start + 1, 10)
-        assert b"".join(download.chunks()) == b"x" * (last - start + 1)
-    assert script.requests[0].headers["range"] == header
-
-
-@pytest.mark.parametrize(("answered", "expected"), [
-    (answering(206, b"01", content_range="bytes 5-6/*"), (5, 2, None)),
-    (answering(200, b"01"), (0, None, None)),
-    # vfs/semantics.md 3: a Range request may be answered 200 instead of 206.
-    (answering(200, b"01", content_length="2"), (0, 2, 2)),
-    (answering(416, b"no", content_range="bytes */10"), (5, 0, None)),
+@pytest.mark.parametrize(("asked", "header", "reply", "chunks", "span"), [
+    ((), None, (200, {"content_length": "5"}), [b"hel", b"lo"], (0, 5, 5)),
+    ((3,), "bytes=3-", (206, {"content_range": "bytes 3-9/10"}), [b"x" * 7], (3, 7, 10)),
+    ((0, 4), "bytes=0-3", (206, {"content_range": "bytes 0-3/10"}), [b"x" * 4], (0, 4, 10)),
+    ((3, 4), "bytes=3-3", (206, {"content_range": "bytes 3-3/10"}), [b"x"], (3, 1, 10)),
+    ((5, 7), "bytes=5-6", (206, {"content_range": "bytes 5-6/*"}), [b"01"], (5, 2, None)),
+    # 3: a Range request may be answered 200 instead of 206.
+    ((5, 7), "bytes=5-6", (200, {}), [b"01"], (0, None, None)),
+    ((5, 7), "bytes=5-6", (200, {"content_length": "2"}), [b"01"], (0, 2, 2)),
+    ((5, 7), "bytes=5-6", (416, {"content_range": "bytes */10"}), [], (5, 0, None)),
 ])  # fmt: skip
-def test_the_response_to_a_range_says_which_bytes_it_contains(
-    make: Make, answered: Any, expected: tuple[int, int | None, int | None]
-) -> None:
-    with make(Script(answered)).download(ID, 5, 7) as download:
-        assert (download.start, download.length, download.total) == expected
-        assert b"".join(download.chunks()) == (b"" if download.length == 0 else b"01")
+def test_a_download_says_which_bytes_it_contains(
+    make: Make, asked: tuple[int, ...], header: str | None, reply: tuple[int, dict[str, str]], chunks: list[bytes],
+    span: tuple[int, int | None, int | None],
+) -> None:  # fmt: skip
+    """vfs/semantics.md 3: the whole file or a range, without compression."""
+    status, headers = reply
+    script = Script(answering(status, *(chunks or [b"no"]), **headers))
+    with make(script).download(ID, *asked) as download:
+        assert (download.start, download.length, download.total) == span
+        assert list(download.chunks()) == chunks
+    assert script.asked == [f"GET items/{ID}/download"]
+    sent = script.requests[0].headers
+    assert (sent["accept-encoding"], sent.get("range")) == ("identity", header)
 
 
 @pytest.mark.parametrize(

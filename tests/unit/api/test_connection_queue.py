@@ -15,7 +15,7 @@ import pytest
 
 from jobfs import errors
 from jobfs.api import connection_queue as module
-from jobfs.api.connection_queue import ConnectionQueue, Priority, make_transport
+from jobfs.api.connection_queue import ConnectionQueue, Priority, make_transport, socket_options
 from jobfs.api.deadline import UNBOUNDED, Deadline
 
 WAITED, BACKGROUND = Deadline(UNBOUNDED), Deadline(UNBOUNDED, foreground=False)
@@ -167,9 +167,9 @@ def test_unreadable_certificates_are_reported(monkeypatch: pytest.MonkeyPatch, t
 
 @pytest.mark.parametrize("timeout", [0.1, 1, 30, 3600])
 def test_a_dead_peer_is_detected_before_the_deadline(timeout: float) -> None:
-    options = {option: value for _, option, value in module._socket_options(timeout)}
+    options = {option: value for _, option, value in socket_options(timeout)}
     assert 1 <= options[socket.TCP_KEEPIDLE] <= max(1, timeout)
     assert options[socket.TCP_USER_TIMEOUT] <= max(1, timeout) * 1000
     with socket.socket() as sock:
-        for level, option, value in module._socket_options(timeout):
+        for level, option, value in socket_options(timeout):
             sock.setsockopt(level, option, value)

@@ -24,7 +24,7 @@ from jobfs.api.deadline import (
 )
 from jobfs.nodes import Permission
 
-from .conftest import ID, Make, Script, one
+from .world import ID, Make, Script, one
 
 
 def test_an_inner_deadline_is_bounded_by_the_outer_and_reports_progress() -> None:

@@ -10,7 +10,7 @@ from jobfs import errors
 from jobfs.api import failures
 from jobfs.api.failures import RequestInfo
 
-from .conftest import KEY
+from .world import KEY
 
 READ = RequestInfo("looking up", "GET", "/x", "a.txt")
 GATEWAYS = [b"", b" <html>gone</html>", b'["Not Found"]', b'{"code": [404], "error": {}}', b"[" * 100_000]

@@ -11,6 +11,7 @@ from email.utils import formatdate
 
 import httpx
 import pytest
+from tests.support.clocks import Clock
 from tests.support.waiting import eventually
 
 from jobfs import errors
@@ -22,17 +23,10 @@ from jobfs.api.failures import RequestInfo
 from jobfs.api.health import Health
 from jobfs.nodes import Permission
 
-from .conftest import ID, Make, Script, failure, many, one
+from .world import ID, Make, Script, failure, many, one
 
 READ = RequestInfo("looking at item", "GET", "/x")
 CHANGE = RequestInfo("uploading", "POST", "/x", is_change=True)
-
-
-class Clock:
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from jobfs.api.failures import MismatchError
 from jobfs.api.models import Page, parse_instance, parse_item, parse_page, parse_time
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
-from .conftest import wire_item
+from .world import wire_item
 
 TOTALS = ("many", -1, None, 2**62, [3])
 

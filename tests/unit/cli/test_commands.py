@@ -15,7 +15,7 @@ from jobfs.errors import FsError
 from jobfs.nodes import SendProgress
 from jobfs.state import directory as directories
 
-from .conftest import Make, MountTable, Outcome, Run
+from .world import Make, MountTable, Outcome, Run
 
 
 def test_flush_exits_with_0_if_all_is_sent_or_1_with_a_list(run: Run, answering: Make) -> None:

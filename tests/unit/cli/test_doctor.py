@@ -12,7 +12,7 @@ from jobfs.state import directory as directories
 from jobfs.state.journal import Journal
 from jobfs.state.records import Change, File, Verb
 
-from .conftest import JOB, RECOVERY, URL, Make, MountTable, Outcome, Run
+from .world import JOB, RECOVERY, URL, Make, MountTable, Outcome, Run
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from jobfs import cli
 from jobfs.errors import FsError, UsageError
 from jobfs.settings import OPTIONS, flag_of
 
-from .conftest import JOB, Outcome, Run
+from .world import JOB, Outcome, Run
 
 
 @pytest.mark.parametrize("words", [[], ["-h"], *([name, "--help"] for name in cli.COMMANDS)], ids=" ".join)

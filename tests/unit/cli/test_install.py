@@ -18,7 +18,7 @@ from jobfs import cli
 from jobfs.cli import install
 from jobfs.errors import UsageError
 
-from .conftest import JOB, MountTable, Outcome, Run
+from .world import JOB, MountTable, Outcome, Run
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from jobfs.cli import mount as command
 from jobfs.errors import UsageError
 from jobfs.state import directory as directories
 
-from .conftest import JOB, Outcome, Run
+from .world import JOB, Outcome, Run
 
 
 class Events(list[Any]):

@@ -16,7 +16,7 @@ from jobfs.cli.preflight import check_machine, find_key, prepare_mount_point
 from jobfs.errors import ContractError, UsageError
 from jobfs.settings import Settings, load_settings
 
-from .conftest import JOB, MountTable
+from .world import JOB, MountTable
 
 CONTAINER = "in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN"
 ALL, BUT_ONE = "000001ffffffffff", "000001ffffdfffff"
@@ -123,7 +123,7 @@ def test_a_job_whose_description_exceeds_the_read_limit_can_be_mounted(settings:
     client.__enter__.return_value = client
     client.get_instance.side_effect = ContractError("too large")
     client.list_page.return_value.total = 30
-    assert preflight._fetch_item_count(lambda *args, **more: client, settings, JOB, lambda: "key") == 30  # type: ignore[arg-type]
+    assert preflight.fetch_item_count(lambda *args, **more: client, settings, JOB, lambda: "key") == 30  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o604])

@@ -15,7 +15,7 @@ from jobfs.errors import UsageError
 from jobfs.settings import load_settings
 from jobfs.state import directory as directories
 
-from .conftest import JOB, URL, Make, MountTable
+from .world import JOB, URL, Make, MountTable
 
 
 def test_a_mount_in_the_usual_state_directory_is_found(answering: Make) -> None:
@@ -88,13 +88,13 @@ def test_the_printed_command_sends_the_files_of_an_ended_mount(tmp_path: Path) -
     """vfs/semantics.md 6.18: with the server, the state directory and the key file of that mount; nothing for the defaults."""
     state, point = tmp_path / "st ate", "/mnt/a b"
     directories.acquire_state_directory(state, JOB, point, URL, Path("/keys/$mine")).close()
-    (found,) = directories._find_directories(state / JOB)
-    one = running.EndedMount(found, False, "1 unsent")
+    (found,) = directories.find_of_job(state, JOB)
+    one, dead = (running.EndedMount(found, is_dead, "1 unsent") for is_dead in (False, True))
     where = f"--state-dir '{state}'"
     assert one.description.endswith(
         f", or run jobfs recover {JOB} --base-url {URL} {where} --api-key-file '/keys/$mine'"
     )
-    assert f", or run jobfs umount '{point}' {where}; it has left" in one._replace(dead=True).description
+    assert f", or run jobfs umount '{point}' {where}; it has left" in dead.description
     (found.path / "mount.json").unlink()
     lost = running.EndedMount(directories.inspect_directory(found.path), False, "1 unsent")
     assert lost.description.endswith(f", or run jobfs recover {JOB} {where}")

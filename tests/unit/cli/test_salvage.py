@@ -18,7 +18,7 @@ from jobfs.state.journal import Journal
 from jobfs.state.localbytes import generation_path
 from jobfs.state.records import File
 
-from .conftest import JOB, URL, Outcome, Run
+from .world import JOB, URL, Outcome, Run
 
 Leave = Callable[..., Path]
 

@@ -14,7 +14,7 @@ import pytest
 from jobfs.cli.screen import escape_for_terminal
 from jobfs.document import make_event
 
-from .conftest import Run, a_status
+from .world import Run, a_status
 
 #: A title that is set, a line that is added, half a character, a byte that is none, and a direction turned round.
 EVIL = "a\x1b]0;owned\x07b\nmount fine\udc80\ud83d\x9b2J\u202etxt\rz\x7f"

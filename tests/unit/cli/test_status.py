@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -13,8 +14,9 @@ from jobfs.cli import running
 from jobfs.names import Role, hidden_path
 from jobfs.state import directory as directories
 
-from .conftest import JOB, RECOVERY, URL, Make, Outcome, Run, a_status, unsent
+from .world import JOB, RECOVERY, URL, Make, Outcome, Run, a_status, unsent
 
+StatusOf = Callable[..., Outcome]
 JOB_TOLD, SERVER_TOLD = a_status()["job"], a_status()["server"]
 CONFLICT = {
     "path": "a.conflict-1", "origin": "a", "reason": "a is gone; the job's: a.conflict-1", "diff": None, "merge": None,
@@ -23,9 +25,19 @@ HIDDEN = hidden_path("dir/notes.md", "f" * 12, "0" * 16, Role.ASIDE)
 SLOT = {"path": "/state/x", "directory": "/mnt/old", "left": 3}
 
 
-def test_a_healthy_mount_is_a_few_lines_and_exit_code_0(run: Run, answering: Make) -> None:
-    answering("/mnt/a", status=a_status(taken_up=["a line"]))
-    done = run("status", "/mnt/a")
+@pytest.fixture
+def status_of(run: Run, answering: Make) -> Callable[..., Outcome]:
+    """Runs `jobfs status` for a mount that is well, but for what is given."""
+
+    def status_of(**changed: Any) -> Outcome:
+        answering("/mnt/a", status=a_status(**changed))
+        return run("status", "/mnt/a")
+
+    return status_of
+
+
+def test_a_healthy_mount_is_a_few_lines_and_exit_code_0(status_of: StatusOf) -> None:
+    done = status_of(taken_up=["a line"])
     assert (done.code, done.err) == (0, "")
     assert [line.split(maxsplit=1) for line in done.out.splitlines() if line.strip()] == [
         ["mount", "/mnt/a (process 42)"], ["job", f"{JOB} processing, step 3 of 12, claude-opus-4-5, 12,345 tokens"],
@@ -35,10 +47,9 @@ def test_a_healthy_mount_is_a_few_lines_and_exit_code_0(run: Run, answering: Mak
     ]  # fmt: skip
 
 
-def test_unknown_fields_of_a_status_are_omitted(run: Run, answering: Make) -> None:
+def test_unknown_fields_of_a_status_are_omitted(status_of: StatusOf) -> None:
     job, server = dict.fromkeys(JOB_TOLD), {**SERVER_TOLD, "latency": None}
-    answering("/mnt/a", status=a_status(job=job, server=server, items=None, snapshot_age=None))
-    done = run("status", "/mnt/a")
+    done = status_of(job=job, server=server, items=None, snapshot_age=None)
     assert done.code == 0
     for words in (f"{JOB} (not known yet)", f"{URL} answers\n", "not read yet"):
         assert words in done.out
@@ -60,31 +71,26 @@ def test_unknown_fields_of_a_status_are_omitted(run: Run, answering: Make) -> No
     ({"conflicts": [{**CONFLICT, "diff": "diff -u a b", "merge": "jobfs merge a"}]}, "\n    diff -u a b\n    jobfs merge a\n\n"),
     ({"server": {**SERVER_TOLD, "stale": True}}, "12 ms; the last known state is shown"),
 ])  # fmt: skip
-def test_each_fact_of_a_status_has_a_line(
-    run: Run, answering: Make, changed: dict[str, Any], words: str
-) -> None:
+def test_each_fact_of_a_status_has_a_line(status_of: StatusOf, changed: dict[str, Any], words: str) -> None:
     """vfs/semantics.md 4.61, 6.6: what the server said of the job long ago is not said of the present."""
-    answering("/mnt/a", status=a_status(**changed))
-    out = run("status", "/mnt/a").out
+    out = status_of(**changed).out
     assert (words in out, out.count("a second version was kept")) == (True, "conflicts" in changed), out
 
 
-def test_unsent_files_are_shown_with_their_bytes_and_their_age(run: Run, answering: Make) -> None:
+def test_unsent_files_are_shown_with_their_bytes_and_their_age(status_of: StatusOf) -> None:
     files = [unsent(path=f"f{number}", size=1024, age=200.0 - number) for number in range(25)]
     files[0]["sent"] = 512
-    answering("/mnt/a", status=a_status(unsent=files))
-    done = run("status", "/mnt/a")
+    done = status_of(unsent=files)
     assert done.code == 0
     assert "unsent    25 files, 25KiB (512B sent), the oldest 3 min old" in done.out
     assert "  f0: 1KiB, 512B sent, 3 min old\n" in done.out
     assert "  and 5 more: --json has them all\n" in done.out
 
 
-def test_failed_files_count_as_unsent_and_come_first(run: Run, answering: Make) -> None:
+def test_failed_files_count_as_unsent_and_come_first(status_of: StatusOf) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: one number, for whatever reason the server does not have a file."""
     failed = unsent(path="big", size=9, state="failed", reason="Too large", attempts=0)
-    answering("/mnt/a", status=a_status(unsent=[unsent(), failed], failed=[failed]))
-    done = run("status", "/mnt/a")
+    done = status_of(unsent=[unsent(), failed], failed=[failed])
     assert (done.code, done.out.count("big")) == (1, 1)
     assert "unsent    2 files, 12B, the oldest 1 s old; 1 of them failed\n" in done.out
     assert "unsent (2): not on the server\n  big: 9B, 1 s old, Too large, failed\n  a.txt: " in done.out
@@ -109,15 +115,11 @@ def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> 
     ({"other_slots": [SLOT]}, f"/mnt/old has left unsent work in /state/x: run {RECOVERY}"),
 ])  # fmt: skip
 def test_the_exit_code_is_1_when_a_person_must_act(
-    run: Run, answering: Make, changed: dict[str, Any], words: str
+    status_of: StatusOf, changed: dict[str, Any], words: str
 ) -> None:
-    status = a_status(**changed)
-    assert len(status["problems"]) == 1
-    answering("/mnt/a", status=status)
-    done = run("status", "/mnt/a")
-    assert done.code == 1
-    assert f"! {status['problems'][0]}" in done.out
-    assert words in done.out
+    (problem,) = a_status(**changed)["problems"]
+    done = status_of(**changed)
+    assert (done.code, f"! {problem}" in done.out, words in problem) == (1, True, True), done.out
 
 
 def test_the_exit_code_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) -> None:

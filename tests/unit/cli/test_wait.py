@@ -8,7 +8,7 @@ import pytest
 
 from jobfs.errors import FsError
 
-from .conftest import Make, Outcome, Run, a_status
+from .world import Make, Outcome, Run, a_status
 
 
 def ended(status: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from jobfs.document import events_between, make_event
 
-from .conftest import Make, Outcome, Run, a_status, unsent
+from .world import Make, Outcome, Run, a_status, unsent
 
 CONFLICT = {"path": "a.conflict-1", "origin": "a", "reason": "changed", "diff": None, "merge": None}
 

@@ -11,6 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 from tests.mount.memory_vfs import MemoryVfs
+from tests.support.clocks import Clock
 
 from jobfs import mount
 from jobfs.document import describe_kept, describe_paths
@@ -24,14 +25,9 @@ JOB = "j" * 24
 def test_the_mount_has_a_name_and_kernel_timeouts_within_the_ttl() -> None:
     """vfs/semantics.md 1: kernel timeouts count into the TTL."""
     options = set(libfuse_options(load_settings({"ttl": 2}), JOB))
+    names = {f"fsname={JOB}", "subtype=jobfs", "use_ino", "default_permissions", "big_writes"}
     timeouts = {"attr_timeout=0.4", "entry_timeout=0.4", "negative_timeout=0"}
-    assert {
-        f"fsname={JOB}",
-        "subtype=jobfs",
-        "use_ino",
-        "default_permissions",
-        "big_writes",
-    } | timeouts <= options
+    assert names | timeouts <= options
     assert not {"ro", "allow_other"} & options
     assert "ro" in libfuse_options(load_settings({"read_only": True}), JOB)
 
@@ -86,27 +82,15 @@ class DrainedVfs(MemoryVfs):
         return [{"path": path} for path in self.left]
 
 
-@pytest.mark.parametrize(
-    ("how_far", "left"),
-    [
-        (lambda number: SendProgress(0, 2, number, 1000), []),
-        (lambda number: SendProgress(number, 1000), []),
-        (lambda number: SendProgress(2, 2), []),
-        (lambda number: SendProgress(0, 2), ["a", "b"]),
-        (lambda number: SendProgress(0, 2, number % 7, 10), ["a", "b"]),
-        (lambda number: SendProgress(2, 2), ["a", "b"]),
-        (lambda number: SendProgress(1 // 0, 2), ["a", "b"]),
-    ],
-    ids=[
-        "bytes move",
-        "files are done",
-        "only cleanup is left",
-        "still",
-        "again",
-        "a rename is left",
-        "broken",
-    ],
-)
+@pytest.mark.parametrize(("how_far", "left"), [
+    pytest.param(lambda number: SendProgress(0, 2, number, 1000), [], id="bytes move"),
+    pytest.param(lambda number: SendProgress(number, 1000), [], id="files are done"),
+    pytest.param(lambda number: SendProgress(2, 2), [], id="only cleanup is left"),
+    pytest.param(lambda number: SendProgress(0, 2), ["a", "b"], id="nothing moves"),
+    pytest.param(lambda number: SendProgress(0, 2, number % 7, 10), ["a", "b"], id="the same bytes move again"),
+    pytest.param(lambda number: SendProgress(2, 2), ["a", "b"], id="a rename is left"),
+    pytest.param(lambda number: SendProgress(1 // 0, 2), ["a", "b"], id="the progress is an error"),
+])  # fmt: skip
 def test_a_drain_continues_as_long_as_it_makes_progress(
     how_far: Callable[[int], SendProgress], left: list[str]
 ) -> None:
@@ -115,28 +99,18 @@ def test_a_drain_continues_as_long_as_it_makes_progress(
     assert ([entry["path"] for entry in found], vfs.ended) == (left, not left)
 
 
-@pytest.mark.parametrize(
-    ("left", "line"),
-    [
-        ([], ""),
-        ([{"path": "a"}, {"path": "b", "reason": "x", "state": "dirty"}], "a, b"),
-        ([{"path": str(number)} for number in range(12)], "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
-        # vfs/semantics.md 4: it is not sent by the next mount.
-        ([{"path": "b", "state": "failed"}], "b (refused by the server: run jobfs retry, or jobfs discard)"),
-    ],
-)
+@pytest.mark.parametrize(("left", "line"), [
+    ([], ""),
+    ([{"path": "a"}, {"path": "b", "reason": "x", "state": "dirty"}], "a, b"),
+    ([{"path": str(number)} for number in range(12)], "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
+    # vfs/semantics.md 4: it is not sent by the next mount.
+    ([{"path": "b", "state": "failed"}], "b (refused by the server: run jobfs retry, or jobfs discard)"),
+])  # fmt: skip
 def test_unsent_files_are_described_in_one_line(left: list[Any], line: str) -> None:
     assert describe_paths(left) == line
     assert describe_kept(left) == (
         f"{len(left)} unsent: kept for the next mount of this job: {line}" if left else ""
     )
-
-
-class Clock:
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 class Caller:
@@ -162,11 +136,11 @@ class SilentVfs(MemoryVfs):
 
 def test_a_caller_gets_one_notice_of_a_silent_server_without_progress() -> None:
     """vfs/semantics.md 6.17: three seconds without an answer and without progress."""
-    clock = Clock()
+    clock = Clock(100.0)
     vfs: Any = SilentVfs()
     vfs.heard = 99.0
     caller: Any = Caller()
-    waiting = mount.DrainReporter(vfs, caller, "dir", clock=clock.monotonic)
+    waiting = mount.DrainReporter(vfs, caller, "dir", clock=clock)
     for clock.now, sent in ((102.0, 0), (104.0, 1), (106.5, 1)):
         waiting(SendProgress(sent, 3))
         assert caller.said == []
@@ -182,10 +156,10 @@ def test_a_caller_gets_one_notice_of_a_silent_server_without_progress() -> None:
 
 def test_waiting_for_a_server_that_answers_prints_nothing() -> None:
     """vfs/semantics.md 6.17: it may refuse for a while, or have much to clean up."""
-    clock = Clock()
+    clock = Clock(100.0)
     vfs: Any = SilentVfs()
     caller: Any = Caller()
-    waiting = mount.DrainReporter(vfs, caller, clock=clock.monotonic)
+    waiting = mount.DrainReporter(vfs, caller, clock=clock)
     for clock.now in (104.0, 109.0, 120.0):
         vfs.heard = clock.now - 1
         waiting(SendProgress(0, 1))

@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.support.clocks import Clock
 
 from jobfs import names
 from jobfs.namespace.differences import DifferenceKind
@@ -19,7 +20,7 @@ from jobfs.namespace.tree import ItemTree
 from jobfs.nodes import Item, Kind
 
 from .test_differences import Look, looks
-from .world import Clock, Server, hidden, item
+from .world import Server, hidden, item
 
 PARTS = 3
 REMOVED = OwnChange(9, {"1"}, {"d"}, with_descendants=True, deleted=True)
@@ -359,10 +360,8 @@ def test_an_older_listing_does_not_revert_an_own_change(
 
 
 def test_an_older_reply_below_a_changed_path_is_rejected_if_all_changed() -> None:
-    for change, refused in (
-        (REMOVED, [True, False]),
-        (REMOVED._replace(with_descendants=False), [False, False]),
-    ):
+    alone = OwnChange(9, {"1"}, {"d"}, deleted=True)
+    for change, refused in (REMOVED, [True, False]), (alone, [False, False]):
         assert [change.invalidates(path, {"2"}) for path in ("d/x", "e")] == refused
 
 

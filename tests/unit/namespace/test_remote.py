@@ -7,7 +7,6 @@ import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import pytest
@@ -403,49 +402,29 @@ def test_a_listing_serves_removals_for_the_next_second(world: World, seconds: fl
     assert world.server.asked() == [("list", 0)]
 
 
-@pytest.mark.parametrize(("operation", "fails"), [("find", False), ("list", False), ("list", True)])
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("operation", ["find", "list"])
 def test_callers_of_one_path_or_directory_share_a_request(world: World, operation: str, fails: bool) -> None:
-    """vfs/semantics.md 1.10: of one path, and of directories; its failure too, where nothing is known yet."""
-    if not fails:
+    """vfs/semantics.md 1.10: its failure too, also those that must not be answered from what is known."""
+    if operation == "find" or not fails:
         world.listed(3)
-    gate, waiting = Gate(operation), threading.Barrier(9)
+    gate, joined = Gate(operation), threading.Semaphore(0)
     world.server.before = gate
-    find, children = partial(world.namespace.lookup, "f0001"), partial(world.namespace.children, "")
 
     def ask() -> object:
-        waiting.wait(20)
-        return find() if operation == "find" else children()
+        deadline.set_blocking_hook(joined.release)
+        return world.namespace.lookup("f0001", 0.0) if operation == "find" else world.namespace.children("")
 
     with ThreadPoolExecutor(8) as pool:
-        asking = [pool.submit(ask) for _ in range(8)]
-        waiting.wait(20)
+        calls = [pool.submit(ask)]
         gate.await_request()
+        calls += [pool.submit(ask) for _ in range(7)]
+        assert all(joined.acquire(timeout=20) for _ in calls[1:])
         world.server.errors = {operation: UnavailableError("no connection")} if fails else {}
         gate.open.set()
-        found = [each.exception(20) or each.result() for each in asking]
+        found = [call.exception(20) or call.result() for call in calls]
     assert {str(each) for each in found} == {"no connection" if fails else str(found[0])}
     assert world.server.operations() == [operation]
-
-
-def test_a_failure_is_raised_to_every_call_that_joined_the_request(world: World) -> None:
-    """vfs/semantics.md 1.10: also those that must not be answered from what is known."""
-    world.listed(3)
-    gate, joined = Gate("find"), threading.Event()
-    world.server.before = gate
-
-    def join() -> None:
-        deadline.set_blocking_hook(joined.set)
-        world.namespace.lookup("f0001", max_age=0.0)
-
-    with ThreadPoolExecutor(2) as pool:
-        calls = [pool.submit(world.namespace.lookup, "f0001", max_age=0.0)]
-        gate.await_request()
-        calls.append(pool.submit(join))
-        assert joined.wait(20)
-        world.server.errors = {"find": UnavailableError("no connection")}
-        gate.open.set()
-        assert [str(call.exception(20)) for call in calls] == ["no connection"] * 2
-    assert world.server.operations() == ["find"]
 
 
 def test_a_caller_never_joins_a_request_that_started_too_early(world: World) -> None:

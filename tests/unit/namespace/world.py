@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 
+from tests.support.clocks import Clock
+
 from jobfs import names
 from jobfs.api.client import Client
 from jobfs.api.health import Health
@@ -23,19 +25,6 @@ KERNEL = 1.0
 STALE = 300.0
 
 Hook = Callable[[str, Any], None]
-
-
-class Clock:
-    """Seconds that pass only on request."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def nothing(_operation: str, _argument: Any) -> None:

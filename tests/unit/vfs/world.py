@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from tests.unit.namespace.world import Clock
+from tests.support.clocks import Clock
 from tests.unit.save.world import FakeClient
 
 from jobfs.api.client import Client, Download

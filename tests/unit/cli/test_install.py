@@ -172,7 +172,9 @@ def test_commands_are_offered_without_loading_them(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_completed_name_of_the_job_executes_nothing(run: Run, tmp_path: Path, shell: str) -> None:
+def test_a_shell_completes_commands_and_names_and_executes_nothing(
+    run: Run, tmp_path: Path, shell: str
+) -> None:
     """As a person does it, on a terminal: the shell quotes what it completes; then the command is run."""
     work = tmp_path / "work"
     work.mkdir()
@@ -185,9 +187,10 @@ def test_a_completed_name_of_the_job_executes_nothing(run: Run, tmp_path: Path, 
     with terminal(tmp_path, work, "env", path, shell, *plain) as typing:
         typing.lines(start + "; echo rea''dy")
         typing.shows("ready")
-        typing.type("jobfs info a")
-        typing.keys("Tab")
-        typing.shows(re.compile("jobfs info a.*touch"))
+        for begun, line in (("jobfs inf", "jobfs info"), ("a", re.compile("jobfs info a.*touch"))):
+            typing.type(begun)
+            typing.keys("Tab")
+            typing.shows(line)
         typing.keys("Enter")
         typing.shows("no job is mounted at a;touch RAN;$(touch RAN)`touch RAN`'\\\"")
     assert not list(tmp_path.rglob("RAN"))

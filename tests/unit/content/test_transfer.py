@@ -27,14 +27,16 @@ from jobfs.nodes import Item
 from .world import FakeClient, MakeStore, Open, item_of, pattern
 
 
-def test_measured_sizes_are_used_under_the_lock() -> None:
+def test_measured_sizes_are_used_under_the_lock_and_newer_ones_kept() -> None:
     """A cache of cachetools is not thread-safe: what is found in it may be gone when it is fetched."""
     lock, version = MagicMock(), item_of(None).version
     sizes = MeasuredSizes(lock)
     sizes.remember(version, 7)
+    sizes.forget(version, 5)  # by another transfer of the old bytes, which ends later
     assert sizes.get(version) == 7
     sizes.forget(version, 7)
-    assert lock.__enter__.call_count == lock.__exit__.call_count == 3
+    assert sizes.get(version) is None
+    assert lock.__enter__.call_count == lock.__exit__.call_count == 5
 
 
 WRONG = [{"lie": 5}, {"lie": -5}, {"says_length": False, "ranges": False, "short": 100}]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 
 from jobfs import names
@@ -14,6 +15,7 @@ from jobfs.namespace.tree import ItemTree, is_never_shown
 from jobfs.nodes import Item, Kind
 
 from .test_tree import items
+from .world import item
 
 #: What a program sees of an item.
 Look = tuple[str, str, int | None]
@@ -28,6 +30,8 @@ one_of_a_kind = st.one_of(contents, contents, contents, items).map(
     lambda one: replace(one, id=one.id + one.kind)
 )
 several = st.lists(one_of_a_kind, max_size=4)
+trees = several.map(ItemTree.from_items)
+FOLDER = item("d", kind=Kind.DIRECTORY)
 
 
 def look(shown: Item) -> Look:
@@ -98,3 +102,44 @@ def test_applying_the_differences_in_order_yields_the_new_tree(
     kinds = [DifferenceKind.DELETED, DifferenceKind.CREATED, DifferenceKind.RENAMED, DifferenceKind.CHANGED]
     assert [one.kind for one in news] == sorted((one.kind for one in news), key=kinds.index)
     assert not any(is_never_shown(path) for one in news for path in (one.path, one.old) if path)
+
+
+@given(trees)
+def test_equal_trees_have_no_differences(tree: ItemTree) -> None:
+    assert ItemTree.from_items(tree.items()).items_before_differences(tree) == {}
+    assert list_differences({path: tree.shown_at(path) for path in looks(tree)}, tree.shown_at) == []
+
+
+def reported(before: Sequence[Item], now: Sequence[Item]) -> list[tuple[str, str, str]]:
+    """Return the differences of two sets of items: kind, path, old path."""
+    first, second = ItemTree.from_items(before), ItemTree.from_items(now)
+    return [
+        (one.kind, one.path, one.old)
+        for one in list_differences(second.items_before_differences(first), second.shown_at)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ([item("x", "1")], [item("y", "1")], ["renamed y x"]),
+        ([item("x", "1"), FOLDER], [item("d/y", "1"), FOLDER], ["renamed d/y x"]),
+        ([item("x", "1")], [item("d/y", "1"), FOLDER], ["deleted x", "created d", "created d/y"]),
+        ([item("d/y", "1"), FOLDER], [item("x", "1")], ["deleted d/y", "deleted d", "created x"]),
+        ([item("d/y", "1"), FOLDER], [item("d", "1")], ["deleted d/y", "deleted d", "created d"]),
+        ([item("d/y", "1"), item("z", "2")], [item("y", "1"), item("d", "2")],
+         ["deleted d/y", "deleted z", "deleted d", "created d", "created y"]),
+        ([item("d/y", "1"), FOLDER], [item("e/y", "1"), replace(FOLDER, path="e")],
+         ["deleted d/y", "deleted d", "created e", "created e/y"]),
+        ([item("x", "1"), item("y", "2")], [item("y", "1")], ["deleted x", "changed y"]),
+        ([item("x", "1")], [item("x", "2")], ["changed x"]),
+        ([item("x", "1")], [item("x", "1", size=5)], ["changed x"]),
+        ([FOLDER], [replace(FOLDER, updated_at="later")], []),
+        ([FOLDER], [replace(FOLDER, id="other")], ["changed d"]),
+    ],
+)  # fmt: skip
+def test_each_kind_of_difference_is_reported(
+    before: list[Item], now: list[Item], expected: list[str]
+) -> None:
+    """vfs/semantics.md 7: a file is renamed where its directories stay; a directory is deleted, and created with all in it."""
+    assert [" ".join(filter(None, one)) for one in reported(before, now)] == expected

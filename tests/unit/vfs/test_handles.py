@@ -1,35 +1,43 @@
-"""Handles: the version that each goes on with (vfs/semantics.md 3, Open files are pinned),
-and when the kernel may keep its pages.
+"""Open files: the version that each shows, whatever the job does to the file (vfs/semantics.md 3, Open files are pinned), and
+when the kernel may keep its pages.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.support.files import errno_from
 
 from jobfs.nodes import Item, Kind, Version
 from jobfs.state import File
 from jobfs.state.records import Handle
 from jobfs.vfs.handles import OpenFile, PageCacheTracker
 
+from .world import CALLER, World
+
 ONE, OTHER = Version("a", "1", 10), Version("a", "2", 10)
-OLD = Item("a", Kind.FILE, "file", updated_at="1")
+ITEM = Item("a", Kind.FILE, "file", updated_at="1")
+LOG = b"".join(b"line %d\n" % number for number in range(1000))
+OLD, NEW, MINE = b"an old line\n", b"an old line\nand more\n", b"mine\n"
+LARGE = b"x" * (2 << 20)
+READ, WRITE, APPEND = os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND
 
 
 def test_a_rename_by_this_mount_keeps_the_base_of_later_saves() -> None:
     """save/protocol.md, Vocabulary, base: what was opened; the answer may have the time of what the job wrote since."""
-    handle = Handle(File(7), OLD, os.O_RDWR)
-    renamed = replace(OLD, path="other", updated_at="2")
+    handle = Handle(File(7), ITEM, os.O_RDWR)
+    renamed = replace(ITEM, path="other", updated_at="2")
     handle.follow_rename(renamed)
-    assert (handle.item, handle.base_item) == (renamed, OLD)
+    assert (handle.item, handle.base_item) == (renamed, ITEM)
     handle.follow_rename(replace(renamed, id="z"))
-    assert (handle.item, handle.base_item) == (renamed, OLD), "that is another file"
-    handle.item = followed = replace(OLD, updated_at="3")
+    assert (handle.item, handle.base_item) == (renamed, ITEM), "that is another file"
+    handle.item = followed = replace(ITEM, updated_at="3")
     handle.follow_rename(replace(followed, path="other"))
-    assert handle.base_item == OLD
+    assert handle.base_item == ITEM
 
 
 @pytest.fixture
@@ -49,7 +57,7 @@ def closed(pages: PageCacheTracker, handle: OpenFile) -> None:
 
 
 def reader(pages: PageCacheTracker, version: Version | None) -> OpenFile:
-    item = None if version is None else replace(OLD, updated_at=version.updated_at, size=version.size)
+    item = None if version is None else replace(ITEM, updated_at=version.updated_at, size=version.size)
     view: Any = None
     return OpenFile(view, pages, File(7), item, os.O_RDONLY)
 
@@ -153,3 +161,172 @@ def test_the_handles_at_a_path_are_found_without_a_scan(pages: PageCacheTracker)
         closed(pages, handle)
     assert (pages.handles, pages._at) == ({}, {}), "nothing is left of a file that is closed"
     assert pages.unregister(7) is None
+
+
+def open_file(world: World, path: str, flags: int = READ) -> OpenFile:
+    handle = world.files.get_handle(world.open(path, flags, pid=CALLER.pid).fh)
+    assert isinstance(handle, OpenFile)
+    return handle
+
+
+def recreate(world: World, path: str, content: bytes) -> None:
+    """The job replaces the file by another one; the mount has not looked since."""
+    del world.server.items[f"id of {path}"], world.server.contents[f"id of {path}"]
+    world.server.put(f"another id of {path}", path, content)
+    world.clock.advance(1)
+
+
+# A version that the server still has, or that is here
+
+
+def test_an_open_file_keeps_its_version(world: World) -> None:
+    world.seed({"file": OLD})
+    handle = open_file(world, "file")
+    assert handle.read(2, 3) == b"ol"
+    world.seed({"file": NEW})
+    assert (handle.read(100, 0), handle.shown_size(), handle.attr().size) == (OLD, len(OLD), len(OLD))
+    assert open_file(world, "file").read(100, 0) == NEW
+
+
+@pytest.mark.parametrize(("now", "follows"), [
+    (LOG + b"more\n", True), (LOG.replace(b"line 0\n", b"LINE 0\n") + b"more\n", True),
+    (LOG[:-2] + b"!\nmore\n", False), (LOG.replace(b"line 600\n", b"LINE 600\n") + b"more\n", False),
+    (b"new", False), (LOG, False),
+], ids=["grown", "changed long before", "changed just before", "changed within the tail", "shorter", "touched"])  # fmt: skip
+def test_a_reader_at_the_end_follows_a_file_only_if_it_has_grown(
+    world: World, now: bytes, follows: bool
+) -> None:
+    """vfs/semantics.md 3.14: with a newer version that is longer and has the same last 4 KiB before the reader's place."""
+    world.seed({"log": LOG})
+    handle = open_file(world, "log")
+    assert [handle.read(len(LOG), 0), handle.read(100, len(LOG))] == [LOG, b""]
+    world.seed({"log": now})
+    for _ in range(2):
+        assert handle.read(100, len(LOG)) == (b"more\n" if follows else b"")
+    assert handle.read(len(LOG), 0) == (now[: len(LOG)] if follows else LOG)
+
+
+def test_a_version_that_does_not_continue_a_log_is_fetched_once(world: World) -> None:
+    world.seed({"log": LOG})
+    handle = open_file(world, "log")
+    handle.read(len(LOG) + 1, 0)
+    world.seed({"log": b"new" + LOG})
+    for _ in range(3):
+        assert handle.read(100, len(LOG)) == b""
+    assert [request for request in world.requests() if request.startswith("download")] == [
+        "download id of log"
+    ]
+
+
+def test_a_stat_at_the_end_shows_that_a_log_has_grown(world: World) -> None:
+    """vfs/semantics.md 3.14: the kernel asks once before it delivers the last bytes; of an empty file at once."""
+    world.seed({"log": OLD, "empty": b""})
+    log, empty = open_file(world, "log"), open_file(world, "empty")
+    assert log.read(len(OLD), 0) == OLD
+    world.seed({"log": NEW, "empty": b"no more\n"})
+    assert [log.attr().size for _ in range(3)] == [len(OLD), len(NEW), len(NEW)]
+    assert (log.read(100, len(OLD)), empty.attr().size) == (NEW[len(OLD) :], 8)
+
+
+def test_a_reader_that_is_not_at_the_end_follows_nothing(world: World) -> None:
+    world.seed({"log": OLD})
+    handle = open_file(world, "log")
+    assert handle.read(len(OLD) - 1, 0) == OLD[:-1]
+    world.seed({"log": NEW})
+    assert [handle.attr().size for _ in range(3)] == [len(OLD)] * 3
+    assert [handle.read(100, 3) for _ in range(2)] == [OLD[3:]] * 2, "the kernel reads ahead"
+    assert handle.read(100, 3) == NEW[3:], "a program that knows of more bytes asks again"
+
+
+def test_a_writer_follows_no_log(world: World) -> None:
+    """vfs/semantics.md 4, Keep both: its saves keep what the job has written since its open."""
+    world.seed({"log": OLD})
+    handle = open_file(world, "log", WRITE)
+    assert handle.read(100, 0) == OLD
+    world.seed({"log": NEW})
+    assert [handle.read(100, len(OLD)) for _ in range(4)] == [b""] * 4
+    assert (handle.attr().size, handle.base_item) == (len(OLD), handle.item)
+
+
+# A version that the server has no longer, and that was not fetched
+
+
+def test_a_reader_of_a_lost_version_gets_all_of_the_next_one(world: World) -> None:
+    """vfs/semantics.md 3.17: a large file is fetched after its open."""
+    world.seed({"file": LARGE})
+    handle = open_file(world, "file")
+    recreate(world, "file", NEW)
+    assert (handle.read(100, 0), handle.attr().size) == (NEW, len(NEW))
+    assert handle.item is not None
+    assert handle.item.id == "another id of file"
+
+
+def test_a_reader_of_a_lost_version_gets_no_bytes_of_another(world: World) -> None:
+    """vfs/semantics.md 3.13: it has read from the version, if only from pages that the kernel read for another program."""
+    world.seed({"file": LARGE})
+    first, second = open_file(world, "file"), open_file(world, "file")
+    recreate(world, "file", NEW)
+    assert [errno_from(handle.read, 100, 0) for handle in (first, second)] == [errno.ESTALE] * 2
+    assert open_file(world, "file").read(100, 0) == NEW
+
+
+@pytest.mark.parametrize("flags", [READ, WRITE])
+def test_an_open_finds_the_file_that_the_job_has_made_since(world: World, flags: int) -> None:
+    """vfs/semantics.md 5: 404: the known item is dropped, and the name is looked up again."""
+    world.seed({"file": OLD, "gone": OLD})
+    recreate(world, "file", NEW)
+    recreate(world, "gone", NEW)
+    del world.server.items["another id of gone"]
+    assert open_file(world, "file", flags).read(100, 0) == NEW
+    assert errno_from(world.open, "gone", flags) == errno.ENOENT
+    assert errno_from(world.lookup.getattr, "gone") == errno.ENOENT
+
+
+def test_an_open_of_a_large_file_looks_for_a_newer_version(world: World) -> None:
+    """vfs/semantics.md 3.17: its bytes are fetched later, so its size must be the newest."""
+    world.seed({"file": LARGE})
+    world.put("file", LARGE + NEW)
+    world.clock.advance(1)
+    assert open_file(world, "file").shown_size() == len(LARGE + NEW)
+
+
+# Writes that may rely on the end of another version
+
+
+@pytest.mark.parametrize(("flags", "new", "place", "error"), [
+    (WRITE, NEW, len(NEW), errno.ESTALE), (WRITE, NEW, len(OLD) + 1, errno.ESTALE), (WRITE, OLD[:-3], len(OLD) - 3, errno.ESTALE),
+    (WRITE, NEW, 0, 0), (WRITE, NEW, len(OLD), 0), (WRITE, OLD[:-3], len(OLD), 0), (WRITE, OLD[::-1], len(OLD) + 9, 0),
+    (APPEND, NEW, len(NEW), 0),
+], ids=[
+    "the newer end", "behind the opened end", "the newer, earlier end",
+    "the start", "the opened end", "the opened end, behind the newer one", "behind both, of one size", "appended",
+])  # fmt: skip
+def test_a_first_write_at_the_end_of_a_newer_version_fails(
+    world: World, flags: int, new: bytes, place: int, error: int
+) -> None:
+    """vfs/semantics.md 3.17, 4.20: elsewhere it changes the opened version; further writes may be anywhere."""
+    world.seed({"file": OLD})
+    handle = open_file(world, "file", flags)
+    world.seed({"file": new})
+    assert [errno_from(world.files.write, handle.fh, MINE, place) for _ in range(2)] == [error] * 2
+    if error:
+        assert errno_from(world.files.ftruncate, handle.fh, place) == error
+    elif flags == WRITE:
+        assert errno_from(world.files.write, handle.fh, MINE, 50) == 0
+        assert handle.read(place, 0) == OLD.ljust(place, b"\0")[:place]
+
+
+@pytest.mark.parametrize(("flags", "new", "error"), [
+    (WRITE, LARGE + NEW, errno.ESTALE), (WRITE, LARGE[:-9], errno.ESTALE), (WRITE, b"y" * len(LARGE), 0),
+    (APPEND, LARGE + NEW, 0),
+], ids=["longer", "shorter", "of the same size", "appended"])  # fmt: skip
+def test_a_write_to_a_lost_version_changes_only_a_matching_one(
+    world: World, flags: int, new: bytes, error: int
+) -> None:
+    """vfs/semantics.md 3.17: a large file is fetched after its open; its end is elsewhere in the job's version."""
+    world.seed({"file": LARGE})
+    world.server.contents.pop("id of file")  # so that it is not fetched in the background
+    handle = open_file(world, "file", flags)
+    world.server.contents["id of file"] = LARGE
+    recreate(world, "file", new)
+    assert errno_from(world.files.write, handle.fh, MINE, 3) == error

@@ -19,7 +19,7 @@ from tests.component import test_save_interference as interfered
 from tests.support.interferences import FAULTS, Interference, of
 from tests.support.operations import OPERATIONS, Operation
 from tests.support.overlaps import force_overlap
-from tests.support.serverside import contents, visible
+from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, wait_until_settled
 
@@ -30,7 +30,7 @@ from jobfs.emulator.workspace import Workspace as ServerSide
 from jobfs.save import overlap
 from jobfs.state.server import KnownServer, ServerFacts
 
-OLD, NEW, JOBS = b"the old content", b"what the user has written", b"what a job made"
+OLD, NEW = b"the old content", b"what the user has written"
 #: The operations that set an item aside.
 REPLACING = [
     each
@@ -189,22 +189,6 @@ def test_a_promote_that_arrives_too_early_is_sent_again(
     changes = [entry.operation for entry in server.log.changes()]
     assert changes == ["create", "update", "update", "update", "delete"]
     assert looks == 1, "by the save"
-
-
-def test_a_version_the_job_writes_before_an_overlapping_save_is_kept(
-    server: Server, work: Workspace, sent: Sent, first: Callable[..., None]
-) -> None:
-    """vfs/semantics.md 4.20, save/protocol.md R13: the aside is judged as ever."""
-    server.store.seed({"dir/file.txt": OLD}, age=60)
-    first("aside")
-    with work.opening("dir/file.txt") as fh:
-        work.vfs.write(fh, NEW, 0)
-        server.store.write("dir/file.txt", JOBS)
-        work.vfs.fsync(fh)
-    wait_until_settled(work)
-    assert contents(server) == sorted([JOBS, NEW])
-    assert visible(server)["dir/file.txt"] == NEW
-    assert sent.total() == 1
 
 
 @pytest.mark.parametrize("locked", [True, False])

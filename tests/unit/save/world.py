@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -62,7 +63,7 @@ class FakeClient:
     """The workspace in memory.
 
     `done`: the requests that may change something, and downloads. `before[endpoint]`: called with the next requests to it;
-    raises what they are answered. `lose`: answers to the next changing requests are lost, after they were `carried_out`.
+    raises what they are answered. `on_request`: called before each request. `lose`: answers to the next changing requests are lost, after they were `carried_out`.
     """
 
     max_connections = 4
@@ -76,6 +77,7 @@ class FakeClient:
         self.done: list[str] = []
         self.before: dict[str, list[Callable[[], object]]] = {}
         self.after_download: Callable[[], object] = lambda: None
+        self.on_request: Callable[[], object] = lambda: None
         self.lose, self.carried_out, self.lost = 0, True, AnswerLostError
         self.moves_touch = False
         self.health = Health()
@@ -116,6 +118,7 @@ class FakeClient:
     # -- requests
 
     def _asked(self, endpoint: str) -> None:
+        self.on_request()
         if waiting := self.before.get(endpoint):
             waiting.pop(0)()
 
@@ -231,6 +234,70 @@ class FakeClient:
             return self.put(f"made {len(self.done)}", path, content, permission=permission)
 
         return cast(Item, self._answer(change))
+
+
+class JobInMemory:
+    """The job's side of a FakeClient: the methods of JobSide that the acts of the list call (tests/support/interferences.py)."""
+
+    def __init__(self, client: FakeClient) -> None:
+        self._client = client
+        self._numbers = itertools.count(1)
+        self.lock = threading.RLock()
+
+    def items(self) -> list[Item]:
+        return list(self._client.items.values())
+
+    def items_at(self, path: str) -> list[Item]:
+        return [item for item in self.items() if item.path == path]
+
+    def item_at(self, path: str) -> Item:
+        return self.items_at(path)[-1]
+
+    def exists(self, path: str) -> bool:
+        return bool(self.items_at(path))
+
+    def content_of(self, item_id: str) -> bytes:
+        return self._client.contents[item_id]
+
+    def read(self, path: str) -> bytes:
+        return self.content_of(self.item_at(path).id)
+
+    def seed(self, tree: Mapping[str, bytes]) -> None:
+        for path, content in tree.items():
+            above = names.parent(path)
+            if above and not self.exists(above):
+                self._client.put(f"job {next(self._numbers)}", above, None)
+            self._client.put(f"job {next(self._numbers)}", path, content)
+
+    def write(self, path: str, content: bytes) -> None:
+        if self.exists(path):
+            self._client.put(self.item_at(path).id, path, content)
+        else:
+            self.seed({path: content})
+
+    def append(self, path: str, content: bytes) -> None:
+        self.write(path, (self.read(path) if self.exists(path) else b"") + content)
+
+    def replace(self, path: str, content: bytes) -> None:
+        self.delete(path)
+        self.seed({path: content})
+
+    def delete(self, path: str) -> None:
+        for item in self.items():
+            if names.is_at_or_below(item.path, path):
+                del self._client.items[item.id], self._client.contents[item.id]
+
+    def move(self, old: str, new: str) -> None:
+        moving = self.items_at(old)
+        self.delete(new)
+        for item in moving:
+            self._client.items[item.id] = replace(item, path=new)
+            if self._client.moves_touch:
+                self._client.touched(item.id)
+
+    def set_permission(self, path: str, permission: str) -> None:
+        item = self._client.touched(self.item_at(path).id)
+        self._client.items[item.id] = replace(item, permission=Permission(permission))
 
 
 class FakeNamespace:

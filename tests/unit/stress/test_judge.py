@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.interferences import Interference, Scene, of
+from tests.support.interferences import FAULTS, Interference, Scene, of
 from tests.support.judge import ABSENT, Judge, State, differences_shown
 
 from jobfs.emulator import Server
+from jobfs.emulator.faults import BEFORE, KINDS
 from jobfs.names import Role, hidden_path, new_transaction_id
 
 COPY, HIDDEN = (
@@ -70,6 +71,14 @@ def test_owed_contents_may_have_any_name_and_doubtful_ones_either_state() -> Non
 def test_the_files_of_the_mount_and_the_server_are_compared() -> None:
     assert [*differences_shown({"a": b"1", "b": None}, {"b": None, "c": b""})] == [
         ("a", ABSENT, b"1"), ("c", b"", ABSENT)]  # fmt: skip
+
+
+def test_the_list_has_every_fault_of_the_local_server() -> None:
+    """Except weather, which is a mixture of the others, and a wrong length, which only downloads have."""
+    assert {fault.kind for fault in FAULTS} == {*KINDS} - {"weather", "wrong_length"}
+    assert {fault.like for fault in FAULTS} <= {fault.name for fault in FAULTS} | {""}
+    never = {fault.kind for fault in FAULTS if fault.execution == "never"}
+    assert never == BEFORE | {"undone"}
 
 
 #: What each act of the job leaves at dir/f, which had b"old", and elsewhere.

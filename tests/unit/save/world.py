@@ -63,8 +63,8 @@ class FakeClient:
     """The workspace in memory.
 
     `done`: the requests that may change something, and downloads. `before[endpoint]`: called with the next requests to it;
-    raises what they are answered. `on_request`: called before each request. `lose`: answers to the next changing requests are lost,
-    after they were `carried_out`.
+    raises what they are answered. `on_request`: called before each request. `lose`: answers to the next changing requests are
+    lost, after they were `carried_out`.
     """
 
     max_connections = 4

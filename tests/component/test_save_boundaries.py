@@ -1,4 +1,4 @@
-"""Killed at any instant, or with any answer lost: the target is the old or the new whole, and nothing else has changed."""
+"""Killed, without power, or with any answer lost: the target is the old or the new whole, and nothing else has changed."""
 
 from __future__ import annotations
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from tests.support.boundaries import At, Mortal
+from tests.support.interferences import Scene, named
 from tests.support.serverside import contents
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER
@@ -20,11 +22,8 @@ JOBS = b"what a job  wrote"
 TARGET = "dir/file.txt"
 
 
-def job_writes(server: Server, path: str = TARGET) -> Callable[[], None]:
-    def act() -> None:
-        server.store.write(path, JOBS)
-
-    return act
+def job_writes(server: Server, path: str = TARGET) -> Callable[[], object]:
+    return partial(named("job", "writes").act, Scene(path, server.store, lambda before: JOBS))
 
 
 @pytest.mark.parametrize("change", ["rename", "rename over", "chmod"])

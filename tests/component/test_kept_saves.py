@@ -132,3 +132,20 @@ def test_a_refused_save_leaves_the_save_kept_before_it(server: Server, start: St
     for _ in range(2):
         assert (kept_copy(work, "file"), work.read("file")) == (FIRST, SECOND)
         work.remount()
+
+
+def test_a_kept_save_follows_a_rename_and_goes_with_its_file(server: Server, start: Start) -> None:
+    """vfs/semantics.md 4.53: of the file or its directory; `rm`, and a rename of the job's item over it, delete the save."""
+    server.store.seed({"dir/other": OLD, "other": OLD}, age=60)
+    work = start(write_back_delay=0)
+    for path in ("dir/file", "removed", "replaced"):
+        work.write(path, FIRST, fsync=True)
+    work.vfs.rename("dir/file", "dir/mine")
+    work.vfs.rename("dir", "to")
+    work.vfs.unlink("removed")
+    work.vfs.rename("other", "replaced")
+    gone = ("dir/mine", "to/file", "removed", "replaced")
+    for _ in range(2):
+        assert kept_copy(work, "to/mine") == FIRST
+        assert [path for path in gone if kept_copy(work, path) is not None] == []
+        work.remount()

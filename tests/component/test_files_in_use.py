@@ -209,31 +209,6 @@ def test_an_unfinished_removal_is_reported_and_finished_by_the_next_mount(
 # -- unlinked while a save of them is in flight
 
 
-def test_an_unlinked_file_is_writable_by_its_handle_and_does_not_return(
-    server: Server, mortal: Callable[..., Mortal]
-) -> None:
-    """vfs/semantics.md 4.33: of the job, saved here, not sent, or made here; nor does the next mount show one."""
-    server.store.seed({"the job's": b"content", "saved": b"old", "edited": b"old"}, age=60)
-    work = mortal(write_back_delay=60.0)
-    for name in ("saved", "edited", "new", "scratch~"):
-        work.write(name, b"content", fsync=name == "saved")
-    for name in work.names():
-        fh = work.vfs.open(name, os.O_RDWR).fh
-        work.vfs.unlink(name)
-        assert (work.vfs.fgetattr(fh).nlink, work.exists(name), work.vfs.read(fh, 100, 0)) == (
-            0,
-            False,
-            b"content",
-        )
-        work.vfs.write(fh, b"SECRET", 50)
-        assert work.vfs.read(fh, 100, 50) == b"SECRET"
-        work.vfs.flush(fh)
-        work.vfs.release(fh)
-    wait_until_settled(work, {})
-    work.kill()
-    assert mortal().names() == []
-
-
 def make_again_and_unlink(work: Workspace) -> None:
     for _ in range(2):
         work.write("file", b"again")

@@ -24,7 +24,6 @@ from jobfs.emulator.faults import Kind
 from jobfs.nodes import Item
 from jobfs.save import cleanup, items
 from jobfs.save.context import Context
-from jobfs.vfs.view import Node
 
 OLD, NEW, JOBS = b"the old content", b"what the user wrote", b"the job's other"
 #: Seconds after which the observation of an item that a program names is too old (R8), and a bit.
@@ -222,26 +221,6 @@ def test_the_jobs_write_between_a_save_and_a_change_is_kept(
     name = change(work, how)
     monkeypatch.setattr("jobfs.save.context.RACY_SECONDS", 0.0)  # some seconds later
     replace_unread(work, name)
-    assert JOBS in visible(server).values()
-
-
-def test_the_jobs_write_during_the_look_of_a_rename_is_kept(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md R8: a listing that shows a newer version of the source is no look at the version that is renamed."""
-    view = work.vfs._view
-    find = view.find
-
-    def find_after_a_listing(path: str, max_age: float | None = None) -> Node | None:
-        if path == "new":
-            server.store.write("file", JOBS)
-            view.namespace.refresh()
-        return find(path, max_age)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(view, "find", find_after_a_listing)
-        work.vfs.rename("file", "new")
-    replace_unread(work, "new")
     assert JOBS in visible(server).values()
 
 

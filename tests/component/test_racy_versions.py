@@ -84,12 +84,3 @@ def test_an_updated_at_that_is_not_a_time_proves_nothing(
         server.store.write("file", SECOND)
         wait_until_settled(work)
     assert contents(server) == sorted([b"JOB" + FIRST[3:] if read else OURS, SECOND])
-
-
-def test_an_item_written_in_the_same_second_is_read_before_its_deletion(server: Server, start: Start) -> None:
-    """save/protocol.md R1: timestamps of whole seconds do not prove that it still is base."""
-    work = start(write_back_delay=30)
-    work.write("file", OURS, flags=os.O_RDWR)
-    server.store.write("file", SECOND)
-    work.vfs.unlink("file")
-    wait_until_settled(work, {"file": SECOND})

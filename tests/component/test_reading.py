@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import contents
-from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import Start, Workspace, wait_until_settled
+from tests.support.waiting import eventually
+from tests.support.workspaces import Start, wait_until_settled
 
 from jobfs.emulator import Server
 from jobfs.namespace import remote
 
 SIZE = 4 << 20
-LOG = b"".join(b"line %d\n" % number for number in range(2000))
 OLD, NEW = os.urandom(SIZE), os.urandom(SIZE)
 END = SIZE - 4096
 
@@ -65,21 +64,6 @@ def test_a_handle_released_during_its_read_leaves_no_use_behind(
     assert [version for version, fetcher in content._fetchers.items() if fetcher.cached.pins] == []
 
 
-@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR], ids=["to be read", "to be edited"])
-def test_open_finds_an_item_that_the_job_has_recreated(server: Server, work: Workspace, flags: int) -> None:
-    """vfs/semantics.md 5: 404: the cached item is dropped, and the name is looked at again."""
-    server.store.seed({"file": b"the first", "gone": b"and not made anew"}, age=60)
-    assert work.names() == ["file", "gone"]
-    server.store.delete("file")
-    server.store.delete("gone")
-    server.store.seed({"file": b"another item"})
-    fh = work.vfs.open("file", flags).fh
-    assert work.vfs.read(fh, 100, 0) == b"another item"
-    work.vfs.release(fh)
-    assert errno_from(work.vfs.open, "gone", flags) == errno.ENOENT
-    assert errno_from(work.vfs.getattr, "gone") == errno.ENOENT, "that is known from then on"
-
-
 def test_a_size_that_cannot_be_determined_is_an_error_and_not_zero(server: Server, start: Start) -> None:
     """vfs/semantics.md 1.15, 2.2: a network failure never looks like an empty file."""
     server.set(sizes="omitted")
@@ -114,48 +98,6 @@ def test_a_file_whose_pages_were_kept_gets_no_bytes_of_another_version(server: S
     work.vfs.release(fh)
 
 
-# -- at the end of a file that grows
-
-
-@pytest.mark.parametrize(
-    ("change", "sizes", "now", "is_followed"),
-    [
-        ("write", "present", LOG + b"more\n", True),
-        ("replace", "omitted", LOG + b"more\n", True),
-        ("write", "present", LOG.replace(b"line 0\n", b"LINE 0\n") + b"more\n", True),
-        ("write", "omitted", LOG[:-2] + b"!\nmore\n", False),
-        ("replace", "present", b"a new log\n" * 3000, False),
-        ("replace", "omitted", b"a new log\n", False),
-    ],
-    ids=[
-        "grown",
-        "replaced",
-        "changed long before",
-        "changed just before",
-        "recreated, longer",
-        "recreated, shorter",
-    ],
-)
-def test_a_reader_at_the_end_follows_a_file_only_if_it_has_grown(
-    server: Server, work: Workspace, change: str, sizes: str, now: bytes, is_followed: bool
-) -> None:
-    """vfs/semantics.md 3.14: with a newer version that is longer and has the same last 4 KiB before the reader's place."""
-    server.set(sizes=sizes)
-    server.store.seed({"log": LOG}, age=60)
-    fh = work.vfs.open("log", os.O_RDONLY).fh
-    assert work.vfs.read(fh, 100_000, 0) == LOG
-    assert work.vfs.read(fh, 100, len(LOG)) == b""
-    getattr(server.store, change)("log", now)
-    if is_followed:
-        eventually_equal(lambda: work.vfs.read(fh, 100, len(LOG)), b"more\n")
-    else:
-        eventually(lambda: work.read("log") == now)
-        for _ in range(3):
-            assert work.vfs.read(fh, 100, len(LOG)) == b""
-        assert work.vfs.read(fh, 100_000, 0) == LOG
-    work.vfs.release(fh)
-
-
 def test_a_reader_of_a_log_follows_appends_after_its_version_is_gone(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.14: also where the job appends to it while the rest is on its way."""
     work = start(ttl=0)
@@ -179,20 +121,6 @@ def test_a_reader_of_a_log_follows_appends_after_its_version_is_gone(server: Ser
     work.vfs.release(fh)
 
 
-def test_fstat_at_the_end_of_a_file_shows_that_it_has_grown(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 3: a reader at end of file whose item has grown follows the new version: the kernel asks for its size."""
-    server.store.seed({"run.log": "one\n", "empty": ""}, age=60)
-    opened = {name: work.vfs.open(name, os.O_RDONLY).fh for name in ("run.log", "empty")}
-    assert work.vfs.read(opened["run.log"], 4, 0) == b"one\n"
-    server.store.append("run.log", "two\n")
-    server.store.append("empty", "no more\n")
-    for name, size in (("run.log", 8), ("empty", 8)):
-        eventually(lambda name=name, size=size: work.vfs.fgetattr(opened[name]).size == size)  # type: ignore[misc]
-    assert work.vfs.read(opened["run.log"], 4, 4) == b"two\n"
-    for fh in opened.values():
-        work.vfs.release(fh)
-
-
 # -- what counts as read, and is replaced by a save
 
 
@@ -209,23 +137,6 @@ def test_a_partial_write_is_not_completed_from_another_version(server: Server, s
         server.set(bandwidth=0)
         assert errno_from(work.vfs.write, fh, b"x", 0) == errno.ESTALE
     assert server.store.read("file") == NEW
-
-
-def test_a_later_change_of_the_job_does_not_count_as_read(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4, Keep both: changed by the job since this file was opened; a program that writes follows no log."""
-    opened, now = b"as it was opened", b"as it was opened, and more"
-    server.store.seed({"file.txt": opened}, age=60)
-    with work.opening("file.txt") as fh:
-        assert work.vfs.read(fh, 100, 0) == opened
-        server.store.write("file.txt", now)
-        eventually(lambda: work.vfs.getattr("file.txt").size == len(now))
-        assert [work.vfs.read(fh, 100, len(opened)) for _ in range(4)] == [b""] * 4
-        assert work.vfs.fgetattr(fh).size == len(opened)
-        work.vfs.ftruncate(fh, 0)
-        work.vfs.write(fh, b"the user's", 0)
-    wait_until_settled(work)
-    assert server.store.read("file.txt") == b"the user's"
-    assert sorted(contents(server)) == [now, b"the user's"]
 
 
 def test_bytes_the_job_wrote_between_open_and_read_do_not_count_as_read(server: Server, start: Start) -> None:

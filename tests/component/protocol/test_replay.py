@@ -237,8 +237,8 @@ PATHS = {TARGET: "dir/file.txt", SOURCE: "dir/draft.txt", ELSEWHERE: "dir/elsewh
 LATE, LIFETIME = 0.4, 1.4
 
 #: All but what needs two mounts (tests/component/test_save_unanswered.py), a delete by version that waits (the real mount may
-#: have all bytes of an open file, and delete it by its name: tests/component/test_old_looks.py), and requests that are in flight
-#: (tests/component/test_save_overlap.py, tests/component/test_unlinked_meanwhile.py).
+#: have all bytes of an open file, and delete it by its name: tests/unit/save/test_items.py), and requests that are in flight
+#: (tests/component/test_save_overlap.py, tests/component/test_files_in_use.py).
 REPLAYED = [
     rule
     for rule, (switch, _) in RULES.items()

@@ -12,7 +12,7 @@ from tests.support.workspaces import Start, Workspace
 from jobfs.api.deadline import bind_deadline
 from jobfs.emulator import Server
 
-TREE = {f"d{number // 20:02}/f{number % 20:02}.txt": f"file {number}\n" for number in range(200)}
+TREE = {f"d{number // 20:02}/f{number % 20:02}.txt": f"file {number}\n" for number in range(120)}
 
 
 def read_tree(work: Workspace, directory: str = "") -> dict[str, bytes]:

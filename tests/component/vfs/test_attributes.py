@@ -11,6 +11,13 @@ from tests.support.workspaces import Workspace
 from jobfs.emulator import Server
 
 
+def test_the_type_of_a_node_is_that_of_its_item(server: Server, work: Workspace) -> None:
+    """vfs/semantics.md 2.1: a directory without an item is one, too."""
+    server.store.seed({"dir": None, "file": "x", "implicit/file": "x"}, directories=False)
+    types = {name: stat.S_IFMT(attr.mode) for name, attr in work.vfs.listdir("")}
+    assert types == {"dir": stat.S_IFDIR, "file": stat.S_IFREG, "implicit": stat.S_IFDIR}
+
+
 def test_attributes_of_an_unsent_file_move_with_it(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 2.4, 2.11: through a remount and the save, and the item gets the permission."""
     work.write("file", b"x")

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace
+from tests.support.workspaces import Start, Workspace
 
 from jobfs.document import JobStatus
 from jobfs.emulator import Server
@@ -107,9 +107,10 @@ def test_a_job_continued_just_before_wait_counts_as_running(
 
 
 def test_wait_reports_an_unreachable_server_once_and_continues(
-    server: Server, work: Workspace, wait: Wait
+    server: Server, start: Start, wait: Wait
 ) -> None:
     """vfs/semantics.md 7.11: an end that was seen before counts once the workspace could be listed."""
+    work = start(ttl=60, timeout=1.0)
     assert work.names() == []
     server.faults.set_rate("error", 1.0, on="list", status=500)
     server.job_side(server.job).set_job(status="completed")

@@ -74,6 +74,19 @@ def test_an_implicit_directory_gets_new_times_when_its_entries_change(
 # -- local names, listings, looks
 
 
+def test_the_items_of_the_job_cover_the_defaults(server: Server, start: Start) -> None:
+    """vfs/semantics.md 1.16, 1.18: expertJob covers application; the newest wins; covered items are in the status."""
+    server.store.seed({"both": "newer default"}, lifecycle="application")
+    server.store.seed({"both": "of the job"}, age=100)
+    server.store.seed({"twice": "older"}, age=100)
+    server.store.seed({"twice": "newer"}, age=50)
+    work = start()
+    assert work.names() == ["both", "twice"]
+    assert work.read("both") == b"of the job"
+    assert work.read("twice") == b"newer"
+    assert sorted(covered["path"] for covered in work.vfs.status()["shadowed"]) == ["both", "twice"]
+
+
 @pytest.mark.parametrize("cached", [True, False])
 def test_attributes_of_a_scratch_file_survive_a_rename_to_a_real_name(
     server: Server, work: Workspace, cached: bool

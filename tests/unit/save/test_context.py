@@ -50,16 +50,23 @@ class Readers:
         self.carried.append((before, after))
 
 
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock says, as the only entry."""
+    now = [1000.0]
+    monkeypatch.setattr("jobfs.save.context.time.monotonic", lambda: now[0])
+    return now
+
+
 @pytest.mark.parametrize(("age", "lasts", "latency", "asked"), [
     (0.0, 0.0, 0.0, False), (0.04, 0.0, 0.0, False), (0.1, 0.0, 0.0, True), (0.1, 0.0, 0.5, False), (0.5, 0.0, 0.5, False),
     (0.6, 0.0, 0.5, True), (0.6, 1.0, 0.0, False), (1.1, 1.0, 0.0, True), (math.inf, 1.0, 9.0, True),
 ])  # fmt: skip
 def test_a_look_is_repeated_once_it_is_older_than_its_limit(
-    world: World, monkeypatch: pytest.MonkeyPatch, age: float, lasts: float, latency: float, asked: bool
+    world: World, now: list[float], age: float, lasts: float, latency: float, asked: bool
 ) -> None:
     """save/protocol.md R8: checked when the request has its connection."""
-    item, now = world.client.put("a", "file"), [1000.0]
-    monkeypatch.setattr("jobfs.save.context.time.monotonic", lambda: now[0])
+    item = world.client.put("a", "file")
     world.client.health.latency = latency
     gets: list[str] = []
     world.client.before["get"] = [lambda: gets.append("asked")]
@@ -69,10 +76,9 @@ def test_a_look_is_repeated_once_it_is_older_than_its_limit(
     assert bool(gets) is asked
 
 
-def test_a_repeated_look_is_dated_by_its_reply(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_look_is_dated_by_its_reply(world: World, now: list[float]) -> None:
     """save/protocol.md R8: else one that took longer than usual would be repeated a second time, on connections that are held."""
-    look, now = Observation(world.client.put("a", "file"), -math.inf), [1000.0]
-    monkeypatch.setattr("jobfs.save.context.time.monotonic", lambda: now[0])
+    look = Observation(world.client.put("a", "file"), -math.inf)
     world.client.before["get"] = [lambda: now.append(now.pop() + 0.1), away]
     turn = HeldConnection(Priority.SMALL)
     repeated = world.context.renew_if_old(look, turn)

@@ -313,6 +313,8 @@ class FakeNamespace:
         self.max_age_to_prove_empty = self.lookup_ttl = 1.0
         #: Items that may be elsewhere by now.
         self.doubted: set[str] = set()
+        #: Items that it no longer knows, as after a change of a directory above them.
+        self.forgotten: set[str] = set()
         #: Called once a directory was listed, before what it showed is used.
         self.after_listing: Callable[[], object] = lambda: None
 
@@ -342,7 +344,7 @@ class FakeNamespace:
         return -math.inf if item.id in self.doubted else time.monotonic()
 
     def peek_by_id(self, item_id: str) -> Item | None:
-        return self._client.items.get(item_id)
+        return None if item_id in self.forgotten else self._client.items.get(item_id)
 
     def lookup(self, path: str, max_age: float | None = None) -> Item | None:
         assert max_age is not None, "what a save depends on is fresh"

@@ -63,6 +63,7 @@ def refuse(path: Path, statement: str, said: str, when: str = "TRUE") -> None:
 
 
 def accept(path: Path) -> None:
+    """Let SQLite take what it has refused."""
     sql(path, "DROP TRIGGER no")
 
 

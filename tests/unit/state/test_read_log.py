@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from jobfs.nodes import Item, Kind
 from jobfs.state.processes import Process
-from jobfs.state.read_log import ReadLog
+from jobfs.state.read_log import ReadLog, ReadRecords
 from jobfs.state.records import Base
 
 from .proc import FakeProc
@@ -65,9 +65,12 @@ class Proc(FakeProc):
         self.end(number)
 
     @property
-    def count(self) -> int:
-        """How many notes there are."""
-        return self.readers._notes.count
+    def notes(self) -> ReadRecords:
+        return self.readers._notes
+
+    @property
+    def known(self) -> list[Process]:
+        return [*self.readers._processes._known.values()]
 
     def has(self, number: int, prefix: str) -> list[int]:
         """The files `prefix<number>` of which a process, and none near it, has a note."""
@@ -334,7 +337,7 @@ def test_notes_of_a_running_process_do_not_change_when_others_end(
             both.readers.process_of(next(both.strangers))
         both.settle()
         both.compare()
-        assert both.count <= 2 * len(both.passed._processes)
+        assert both.notes.count <= 2 * len(both.known)
 
 
 def test_an_ended_process_is_remembered_while_its_descriptors_are_open(proc: Proc) -> None:
@@ -348,7 +351,7 @@ def test_an_ended_process_is_remembered_while_its_descriptors_are_open(proc: Pro
     assert proc.readers.version_read_by(cc, SECOND) == FIRST
     proc.readers.release_process(cc)
     proc.settle()
-    assert proc.count == 2, "of make, and of its children"
+    assert proc.notes.count == 2, "of make, and of its children"
     assert proc.replaced(MAKE, THIRD) == SECOND
 
 
@@ -360,7 +363,7 @@ def test_a_late_note_of_an_ended_process_is_passed_on(proc: Proc) -> None:
     proc.settle()
     proc.read(MAKE, SECOND)
     proc.ends(MAKE)
-    assert proc.count == 1
+    assert proc.notes.count == 1
     assert proc.replaced(SHELL, THIRD) == SECOND
 
 
@@ -373,7 +376,7 @@ def test_an_ended_process_is_remembered_while_a_descendant_runs(proc: Proc) -> N
     assert proc.replaced(CC, SECOND) == FIRST
     proc.ends(CC)
     assert proc.replaced(SHELL, THIRD) == SECOND
-    assert proc.count == 2
+    assert proc.notes.count == 2
 
 
 @pytest.mark.parametrize("path", ["dir/f", "dir/g"])
@@ -444,8 +447,8 @@ def test_short_lived_readers_evict_no_note(in_memory: Path, monkeypatch: pytest.
     assert sum(each.size for each in grown) < 20_000
     assert proc.replaced(OTHER, SECOND) == FIRST
     assert proc.replaced(SHELL, THIRD) == SECOND
-    assert proc.count < 20
-    assert len(proc.readers._processes) < 30
+    assert proc.notes.count < 20
+    assert len(proc.known) < 30
 
 
 def test_a_process_evicts_its_own_notes_and_then_keeps_both(proc: Proc, bound: Bound) -> None:
@@ -455,7 +458,7 @@ def test_a_process_evicts_its_own_notes_and_then_keeps_both(proc: Proc, bound: B
     proc.short(60, FIRST, path="short", parent=OTHER)
     for number in (*range(6), 3, 6, 7):
         proc.read(MAKE, FIRST, path=f"file{number}")
-    assert proc.count == 6
+    assert proc.notes.count == 6
     assert proc.has(MAKE, "file") == [3, 5, 6, 7], "those that it has read last"
     assert proc.replaced(MAKE, replace(SECOND, path="file4")) == Base(), "it has read some version"
     assert proc.replaced(MAKE, replace(SECOND, path="file5")) == FIRST
@@ -487,7 +490,7 @@ def test_a_process_keeps_its_share_of_notes(proc: Proc, bound: Bound) -> None:
     proc.read(SHELL, FIRST, path="last")
     assert (proc.has(MAKE, "make"), proc.has(CAT, "cat")) == ([4, 5], [18, 19])
     assert proc.has(OTHER, "other") == [], "there is no room for all shares"
-    assert proc.count == 10
+    assert proc.notes.count == 10
 
 
 @pytest.mark.parametrize("own", [1, 3])
@@ -499,7 +502,7 @@ def test_notes_of_ended_processes_are_evicted_first(proc: Proc, bound: Bound, ow
     for number in range(60, 65):
         proc.short(number, FIRST, path=f"file{number}")
         proc.settle()
-    assert proc.count == 3
+    assert proc.notes.count == 3
     assert proc.replaced(OTHER, SECOND) == FIRST, "its own note stays"
     proc.add(70, 1)
     shown = [replace(SECOND, path=f"file{file}") for file in range(60, 65)]
@@ -516,7 +519,7 @@ def test_the_least_active_running_process_loses_a_note(proc: Proc, bound: Bound)
     bound(notes=3, own=3)
     for number in (MAKE, CAT, OTHER, MAKE, CC):
         proc.read(number, FIRST)
-    assert proc.count == 3
+    assert proc.notes.count == 3
     assert proc.replaced(MAKE, SECOND) == FIRST
     assert proc.replaced(CAT, FIRST) == Base()
     proc.add(70, CAT)
@@ -532,7 +535,7 @@ def test_the_number_of_notes_is_bounded(proc: Proc) -> None:
         proc.read(OTHER, FIRST, path=f"other{number}")
     for number in range(12_000):
         proc.read(MAKE, FIRST, path=f"file{number}")
-    assert proc.count == 10_000
+    assert proc.notes.count == 10_000
     shown = replace(SECOND, path="other0")
     assert proc.replaced(OTHER, shown) == FIRST
 
@@ -562,7 +565,7 @@ def test_notes_are_thread_safe_while_processes_start_and_end(in_memory: Path, bo
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(work, seed) for seed in range(4)]:
             done.result()
-    notes, known = proc.readers._notes, [*proc.readers._processes._known.values()]
+    notes, known = proc.notes, proc.known
     assert notes.count == sum(map(len, notes.by_path.values())) <= 100
     holders = {holder for process in known for holder in process.self_and_ended_descendants}
     assert {holder for there in notes.by_path.values() for holder in there} <= holders

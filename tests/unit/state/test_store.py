@@ -163,19 +163,17 @@ def test_closed_bytes_that_cannot_be_separated_are_left_unchanged(state: State, 
     local.release()
 
 
-def test_bytes_closed_during_a_sync_wait_for_the_next_sync(
-    state: State, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bytes_closed_during_a_sync_wait_for_the_next_sync(state: State) -> None:
     """vfs/semantics.md 4.4: after a loss of power only what was seen on the disk counts."""
     file, local = grown(state)
-    real = os.fdatasync
+    steps: list[str] = []
 
-    def closes_meanwhile(handle: int) -> None:
-        real(handle)
-        monkeypatch.setattr(os, "fdatasync", real)
-        state.store.close_generation(file, local)
+    def close_once(step: str) -> None:
+        steps.append(step)
+        if steps == ["sync"]:
+            state.store.close_generation(file, local)
 
-    monkeypatch.setattr(os, "fdatasync", closes_meanwhile)
+    watch(state.journal, close_once)
     state.store.sync()
     assert (file.size, file.boot, state.store.needs_sync) == (10, BOOT, True)
     state.store.sync()
@@ -218,24 +216,26 @@ def test_a_sync_covers_all_generations_and_then_removes_old_ones(state: State, f
     assert os.listdir(state.bytes.directory) == [f"{file.ino:016x}.{file.generation}"]
 
 
-def test_concurrent_syncs_share_one_disk_sync(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_syncs_share_one_disk_sync(state: State) -> None:
     """vfs/semantics.md 4.4: one disk sync serves many closes."""
-    going, gate, calls = threading.Event(), threading.Event(), []
+    syncing, gate, syncs = threading.Event(), threading.Event(), list[str]()
 
-    def slow(handle: int) -> None:
-        calls.append(handle)
-        going.set()
-        assert gate.wait(20)
+    def wait(step: str) -> None:
+        if step == "sync":
+            syncs.append(step)
+            syncing.set()
+            assert gate.wait(20)
 
-    monkeypatch.setattr(os, "fdatasync", slow)
+    watch(state.journal, wait)
     state.write(transaction_id="first")
     with ThreadPoolExecutor(9) as pool:
-        syncs = [pool.submit(state.store.sync)]
-        assert going.wait(20)
+        calls = [pool.submit(state.store.sync)]
+        assert syncing.wait(20)
         state.write(transaction_id="later")
-        syncs += [pool.submit(state.store.sync) for _ in range(8)]
+        calls += [pool.submit(state.store.sync) for _ in range(8)]
         gate.set()
-    assert (len(calls), [sync.result() for sync in syncs], state.store.needs_sync) == (2, [None] * 9, False)
+    assert [call.result() for call in calls] == [None] * 9
+    assert (len(syncs), state.store.needs_sync) == (2, False)
 
 
 @pytest.mark.parametrize("journal", [True, False])

@@ -205,7 +205,7 @@ def test_a_failed_rename_keeps_the_file_at_its_target(world: World) -> None:
     """save/protocol.md, The steps: a rename over a file that has failed for its caller is cancelled."""
     over = world.client.put("o", "file", OLD)
     base, moved = Base.from_item(over), {"source": "x", "staged_id": "x", "started": True}
-    change = world.plan(Stage.STAGED, verb=Verb.MOVE, base=base, shows={"file": over}, **moved)
+    change = world.plan(Stage.STAGED, "file", Verb.MOVE, base=base, shows={"file": over}, **moved)
     world.replacer.abandon_change(change)
     assert not world.state.index.has_override("file"), "the name shows what the server has"
     world.cleanup.clean_up(change)
@@ -218,7 +218,7 @@ def test_a_failed_rename_keeps_the_file_at_its_target(world: World) -> None:
 def change_of(world: World, *asides: Aside, verb: Verb = Verb.PUT, **values: Any) -> Change:
     """A change under way whose staged item is `new`, in the journal."""
     values = {"tid": TID, "staged_id": "new", "asides": list(asides), **values}
-    return world.plan(Stage.STAGED, verb=verb, **values)
+    return world.plan(Stage.STAGED, "file", verb, **values)
 
 
 def undone(world: World, change: Change) -> Change:

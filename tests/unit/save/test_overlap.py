@@ -156,7 +156,12 @@ def test_the_stagger_starts_when_the_first_request_is_sent(pair: Pair) -> None:
 @pytest.mark.parametrize("error", [NotFoundError("gone"), FsError(5)])
 def test_both_requests_are_awaited_if_either_fails(pair: Pair, error: Exception) -> None:
     """save/protocol.md R13: on every way out."""
-    pair.on_first = lambda: (eventually(lambda: "second" in pair.sent), away(error))
+
+    def fail() -> None:
+        eventually(lambda: "second" in pair.sent)
+        raise error
+
+    pair.on_first = fail
     first, second = pair.send(0.0)
     assert second is not None
     assert (first.exception(), second.result().id) == (error, "i")
@@ -231,7 +236,11 @@ def test_an_unanswered_aside_is_kept_after_its_save_was_promoted(world: World, o
 def test_a_refused_promote_does_not_refuse_the_save(world: World, old: Item) -> None:
     """save/protocol.md R13: whatever the reason."""
     client, refused = world.client, threading.Event()
-    refuse = lambda: (refused.set(), away(BadRequestError("no")))  # noqa: E731
+
+    def refuse() -> None:
+        refused.set()
+        raise BadRequestError("no")
+
     client.before["update"] = [lambda: eventually(refused.is_set), refuse]
     world.save("dir/file.txt", b"new!", old)
     assert [i.path for i in client.items.values() if client.contents[i.id] == b"new!"] == ["dir/file.txt"]

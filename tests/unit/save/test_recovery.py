@@ -150,7 +150,7 @@ def begin(world: World, what: str) -> Change:
     over = world.client.put("o", "file", OLD)
     base = Base.from_item(over)
     if what == "unlink":
-        return world.plan(stage, verb=Verb.REMOVE, base=base, item=over)
+        return world.plan(stage, "file", Verb.REMOVE, base=base, item=over)
     if what == "save of an unlinked file":
         world.client.put("h", STAGED, NEW)
         return world.plan(Stage.CANCELLED, base=base, **staged)
@@ -162,7 +162,8 @@ def begin(world: World, what: str) -> Change:
         world.closed("file", NEW, over, of=file)
         return change
     item = world.client.put("s", "draft", JOBS)
-    return world.plan(stage, verb=Verb.MOVE, file=file, source="draft", staged_id="s", base=base, item=item)
+    moved = {"source": "draft", "staged_id": "s"}
+    return world.plan(stage, "file", Verb.MOVE, file=file, base=base, item=item, **moved)
 
 
 @pytest.mark.parametrize("what", BEGUN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tests.support.files import errno_from
 from tests.unit.state.conftest import failing, full_disk
 
 from jobfs import names
-from jobfs.errors import FsError, UnauthorizedError, UnavailableError
+from jobfs.errors import UnauthorizedError, UnavailableError
 from jobfs.nodes import Item, Kind
 from jobfs.save import Displaced
 from jobfs.state import Change, File, edit
@@ -211,11 +211,14 @@ def test_a_local_copy_exists_as_long_as_the_journal_names_it(
     """vfs/semantics.md 4, Renames to a scratch name: a rename that fails leaves no copy, and one that is recorded keeps it."""
     item, source = world.client.put("o", "file", OLD), tmp_path / "content"
     source.write_bytes(OLD)
-    refused = {
-        "journal": full_disk(world.state), "afterwards": failing("add_change", errno.EIO, world.queue), "": nullcontext(),
-    }  # fmt: skip
-    with refused[fails], pytest.raises((FsError, OSError)) if fails else nullcontext():
-        world.renamer.make_local_only(item, "file", "a~", {}, None, source)
+    refused: dict[str, tuple[AbstractContextManager[None], int]] = {
+        "journal": (full_disk(world.state), errno.ENOSPC),
+        "afterwards": (failing("add_change", errno.EIO, world.queue), errno.EIO),
+        "": (nullcontext(), 0),
+    }
+    disk, answer = refused[fails]
+    with disk:
+        assert errno_from(world.renamer.make_local_only, item, "file", "a~", {}, None, source) == answer
     kept = [world.state.bytes.generation_path(row.ino, row.generation) for row in world.rows(File)]
     assert [path.read_bytes() for path in kept] == [OLD] * (fails != "journal")
     assert sorted(world.state.bytes.generation_path(1, 1).parent.iterdir()) == sorted(kept)

@@ -60,7 +60,12 @@ def test_a_close_that_could_not_be_recorded_is_recorded_soon(
 def test_closed_files_are_synced_during_an_eviction(world: World) -> None:
     """vfs/semantics.md 4.4: a loss of power is covered within a second; 3.11: the save that fills the cache does not wait."""
     evicting, evicted = threading.Event(), threading.Event()
-    world.content.evict_to_limit = lambda: (evicting.set(), evicted.wait(20))
+
+    def evict() -> None:
+        evicting.set()
+        evicted.wait(20)
+
+    world.content.evict_to_limit = evict
     world.save("other", NEW)
     assert not evicting.is_set()
     world.write_back.start()

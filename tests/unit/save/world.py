@@ -504,7 +504,7 @@ class World:
         assert change is not None
         return change
 
-    def plan(self, stage: Stage, target: str = "file", verb: Verb = Verb.PUT, **values: Any) -> Change:
+    def plan(self, stage: Stage, target: str = "file", verb: Verb = Verb.PUT, /, **values: Any) -> Change:
         """A Change in the journal that has got to this stage."""
         change = self.state.plan_change(verb, target, stage=Stage.STAGED, **values)
         self.state.write(edit(change, stage=stage))

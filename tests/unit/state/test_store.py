@@ -163,17 +163,19 @@ def test_closed_bytes_that_cannot_be_separated_are_left_unchanged(state: State, 
     local.release()
 
 
-def test_bytes_closed_during_a_sync_wait_for_the_next_sync(state: State) -> None:
+def test_bytes_closed_during_a_sync_wait_for_the_next_sync(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vfs/semantics.md 4.4: after a loss of power only what was seen on the disk counts."""
     file, local = grown(state)
-    steps: list[str] = []
+    real = os.fdatasync
 
-    def close_once(step: str) -> None:
-        steps.append(step)
-        if steps == ["sync"]:
-            state.store.close_generation(file, local)
+    def closes_meanwhile(handle: int) -> None:
+        real(handle)
+        monkeypatch.setattr(os, "fdatasync", real)
+        state.store.close_generation(file, local)
 
-    watch(state.journal, close_once)
+    monkeypatch.setattr(os, "fdatasync", closes_meanwhile)
     state.store.sync()
     assert (file.size, file.boot, state.store.needs_sync) == (10, BOOT, True)
     state.store.sync()
@@ -216,26 +218,24 @@ def test_a_sync_covers_all_generations_and_then_removes_old_ones(state: State, f
     assert os.listdir(state.bytes.directory) == [f"{file.ino:016x}.{file.generation}"]
 
 
-def test_concurrent_syncs_share_one_disk_sync(state: State) -> None:
+def test_concurrent_syncs_share_one_disk_sync(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 4.4: one disk sync serves many closes."""
-    syncing, gate, syncs = threading.Event(), threading.Event(), list[str]()
+    going, gate, calls = threading.Event(), threading.Event(), []
 
-    def wait(step: str) -> None:
-        if step == "sync":
-            syncs.append(step)
-            syncing.set()
-            assert gate.wait(20)
+    def slow(handle: int) -> None:
+        calls.append(handle)
+        going.set()
+        assert gate.wait(20)
 
-    watch(state.journal, wait)
+    monkeypatch.setattr(os, "fdatasync", slow)
     state.write(transaction_id="first")
     with ThreadPoolExecutor(9) as pool:
-        calls = [pool.submit(state.store.sync)]
-        assert syncing.wait(20)
+        syncs = [pool.submit(state.store.sync)]
+        assert going.wait(20)
         state.write(transaction_id="later")
-        calls += [pool.submit(state.store.sync) for _ in range(8)]
+        syncs += [pool.submit(state.store.sync) for _ in range(8)]
         gate.set()
-    assert [call.result() for call in calls] == [None] * 9
-    assert (len(syncs), state.store.needs_sync) == (2, False)
+    assert (len(calls), [sync.result() for sync in syncs], state.store.needs_sync) == (2, [None] * 9, False)
 
 
 @pytest.mark.parametrize("journal", [True, False])

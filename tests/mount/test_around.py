@@ -1,14 +1,12 @@
-"""Around the mount: the daemon, what the commands print on a terminal, the key (vfs/semantics.md 6)."""
+"""Around the mount: the daemon, and what the commands print on a terminal (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from tests.support.files import save_file
 from tests.support.mounts import Mount, is_mounted
 from tests.support.terminal import on_terminal
-from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
 
@@ -37,20 +35,3 @@ def test_the_mount_prints_the_same_on_a_terminal_and_outlives_it(server: Server,
     said = shown("recover", server.job, *server_and_state)
     assert f"nothing was left by the mount at {mounted.path}" in said
     assert server.store.read("file") == b"content"
-
-
-def test_the_key_file_is_read_again_when_it_changes(server: Server, mount: Mount, tmp_path: Path) -> None:
-    """vfs/semantics.md 6.8: --api-key-file is re-read when it changes."""
-    file = tmp_path / "key"
-    file.write_text(server.key)
-    file.chmod(0o600)
-    mounted = mount(start=False, api_key_file=file)
-    mounted.key = None
-    mounted.mount()
-    server.store.seed({"file": "content"})
-    file.write_text("refused-by-the-server")
-    eventually(lambda: mounted.status()["server"]["key_refused"] or os.listdir(mounted.path) is None)
-    file.write_text(server.key)
-    eventually_equal(lambda: os.listdir(mounted.path), ["file"])
-    save_file(mounted.path / "file", b"saved")
-    assert server.store.read("file") == b"saved"

@@ -78,7 +78,7 @@ def test_git_clones_branches_stashes_collects_and_makes_worktrees(
     origin = tmp_path / "origin"
     script = """
         git init -q -b main . && git config user.name A && git config user.email a@example.invalid
-        for i in $(seq 40); do echo "file $i" > f$i; done; mkdir sub; echo deep > sub/file
+        for i in $(seq 15); do echo "file $i" > f$i; done; mkdir sub; echo deep > sub/file
         git add . && git commit -qm first && echo more >> f1 && git commit -qam second"""
     origin.mkdir()
     run(origin, "bash", "-e", "-c", script, home=mounted.home)

@@ -1,32 +1,14 @@
-"""What the mount shows of the server's items, and when."""
+"""What programs read through the page cache of the kernel after the job, or this mount, has changed a file."""
 
 from __future__ import annotations
 
 import os
 
 from tests.support.files import save_file
-from tests.support.mounts import TTL, MountedJob
-from tests.support.waiting import SLACK, eventually, eventually_equal
+from tests.support.mounts import MountedJob
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
-
-
-def test_changes_of_the_job_are_seen_within_the_ttl(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 1.4: a change made by the job is visible to a new stat, open or readdir within the TTL."""
-    server.set(path_style="slash")
-    server.store.seed({"a.txt": "one", "dir/b.txt": "b"})
-    root = mounted.path
-    eventually_equal(lambda: sorted(os.listdir(root)), ["a.txt", "dir"])
-    assert (root / "a.txt").read_bytes() == b"one"
-    server.store.write("a.txt", "two, longer")
-    server.store.move("dir", "folder")
-    server.store.seed({"new.txt": "new"})
-    within = TTL + SLACK
-    eventually_equal(lambda: (root / "a.txt").read_bytes(), b"two, longer", within)
-    eventually_equal(lambda: sorted(os.listdir(root)), ["a.txt", "folder", "new.txt"], within)
-    eventually(lambda: not (root / "dir/b.txt").exists(), timeout=within)
-    assert (root / "folder/b.txt").read_bytes() == b"b"
-    assert (root / "new.txt").read_bytes() == b"new"
 
 
 def test_bytes_the_job_writes_right_after_a_save_are_read_whole(server: Server, mounted: MountedJob) -> None:

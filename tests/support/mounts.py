@@ -163,8 +163,8 @@ class MountedJob:
     ) -> Iterator[subprocess.Popen[str]]:
         """Run another jobfs command beside the block, and kill it afterwards; `out`, `err`: where its outputs go."""
         command = [sys.executable, "-m", "jobfs", *map(str, arguments)]
-        streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err}
-        with subprocess.Popen(command, env=self.environment(), cwd="/", text=True, **streams) as process:
+        env = self.environment()
+        with subprocess.Popen(command, env=env, stdout=out, stderr=err, cwd="/", text=True) as process:
             try:
                 yield process
             finally:

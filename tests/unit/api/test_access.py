@@ -74,6 +74,7 @@ def test_text_that_is_invalid_in_a_header_is_not_a_key(key: str) -> None:
 
 
 def test_a_missing_key_file_leaves_the_last_key_in_use(tmp_path: Path) -> None:
+    """vfs/semantics.md 6.8: a file that has changed is read again."""
     file = tmp_path / "key"
     file.write_text("first\n")
     key = FileKey(file)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,25 @@ def test_setting_the_clock_makes_no_conflict_and_hides_none(
     assert contents(server) == sorted(
         [b"saved after it"] * 3 + [b"of the job"] * 3 + [b"unsent when it is set"]
     )
+
+
+def test_setting_the_clock_does_not_change_which_versions_are_racy(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md R1: bytes decide, for the server's clock is where it was."""
+    ticks = count(
+        (int(time.time()) + 10) * 1_000_000
+    )  # all that is written on the server has one `updatedAt`
+    monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(ticks))
+    server.set(updated_resolution="seconds")
+    server.store.seed({"file": "first"})
+    with gone_afterwards(ClockedMount(server, tmp_path / "home", ttl=60, write_back_delay=2)) as mounted:
+        assert os.listdir(mounted.path) == ["file"]
+        mounted.set_clock(3600)
+        (mounted.path / "file").write_bytes(b"saved")
+        server.store.write("file", "later")
+        mounted.wait_until_settled()
+    assert contents(server) == [b"later", b"saved"]
 
 
 # -- a file that is read while the job rewrites it

@@ -145,21 +145,3 @@ def test_a_refused_save_is_retried_or_discarded(server: Server, mounted: Mounted
     mounted.umount()
     assert not (slot(mounted) / "trash").exists()
     assert visible(server) == {"dir": None, "dir/old.txt": b"on the server", "big": b"at first"}
-
-
-def test_a_damaged_journal_is_refused_and_its_bytes_are_kept(server: Server, mount: Mount) -> None:
-    """save/protocol.md, Recovery: it never starts as if nothing had been there."""
-    mounted = killed_mount(mount)
-    place = slot(mounted)
-    journal, damaged = place / "journal.db", os.urandom(8192)
-    journal.write_bytes(damaged)
-    (place / "journal.db-wal").unlink(missing_ok=True)
-    done = mounted.jobfs(*mounted.command()[3:])
-    assert done.returncode == 2
-    assert f"the journal {journal} can't be used: " in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert [path.read_bytes() for path in (place / "bytes").iterdir()] == [b"made here"]
-    assert journal.read_bytes() == damaged
-    place.rename(place.with_name("moved away"))
-    mounted.mount()
-    save_file(mounted.path / "goes on", b"x")

@@ -59,6 +59,7 @@ def test_paths_lose_their_slash_and_have_limits() -> None:
     (errors.NoSpaceError("507"), errno.ENOSPC, errno.ENOSPC, 0),
     (FsError(errno.EDQUOT), errno.EDQUOT, errno.EDQUOT, 0),
     (errors.UnavailableError("slow", errno=errno.ETIMEDOUT), errno.ETIMEDOUT, errno.ETIMEDOUT, 0),
+    (errors.UnavailableError("out of reach", errno=errno.ENETUNREACH), errno.ENETUNREACH, errno.EIO, 0),
     (ValueError("bug"), errno.EIO, errno.EIO, 1), (SystemExit(3), errno.EIO, errno.EIO, 1),
     (PermissionError(errno.EACCES, "of the local disk"), errno.EIO, errno.EIO, 1),
     (OSError(errno.ENOSPC, "full"), errno.ENOSPC, errno.ENOSPC, 1),

@@ -45,7 +45,7 @@ def test_the_failures_on_a_mount_are_compared_with_the_list(tmp_path: Path) -> N
         **os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'scripts'}", "TMPDIR": str(lab),
         "PATH": f"{os.environ['PATH']}:{clone / 'bin'}",
     }  # fmt: skip
-    command = [sys.executable, "-m", "_posix", str(clone), "--only", "link", "--only", "open"]
+    command = [sys.executable, "-m", "_posix", str(clone), "--only", "link", "--only", "open", "--jobs", "1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=80)
     assert done.returncode == 1, done.stdout + done.stderr
     *shown, last = done.stdout.splitlines()

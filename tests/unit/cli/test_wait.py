@@ -35,8 +35,8 @@ def refused(args: object, conversation: object) -> None:
     raise FsError(5, "of another version")
 
 
-def disconnected(args: object, conversation: object) -> None:
-    raise SystemExit  # ends the thread that answers
+def disconnected(args: object, conversation: Any) -> None:
+    conversation._connection.shutdown(2)
 
 
 @pytest.mark.parametrize(("answer", "line"), [

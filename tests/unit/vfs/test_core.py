@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import errno
 import inspect
 import os
 import re
 import resource
-import textwrap
-from collections.abc import Callable
-from typing import Any
+from inspect import Parameter
+from unittest.mock import Mock
 
 import pytest
 from tests.support.files import errno_from
@@ -37,27 +35,33 @@ PARTS = {part.__name__: part for part in (
 )}  # fmt: skip
 
 
-def parameters(function: Callable[..., Any]) -> list[tuple[str, object, object]]:
-    return [(each.name, each.kind, each.default) for each in inspect.signature(function).parameters.values()]
-
-
-def passed_on(function: Callable[..., Any]) -> list[str]:
-    """The names that a method of one call gives to it."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
-    (call,) = (node for node in ast.walk(body) if isinstance(node, ast.Call))
-    return [ast.unparse(value) for value in (*call.args, *(each.value for each in call.keywords))]
-
-
-def test_each_method_delegates_with_all_arguments() -> None:
+def test_each_method_delegates_with_all_arguments(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A parameter that a part has and the Vfs lacks, or does not pass on, would never reach it."""
     checked = 0
     for name, method in inspect.getmembers(Vfs, inspect.isfunction):
         if found := re.match(r"See (\w+)\.$", method.__doc__ or ""):
-            wanted = parameters(getattr(PARTS[found[1]], name))
-            assert parameters(method) == wanted, name
-            assert passed_on(method) == [parameter for parameter, *_ in wanted[1:]], name
+            part = PARTS[found[1]]
+            signature = inspect.signature(getattr(part, name))
+            assert _parameters(inspect.signature(method)) == _parameters(signature), name
+            given = {each: object() for each in signature.parameters if each != "self"}
+            named = {
+                each: value
+                for each, value in given.items()
+                if signature.parameters[each].kind is Parameter.KEYWORD_ONLY
+            }
+            with monkeypatch.context() as patch:
+                patch.setattr(part, name, called := Mock())
+                answer = method(world.vfs, *(given[each] for each in given if each not in named), **named)
+            assert answer in (called.return_value, None), name
+            assert signature.bind(part, *called.call_args.args, **called.call_args.kwargs).arguments == {
+                "self": part, **given,
+            }, name  # fmt: skip
             checked += 1
     assert checked > 40
+
+
+def _parameters(signature: inspect.Signature) -> list[tuple[str, object, object]]:
+    return [(each.name, each.kind, each.default) for each in signature.parameters.values()]
 
 
 def test_a_start_resumes_the_work_of_an_earlier_mount(make_world: MakeWorld) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.support.mounts import MountedJob
 from tests.support.programs import paused, program
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
 
@@ -38,6 +39,27 @@ def test_a_reader_has_the_size_of_its_version(
                 (tmp_path / "done").touch()
         assert (first.returncode, second.returncode, seen) == (0, 0, {there[-900:]})
     assert path.read_bytes() == new
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+def test_tail_follows_a_log_that_another_program_has_read(
+    server: Server, mounted: MountedJob, tmp_path: Path, readers: int
+) -> None:
+    """vfs/semantics.md 3.14: the kernel gives each program the pages that it has read for another, without a read here."""
+    server.store.seed({"log": b"line\n"}, age=60)
+    path, shown = mounted.path / "log", b"line\n"
+    assert path.read_bytes() == shown
+    outputs = [tmp_path / f"{number}.out" for number in range(readers)]
+    with ExitStack() as stack:
+        for output in outputs:
+            tail = ["tail", "-n", "+1", "-s", "0.05", "-f", str(path)]
+            with output.open("wb") as file:
+                process = stack.enter_context(subprocess.Popen(tail, stdout=file))
+            stack.callback(process.kill)
+        for line in (b"", b"one\n", b"two\n", b"three\n"):
+            shown += line
+            server.store.append("log", line)
+            eventually_equal(lambda: [output.read_bytes() for output in outputs], [shown] * readers)
 
 
 def test_two_mapped_versions_have_separate_pages(server: Server, mounted: MountedJob, tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ class OpenFile(Handle):
         self.skipped_version: Version | None = None
         #: How many reads in a row reached the end of the file, and how many calls for attributes came after them.
         self.eof_reads = self.eof_stats = 0
+        #: True once the program may have got the end of `item` without a read, from pages that the kernel read for another handle.
+        self.end_in_pages = False
         #: The path of the kernel's node at which the file was opened; "" if it has lost its path, or the kernel keeps no pages.
         self.node_path = ""
 
@@ -117,7 +119,7 @@ class OpenFile(Handle):
         if file.local is None:
             # Reads that reached the end do not prove that the program is there: the kernel reads ahead, and asks for attributes
             # once before it delivers the last bytes.
-            self.eof_stats = self.eof_stats + 1 if self.eof_reads else 0
+            self.eof_stats = self.eof_stats + 1 if self.eof_reads or self.end_in_pages else 0
             if self.eof_stats > 1 or not self.shown_size():
                 with contextlib.suppress(JobfsError):
                     self.follow_append(self.shown_size())
@@ -192,6 +194,8 @@ class OpenFile(Handle):
         """Follow a newer version if a read of `size` bytes, which got `data`, was at the end. Return whether it follows one."""
         is_short = len(data) < size
         self.eof_reads = self.eof_reads + 1 if is_short or offset + size == self.shown_size() else 0
+        if self.eof_reads:
+            self._pages.note_end_read(self)
         # A read that got bytes must not continue in another version. But a program that knows of more bytes asks for the last
         # page again and again: after `_ENDS` such reads it is at the end.
         at_end = is_short and (not data or self.eof_reads > _ENDS)
@@ -369,6 +373,7 @@ class OpenFile(Handle):
             is_base = fits_what_was_read or self._may_be_base(item)
             old, self.content = self.content, content
             self.item, self.eof_reads, self.eof_stats = item, 0, 0
+            self.end_in_pages = at_end and self._pages.has_others_beside(self)
             if is_base:
                 self.base_item, self.racy = item, self._view.write_back.context.is_racy(item)
             if self.file.local is None:
@@ -474,6 +479,7 @@ class PageCacheTracker:
             for each in (handle, *others) if others else ():
                 each.has_read = each.readable
             held = self._held.pop(path, None)
+            handle.end_in_pages = version is not None and held == version
             if version is None or not all(each.shows_only(version) for each in others):
                 return False
             self._held[path] = version
@@ -496,6 +502,16 @@ class PageCacheTracker:
     def has_open_within(self, path: str) -> bool:
         """Return whether a handle is open at or below a path."""
         return path in self._at or any(names.is_below(at, path) for at in [*self._at])
+
+    def has_others_beside(self, handle: OpenFile) -> bool:
+        """Return whether another handle is open at the node of `handle`: the kernel gives each the pages that it read for another."""
+        return any(each is not handle for each in self.handles_at(handle.node_path))
+
+    def note_end_read(self, handle: OpenFile) -> None:
+        """Note that the kernel has read the end of the version that `handle` shows: the other handles on it may get it."""
+        for each in self.handles_at(handle.node_path):
+            if each is not handle and handle.item is not None and each.shows_only(handle.item.version):
+                each.end_in_pages = True
 
     def is_only_version(self, path: str, version: Version | None) -> bool:
         """Return whether no handle at a path shows another version of the server than `version`."""

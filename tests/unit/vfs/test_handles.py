@@ -163,6 +163,16 @@ def test_the_handles_at_a_path_are_found_without_a_scan(pages: PageCacheTracker)
     assert pages.unregister(7) is None
 
 
+def test_a_handle_may_be_at_the_end_because_of_another_handle(pages: PageCacheTracker) -> None:
+    """vfs/semantics.md 3.14: of the same version; and where the kernel keeps the pages of a handle that was closed."""
+    reading, other, beside = (opened(pages, "file", version) for version in (ONE, OTHER, ONE))
+    assert not beside.end_in_pages
+    pages.note_end_read(reading)
+    assert [each.end_in_pages for each in (reading, other, beside)] == [False, False, True]
+    first, again, elsewhere = (opened(pages, path, ONE) for path in ("kept", "kept", "new"))
+    assert [each.end_in_pages for each in (first, again, elsewhere)] == [False, True, False]
+
+
 def open_file(world: World, path: str, flags: int = READ) -> OpenFile:
     handle = world.files.get_handle(world.open(path, flags, pid=CALLER.pid).fh)
     assert isinstance(handle, OpenFile)
@@ -226,6 +236,19 @@ def test_a_stat_at_the_end_shows_that_a_log_has_grown(world: World) -> None:
     world.seed({"log": NEW, "empty": b"no more\n"})
     assert [log.attr().size for _ in range(3)] == [len(OLD), len(NEW), len(NEW)]
     assert (log.read(100, len(OLD)), empty.attr().size) == (NEW[len(OLD) :], 8)
+
+
+def test_a_reader_follows_a_log_of_which_another_reads_each_end(world: World) -> None:
+    """vfs/semantics.md 3.14: the kernel has read the new end for the other before this one shows the newer version."""
+    world.seed({"log": LOG})
+    first, second = open_file(world, "log"), open_file(world, "log")
+    assert first.read(len(LOG) + 1, 0) == LOG
+    for number in range(1, 4):
+        shown = LOG + b"more\n" * number
+        world.seed({"log": shown})
+        assert [first.attr().size for _ in range(2)][-1] == len(shown)
+        assert first.read(len(shown) + 1, 0) == shown
+        assert [second.attr().size for _ in range(2)][-1] == len(shown)
 
 
 def test_a_reader_that_is_not_at_the_end_follows_nothing(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Opens that are overtaken by a rename, a close or the job."""
+"""Opens that are overtaken by a rename, a close or the job; what a close means for scratch files and with --sync-on-close."""
 
 from __future__ import annotations
 
@@ -8,12 +8,35 @@ import os
 import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import visible
+from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Start, Workspace
 
 from jobfs.emulator import Server
 from jobfs.nodes import Item
 from jobfs.state import File
 from jobfs.vfs.view import Node
+
+
+def test_a_scratch_file_is_synced_at_fsync_and_soon_after_its_close(
+    work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.4, 4.14: power loss is covered within a second; fsync of a scratch name syncs the local disk."""
+    state, synced = work.state, list[tuple[int, int]]()
+    sync = state.bytes.sync
+
+    def noted() -> list[tuple[int, int]]:
+        synced.extend(found := sync())
+        return found
+
+    monkeypatch.setattr(state.bytes, "sync", noted)
+    fh = work.vfs.create("file~", 0o644, os.O_RDWR, CALLER).fh
+    work.vfs.write(fh, b"written", 0)
+    work.vfs.fsync(fh)
+    assert not state.journal.needs_sync
+    work.vfs.release(fh)
+    file = state.index.file_at("file~")
+    assert file is not None
+    eventually(lambda: (file.ino, file.generation) in synced)
 
 
 def test_each_close_of_a_refused_save_fails_with_sync_on_close(server: Server, start: Start) -> None:

@@ -87,7 +87,7 @@ class OpenFile(Handle):
         self.skipped_version: Version | None = None
         #: How many reads in a row reached the end of the file, and how many calls for attributes came after them.
         self.eof_reads = self.eof_stats = 0
-        #: True once the program may have got the end of `item` without a read, from pages that the kernel read for another handle.
+        #: True once the program may have the end of `item` without a read, from pages that the kernel read for another handle.
         self.end_in_pages = False
         #: The path of the kernel's node at which the file was opened; "" if it has lost its path, or the kernel keeps no pages.
         self.node_path = ""
@@ -504,7 +504,7 @@ class PageCacheTracker:
         return path in self._at or any(names.is_below(at, path) for at in [*self._at])
 
     def has_others_beside(self, handle: OpenFile) -> bool:
-        """Return whether another handle is open at the node of `handle`: the kernel gives each the pages that it read for another."""
+        """Return whether another handle is open at the node of `handle`: the kernel gives each the pages of the other."""
         return any(each is not handle for each in self.handles_at(handle.node_path))
 
     def note_end_read(self, handle: OpenFile) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.support.boundaries import watch
 from tests.support.files import errno_from
 from tests.support.serverside import visible
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from tests.support.workspaces import Start, Workspace, wait_until_settled
 
 from jobfs.api.deadline import limit_time
@@ -69,6 +69,18 @@ def rounds(server: Server) -> int:
     return max((chain for _, chain in depth), default=0)
 
 
+def _met_once(request: Callable[..., Any], barrier: threading.Barrier) -> Callable[..., Any]:
+    """Return the request, whose first call waits for the barrier. Raises BrokenBarrierError if nobody comes."""
+    waits = [barrier.wait]
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        while waits:
+            waits.pop()()
+        return request(*arguments, **more)
+
+    return call
+
+
 @pytest.mark.parametrize("move_touches", ["item", "no"])
 def test_fsync_of_a_save_in_place_takes_three_round_trips(
     server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, move_touches: str
@@ -85,12 +97,15 @@ def test_fsync_of_a_save_in_place_takes_three_round_trips(
             syncs.append(threading.get_ident())
 
     watch(work.state.journal, observe)
-    fh = work.vfs.open("file", os.O_RDWR).fh
+    fh, side_by_side = work.vfs.open("file", os.O_RDWR).fh, threading.Barrier(2, timeout=PATIENCE)
     with monkeypatch.context() as patch:
         # The aside goes in the background, as soon as the save is done.
         patch.setattr(work.write_back.cleanup, "clean_up", lambda change: time.monotonic() + 0.1)
+        client = work.write_back.context.client
+        for name in ("find", "create_file"):
+            patch.setattr(client, name, _met_once(getattr(client, name), side_by_side))
         server.log.clear()
-        server.faults.fail_next("slow", times=2, delay=1.0)  # time for look and create to begin side by side
+        server.faults.fail_next("slow", times=2, delay=1.0)  # both begin before either ends
         work.vfs.write(fh, b"new", 0)
         work.vfs.fsync(fh)
         assert server.store.read("file") == b"new"

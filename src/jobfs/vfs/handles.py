@@ -340,7 +340,7 @@ class OpenFile(Handle):
             if self._is_continued_by(newer, position):
                 stack.pop_all()
                 self._pin_newer_version(item, newer, at_end=True)
-                self.follows = True
+                self.follows, self.end_in_pages = True, self._pages.has_others_beside(self)
                 return True
         self.skipped_version = item.version
         return False
@@ -372,8 +372,7 @@ class OpenFile(Handle):
                 return False
             is_base = fits_what_was_read or self._may_be_base(item)
             old, self.content = self.content, content
-            self.item, self.eof_reads, self.eof_stats = item, 0, 0
-            self.end_in_pages = at_end and self._pages.has_others_beside(self)
+            self.item, self.eof_reads, self.eof_stats, self.end_in_pages = item, 0, 0, False
             if is_base:
                 self.base_item, self.racy = item, self._view.write_back.context.is_racy(item)
             if self.file.local is None:

@@ -59,6 +59,15 @@ def test_names_cached_by_the_kernel_expire_before_wait_returns(clock: Clock) -> 
     assert clock.now == 0.5 + Settings().kernel_timeout > 0.5
 
 
+def test_wait_lists_the_workspace_before_the_kernels_answers_expire(clock: Clock) -> None:
+    """vfs/semantics.md 7.10: what the kernel cached before the listing has expired; what it asks for later is of this listing."""
+    waiting, _, namespace = ending(clock, lambda: {"status": "completed"})
+    listed: list[float] = []
+    namespace.refresh.side_effect = lambda: listed.append(clock.now)
+    waiting.wait(None, Mock(), lambda: False)
+    assert (listed, clock.now) == ([0.0], Settings().kernel_timeout)
+
+
 @pytest.mark.parametrize("until", [7.0, 60.0])
 def test_wait_ends_if_the_caller_hangs_up_or_the_server_is_silent(clock: Clock, until: float) -> None:
     """vfs/semantics.md 7.10, 7.11."""

@@ -70,6 +70,25 @@ def test_a_read_only_mount_opens_for_reading_only(make_world: MakeWorld) -> None
     assert errno_from(world.files.truncate, "file", 0) == errno.EROFS
 
 
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_version_read_only_to_back_it_up_is_not_replaced(world: World, exists: bool) -> None:
+    """vfs/semantics.md 4.45: whether the backup is a new file, or one that an earlier save has made."""
+    world.seed({"file": b"first"})
+    if exists:
+        world.write("file~", b"an earlier backup")
+    program = {"pid": os.getpid()}
+    world.files.release(world.open("file", os.O_RDONLY, **program).fh)
+    read = world.server.items["id of file"]
+    world.put("file", b"the job's", updated_ns=9)
+    world.list_again()
+    world.files.release(world.open("file", os.O_RDONLY, **program).fh)
+    world.files.release(world.files.create("file~", 0o644, TRUNCATE, CALLER).fh)
+    world.open("file", TRUNCATE, **program)
+    file = world.state.index.file_at("file")
+    assert file is not None
+    assert (file.base.id, file.base.updated_at) == (read.id, read.updated_at)
+
+
 def test_a_closed_handle_is_not_usable(world: World) -> None:
     world.seed({})
     fh = world.files.create("file", 0o644, WRITE, CALLER).fh

@@ -89,9 +89,11 @@ def test_a_waiting_fsync_fails_if_another_thread_gets_the_refusal(
     mount.vfs.release(fh)
 
 
+@pytest.mark.parametrize("fsync", [True, False], ids=["in an fsync", "in the background"])
 def test_a_newer_version_does_not_wait_for_a_refused_version(
-    server: Server, mortal: Callable[..., Mortal]
+    server: Server, mortal: Callable[..., Mortal], fsync: bool
 ) -> None:
+    """vfs/semantics.md 4.5, 4.11: only the bytes that the server refuses are kept back."""
 
     def act() -> None:
         server.faults.fail_next("error", on="update", status=413, reason="Too large")
@@ -100,7 +102,7 @@ def test_a_newer_version_does_not_wait_for_a_refused_version(
     server.store.seed({"dir/file.txt": OLD}, age=60)
     mount = mortal(At("before update", 1, act))
     assert mount.read("dir/file.txt") == OLD
-    mount.work(lambda: errno_from(mount.write, "dir/file.txt", NEW * 100, fsync=True))
+    mount.work(lambda: errno_from(mount.write, "dir/file.txt", NEW * 100, fsync=fsync))
     mount.settle()
     assert visible(server) == {"dir": None, "dir/file.txt": NEW}
     assert mount.read("dir/file.txt") == NEW

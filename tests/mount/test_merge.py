@@ -212,6 +212,19 @@ def test_copies_without_a_base_on_this_machine_are_listed_oldest_first(
     assert server.log.changes() == []
 
 
+def test_a_file_over_the_limit_is_not_merged(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 4.58: no part of it is saved in its place, although the changes do not overlap."""
+    write_both(server, mounted)
+    with (mounted.path / "notes.md").open("a") as file:
+        file.write("one line more\n" * (2 << 20))
+    mounted.wait_until_settled()
+    before = visible(server)
+    report = f"jobfs: {mounted.path}/notes.md is larger than 16MiB: nothing is merged\n"
+    assert merge(mounted, "notes.md") == (1, "", report)
+    mounted.wait_until_settled()
+    assert visible(server) == before
+
+
 def test_merging_a_copy_that_has_copies_is_refused(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.58: until those are merged."""
     copy = write_both(server, mounted)

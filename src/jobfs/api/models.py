@@ -195,7 +195,7 @@ def parse_time(text: str) -> int:
     Go's zero, or 9999) becomes the nearest that does.
     """
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())  # RFC 3339 allows "t" and "z"
     except ValueError:
         return 0
     since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH

@@ -147,6 +147,7 @@ def test_an_instance_has_job_and_count_and_tolerates_a_split_character(query: st
     ("1970-01-01T00:00:00.1234567891Z", 123_456_000),
     ("1970-01-01T01:00:00.25+01:00", 250_000_000),
     ("1970-01-01 00:00:02", 2_000_000_000),
+    ("1970-01-01t00:00:03z", 3_000_000_000),
     ("1969-12-31T23:59:59.5Z", -500_000_000),
     # A time that no file system holds becomes the nearest time that one holds.
     *((text, 1 - 2**63) for text in ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00")),

@@ -88,17 +88,38 @@ def test_a_size_the_kernel_may_not_have_received_counts_as_different(grown: Work
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
-def test_only_a_writer_in_place_fails_where_the_size_keeps_changing(
+def test_a_second_open_succeeds_where_the_size_keeps_changing(
     server: Server, grown: Workspace, flags: int
 ) -> None:
-    """vfs/semantics.md 3.17, 5.15: who reads or appends gets it past the kernel's cache; nothing has changed."""
+    """vfs/semantics.md 3.17, 5.15: a writer gets the version whose size the kernel has; nothing has changed."""
+    result = open_file(grown, flags, len(OLD), is_retry=True)
+    size, beside_cache = (len(NEW), True) if flags == os.O_RDONLY else (len(OLD), False)
+    assert (result.direct_io, result.keep_cache) == (beside_cache, False)
+    assert grown.vfs.fgetattr(result.fh).size == size
     if flags in _BY_SIZE:
-        assert is_refused(grown, flags, len(OLD), is_retry=True)
-    else:
-        result = open_file(grown, flags, len(OLD), is_retry=True)
-        assert (result.direct_io, result.keep_cache) == (True, False)
-        grown.vfs.release(result.fh)
+        assert errno_from(grown.vfs.write, result.fh, MINE, len(OLD)) == errno.ESTALE
+    grown.vfs.release(result.fh)
     assert (visible(server), server.log.changes()) == ({"file": NEW}, [])
+
+
+@pytest.mark.parametrize("flags", _BY_SIZE)
+@pytest.mark.parametrize("size", [0, len(OLD), None], ids=["empty", "shorter", "unknown"])
+def test_a_program_with_another_size_of_a_file_must_empty_it_first(
+    server: Server, grown: Workspace, flags: int, size: int | None
+) -> None:
+    """vfs/semantics.md 3.17: no write may be at the end of another version; what it has read in part is kept."""
+    grown.vfs.refresh()
+    fh = open_file(grown, flags, size, is_retry=True).fh
+    if flags & os.O_ACCMODE == os.O_RDWR:
+        assert grown.vfs.read(fh, 4096, 0) == NEW
+    for place in (0, len(OLD), len(NEW), len(NEW) + 1):
+        assert errno_from(grown.vfs.write, fh, MINE, place) == errno.ESTALE
+    assert errno_from(grown.vfs.ftruncate, fh, len(OLD)) == errno.ESTALE
+    grown.vfs.ftruncate(fh, 0)
+    assert grown.vfs.write(fh, MINE, 0) == len(MINE)
+    grown.vfs.release(fh)
+    grown.drain()
+    eventually(lambda: untimed(visible(server)) == {"file": MINE, "file.conflict": NEW})
 
 
 def test_an_open_that_empties_a_file_needs_no_size(server: Server, grown: Workspace) -> None:

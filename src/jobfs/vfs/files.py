@@ -114,11 +114,14 @@ class FileOperations:
         try:
             if flags & os.O_TRUNC:
                 return self._finish_open_truncated(handle, path)
-            prepare = self._finish_open_to_write if flags & CHANGES else self._finish_open_to_read
-            opened = prepare(handle, path, node)
+            if flags & CHANGES:
+                opened = self._finish_open_to_write(
+                    handle, path, is_retry=kernel is not None and kernel.is_retry
+                )
+            else:
+                opened = self._finish_open_to_read(handle, path, node)
             if kernel is not None and isinstance(node, Item) and handle.shown_size() != kernel.size:
-                self._raise_stale_unless_retry(handle, kernel)
-                opened = opened._replace(direct_io=True, keep_cache=False)
+                return self._finish_open_of_other_size(handle, opened, kernel)
             handle.note_read()
             return opened
         except BaseException:
@@ -128,10 +131,19 @@ class FileOperations:
             raise
 
     @staticmethod
-    def _raise_stale_unless_retry(handle: OpenFile, kernel: KernelFile) -> None:
-        """Raise FsError(ESTALE), so that the kernel looks the file up again; not at a retry, if the program needs no size."""
-        if handle.writes_by_offset or not kernel.is_retry:
+    def _finish_open_of_other_size(handle: OpenFile, opened: OpenResult, kernel: KernelFile) -> OpenResult:
+        """Finish opening a file of which the kernel has another size. Raises FsError(ESTALE): the kernel must look it up again.
+
+        At a retry, the file bypasses the kernel's cache. A program that writes in place has been shown no version that a write
+        could be based on.
+        """
+        if not kernel.is_retry:
             raise FsError(errno.ESTALE, "the kernel has another size of this file")
+        if handle.writes_by_offset:
+            handle.base_item = None
+        else:
+            handle.note_read()
+        return opened._replace(direct_io=True, keep_cache=False)
 
     def _open_control(self, name: str, flags: int) -> OpenResult:
         data = self._report.read_file(name, flags)
@@ -204,10 +216,10 @@ class FileOperations:
         handle.fetch_first_bytes()
         return OpenResult(handle.fh, isinstance(node, Item) or handle.is_beside_another_version())
 
-    def _finish_open_to_write(self, handle: OpenFile, path: str, node: Node) -> OpenResult:
+    def _finish_open_to_write(self, handle: OpenFile, path: str, *, is_retry: bool) -> OpenResult:
         self._pages.register(handle, path, None)
         self._state.read_log.ignore_backup_read(handle.process, path)
-        handle.fetch_for_write()
+        handle.fetch_for_write(is_retry=is_retry)
         return OpenResult(handle.fh, handle.is_beside_another_version())
 
     def _finish_open_truncated(self, handle: OpenFile, path: str) -> OpenResult:

@@ -33,6 +33,8 @@ _TAIL = 4096
 #: How many reads in a row may reach the end of a file while its program has bytes left to read: the kernel reads ahead, and reads
 #: once more after it has dropped its pages.
 _ENDS = 2
+#: The errors with which an open for writing fails although only the bytes are missing: the file is gone, or closed again.
+_NOT_OPENED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EBADF})
 #: Most paths for which the version of the kernel's pages is remembered.
 _MOST = 16_384
 
@@ -234,19 +236,32 @@ class OpenFile(Handle):
             if not self.follow_newer(max_age=0.0, opening=True):
                 raise
 
-    def fetch_for_write(self) -> None:
-        """Fetch the whole version before editing, because the job may replace it. Raises ApiError, FsError.
+    def fetch_for_write(self, *, is_retry: bool = False) -> None:
+        """Fetch the whole version before editing, because the job may replace it; a large one in the background.
 
-        A large file is looked up, so that its program learns the newest size, and is fetched in the background.
+        The newest version is pinned. `is_retry`: keep the pinned one instead, because the kernel has just looked up its size. If
+        the bytes can't be fetched, the first write fetches them, or fails (vfs/semantics.md 4.1). Raises FsError(ENOENT, EBADF),
+        NotFoundError if the file is gone.
         """
         content = self.content
         if not isinstance(content, ContentHandle) or content.is_complete:
             return
-        if (content.size or 0) <= _AT_ONCE:
+        try:
+            self._fetch_all_of(content, follow=not is_retry)
+        except JobfsError as error:
+            if error.errno in _NOT_OPENED and not is_retry:
+                raise
+
+    def _fetch_all_of(self, content: ContentHandle, *, follow: bool) -> None:
+        """Fetch all of `content`, or begin to if it is large; `follow`: or of a newer version. Raises as `fetch_whole`."""
+        is_large = (content.size or 0) > _AT_ONCE
+        if follow and is_large:
+            self.follow_newer(max_age=0.0, opening=True)
+        elif follow:
             self.fetch_whole(opening=True)
-            return
-        self.follow_newer(max_age=0.0, opening=True)
-        if isinstance(self.content, ContentHandle):
+        elif not is_large:
+            content.fetch_file()
+        if is_large and isinstance(self.content, ContentHandle):
             self._view.content.fetch_in_background(self.content)
 
     def fetch_to_edit(self) -> tuple[Readable | None, Path | None]:
@@ -394,7 +409,7 @@ class OpenFile(Handle):
         A program that does not append knows the size, so that must be equal: of a longer version, it might get only a part. A
         handle that is open for reading and writing may have read, if only from the kernel's pages.
         """
-        if self.readable and self.writable:
+        if (self.readable and self.writable) or self.base_item is None:
             return False
         same_size = self.item is not None and self._view.size_or_zero(self.item) == self._view.size_or_zero(
             item

@@ -7,6 +7,7 @@ import os
 
 import pytest
 from tests.support.files import errno_from
+from tests.support.waiting import eventually
 
 from jobfs.nodes import Permission
 from jobfs.vfs.handles import ControlFile, KernelFile
@@ -141,22 +142,68 @@ def test_the_kernel_keeps_the_pages_of_a_cached_version(world: World) -> None:
 
 @pytest.mark.parametrize(("flags", "at_once", "at_retry"), [
     (os.O_RDONLY, errno.ESTALE, 0),
-    (WRITE, errno.ESTALE, errno.ESTALE),
+    (WRITE, errno.ESTALE, 0),
     (APPEND, errno.ESTALE, 0),
     (TRUNCATE, 0, 0),
 ])  # fmt: skip
 def test_an_open_never_yields_a_size_other_than_the_kernels(
     world: World, flags: int, at_once: int, at_retry: int
 ) -> None:
-    """vfs/semantics.md 3.17: who needs no size gets the file past the kernel's cache at the retry; `O_TRUNC` at once."""
+    """vfs/semantics.md 3.17: at the retry a program gets the file past the kernel's cache; `O_TRUNC` needs no size."""
     world.seed({"file": b"12345"})
     for size in (3, None):
         assert errno_from(world.open, "file", flags, kernel=KernelFile(size)) == at_once
     assert world.open("file", os.O_RDONLY, kernel=KernelFile(5 if at_once else 0)).direct_io is False
     assert errno_from(world.open, "file", flags, kernel=KernelFile(3, is_retry=True)) == at_retry
-    if flags == os.O_RDONLY:
+    if flags != TRUNCATE:
         opened = world.open("file", flags, kernel=KernelFile(3, is_retry=True))
         assert (opened.direct_io, opened.keep_cache) == (True, False)
+
+
+@pytest.mark.parametrize("flags", [WRITE, os.O_WRONLY, APPEND])
+@pytest.mark.parametrize("content", [b"old bytes", bytes(2 << 20)], ids=["small", "large"])
+def test_an_open_for_writing_succeeds_without_the_bytes(world: World, flags: int, content: bytes) -> None:
+    """vfs/semantics.md 4.1: the first write fetches them, or fails; to empty the file, none are needed."""
+    world.seed({"file": content})
+    world.server.is_away = True
+    fh = world.open("file", flags, kernel=KernelFile(len(content))).fh
+    assert errno_from(world.files.write, fh, b"mine", 0) == errno.EIO
+    world.server.is_away = False
+    eventually(lambda: errno_from(world.files.write, fh, b"mine", 0) == 0)
+    expected = content + b"mine" if flags == APPEND else b"mine" + content[4:]
+    assert world.files.get_handle(fh).read(len(content) + 4, 0) == expected
+    world.files.release(fh)
+
+
+def test_an_open_to_empty_a_file_later_needs_no_server(world: World) -> None:
+    """vfs/semantics.md 4.1: as vim does, which deletes a file that it can't open."""
+    world.seed({"file": b"old bytes"})
+    world.server.is_away = True
+    fh = world.open("file", os.O_WRONLY, kernel=KernelFile(9)).fh
+    world.files.ftruncate(fh, 0)
+    world.files.write(fh, b"new", 0)
+    assert world.files.get_handle(fh).read(9, 0) == b"new"
+
+
+@pytest.mark.parametrize("flags", [WRITE, os.O_WRONLY, APPEND])
+@pytest.mark.parametrize("size", [5, 2 << 20], ids=["small", "large"])
+def test_a_file_that_grows_with_every_request_can_be_opened(
+    world: World, monkeypatch: pytest.MonkeyPatch, flags: int, size: int
+) -> None:
+    """vfs/semantics.md 3.17: the second open gives the version that the kernel has looked up."""
+    world.seed({"file": bytes(size)})
+    look = world.server._look
+
+    def grow_and_look(request: str) -> None:
+        world.put("file", world.server.contents["id of file"] + b"+")
+        look(request)
+
+    monkeypatch.setattr(world.server, "_look", grow_and_look)
+    world.clock.advance(60)
+    assert errno_from(world.open, "file", flags, kernel=KernelFile(size)) == errno.ESTALE
+    shown = world.lookup.getattr("file").size
+    opened = world.open("file", flags, kernel=KernelFile(shown, is_retry=True))
+    assert (opened.direct_io, world.files.get_handle(opened.fh).shown_size()) == (False, shown)
 
 
 def test_a_file_of_the_control_directory_is_fixed_at_its_open(world: World) -> None:

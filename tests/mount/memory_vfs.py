@@ -61,6 +61,9 @@ class MemoryVfs:
         self._call("getattr", path)
         return self._attr(self._node(path))
 
+    def note_missing(self, path: str, pid: int) -> None:
+        """Nothing is saved here."""
+
     def cached_getattr(self, path: str) -> Attr:
         """Of a name with "to-be-asked-for" in it nothing is known."""
         self._call("cached_getattr", path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +16,7 @@ from tests.support.clocks import ClockedMount
 from tests.support.mounts import MountedJob, gone_afterwards, run
 from tests.support.programs import PROGRAMS as EVERY
 from tests.support.programs import Program, paused, program
-from tests.support.serverside import visible
+from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -103,7 +105,7 @@ def test_a_save_makes_no_conflict_copy_where_the_job_wrote_nothing(
 
 
 def test_programs_that_save_in_turn_make_no_conflict_copy(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 4.44: who has read bytes that are not sent yet has read what they replace."""
+    """vfs/semantics.md 4.44, 4.62: who has read unsent bytes has read what they replace; a freed name is not missing there."""
     saves = ("sed -i s/$/+/", "sed -i~ s/$/+/", "perl -i~ -pe s/$/+/", "echo + >>", "echo +| tee")
     pairs = {f"file{number}": pair for number, pair in enumerate(product(saves, repeat=2))}
     server.store.seed(dict.fromkeys(pairs, OLD), age=60)
@@ -135,6 +137,38 @@ def test_a_shell_that_rewrites_what_its_children_read_makes_no_copy(
         finally:
             shell.kill()
     assert visible(server) == {"file": JOB * turns}
+
+
+#: Looks for its file, says so, waits for a line, and writes the file.
+FINDS_NOTHING = """if True:
+    import os, sys
+    assert not os.path.exists(sys.argv[1])
+    print("missing", flush=True)
+    input()
+    fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | int(sys.argv[2]))
+    os.ftruncate(fd, 0)
+    os.write(fd, b"mine\\n")
+"""
+
+
+@pytest.mark.parametrize("shown", [False, True], ids=["at once", "after the TTL"])
+@pytest.mark.parametrize("flags", [0, os.O_TRUNC], ids=["as vim", "as a shell"])
+def test_a_file_made_by_the_job_at_a_name_that_was_missing_is_kept(
+    server: Server, mounted: MountedJob, flags: int, shown: bool
+) -> None:
+    """vfs/semantics.md 4.62: a program that has found nothing there replaces nothing that it has not read."""
+    with subprocess.Popen(
+        [sys.executable, "-IS", "-c", FINDS_NOTHING, "file", str(flags)],
+        cwd=mounted.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as writer:  # fmt: skip
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "missing\n"
+        server.store.write("file", JOB)
+        if shown:
+            eventually(lambda: (mounted.path / "file").exists())
+        writer.communicate("\n", timeout=60)
+    mounted.wait_until_settled()
+    assert untimed(visible(server)) == {"file": MINE, "file.conflict": JOB}
 
 
 class _Apart(MountedJob):

@@ -155,10 +155,19 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         stat = cache.get(path)
         if stat is None:
             name = to_vfs_path(path)
-            stat = self._listed_attr(name, cache) if listed else pack_stat(self.vfs.getattr(name))
+            stat = self._listed_attr(name, cache) if listed else self._look_up(name)
             if self._attr_cache[0] and self.vfs.changes_only_with_edition(name):
                 cache[path] = stat
         return stat
+
+    def _look_up(self, name: str) -> bytes:
+        """Return packed attributes. Raises as `Vfs.getattr`; that a name is missing is noted for the calling program."""
+        try:
+            return pack_stat(self.vfs.getattr(name))
+        except FsError as error:
+            if error.errno == errno.ENOENT:
+                self.vfs.note_missing(name, _current_caller().pid)
+            raise
 
     def get_attr_cache(self) -> dict[str | int, bytes]:
         """Return the cached attributes of the current edition: replies of `getattr` by path, of libfuse by node.

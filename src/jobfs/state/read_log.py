@@ -22,8 +22,9 @@ from jobfs.state.processes import Process, Processes
 from jobfs.state.records import Base
 
 _NONE = Base()
-#: Limits: of all notes; of the notes of one process, before its own are evicted first; of the paths in `ReadLog._placed`.
-_NOTES, _OWN, _PLACED = 10_000, 1_000, 10_000
+#: Limits: of all notes; of the notes of one process, before its own are evicted first; of the paths in `ReadLog._placed`; of the
+#: look-ups in `ReadLog._missing`.
+_NOTES, _OWN, _PLACED, _MISSING = 10_000, 1_000, 10_000, 10_000
 #: How many notes of an ended process are moved at most while the lock is held once.
 _MOVED = 64
 
@@ -142,6 +143,8 @@ class ReadLog:
         self._evicted = 0
         #: By path: the version that this mount placed last.
         self._placed: LRUCache[str, Base] = LRUCache(_PLACED)
+        #: The processes that have looked up a missing name, with that path.
+        self._missing: LRUCache[tuple[Process, str], None] = LRUCache(_MISSING)
 
     # -- processes
 
@@ -196,6 +199,13 @@ class ReadLog:
             with self._lock:
                 self._processes.add_with_ancestors(process)
                 self._put(process, path, item, wrote=False, read=True)
+
+    def note_missing(self, thread: int, path: str) -> None:
+        """Note that a thread has looked up a path at which nothing was: its process knows no version there (section 4.62)."""
+        process = self.process_of(thread)
+        if process is not None:
+            with self._lock:
+                self._missing[process, path] = None
 
     def note_write(
         self,
@@ -347,7 +357,7 @@ class ReadLog:
         """Return the version that a save by `process` replaces; None if that is the `item` shown (vfs/semantics.md 4.42).
 
         An empty Base means that it is not known: the process replaced the file without reading it, has only written bytes that
-        are not on the server yet, or has lost its note.
+        are not on the server yet, has lost its note, or has read nothing and found the name missing (4.62).
         """
         with self._lock:
             placed = self._placed.get(item.path)
@@ -356,7 +366,9 @@ class ReadLog:
             if process is None:
                 return None
             note = self._closest_reader(process, self._notes.records_at(item.path))
-            if note is None or note.is_of_version(item):
+            if note is None:
+                return _NONE if (process, item.path) in self._missing else None
+            if note.is_of_version(item):
                 return None
             return (placed if note.has_written else None) or note.item or _NONE
 

@@ -188,6 +188,10 @@ class Vfs:
         """See LookupOperations."""
         return self._lookup.getattr(path)
 
+    def note_missing(self, path: str, pid: int) -> None:
+        """See LookupOperations."""
+        self._lookup.note_missing(path, pid)
+
     def cached_getattr(self, path: str) -> Attr:
         """See LookupOperations."""
         return self._lookup.cached_getattr(path)

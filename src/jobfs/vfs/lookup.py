@@ -32,6 +32,14 @@ class LookupOperations:
             return self._report.attr(name)
         return self._view.attr_of_node(self._view.ensure_size_known(path, self._view.get(path)))
 
+    def note_missing(self, path: str, pid: int) -> None:
+        """Note that the thread `pid` has got ENOENT for a path: what it creates there replaces nothing unread (4.62).
+
+        A name that only this mount has freed, on the server not yet, does not count: a file made there replaces the old one.
+        """
+        if not self._state.index.has_override(path):
+            self._state.read_log.note_missing(pid, path)
+
     def cached_getattr(self, path: str) -> Attr:
         """Return the attributes of a directory entry for a listing.
 

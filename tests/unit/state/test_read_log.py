@@ -100,6 +100,8 @@ class Proc(FakeProc):
         if what == "reads":
             version, path = (*more, "dir/f")[:2]
             self.readers.note_read(process, path, VERSIONS[version])
+        elif what == "misses":
+            self.readers.note_missing(NAMES[who], "dir/f")
         elif what in ("writes", "sees"):
             over, base = (VERSIONS[more[0]], PLACED[more[1]]) if more else (None, Base())
             self.readers.note_write(process, "dir/f", over, base, opened_for_read=what == "sees")
@@ -265,6 +267,24 @@ def test_a_save_replaces_the_version_of_the_closest_reader(
             proc.end(number)
         proc.settle()
     assert proc.replaced(NAMES[who], VERSIONS[shown]) == replaces
+
+
+@pytest.mark.parametrize(("past", "save", "replaces"), [
+    ("make misses", "make 2", Base()), ("make misses", "cc 2", None), ("make misses", "shell 2", None),
+    ("make misses, make reads 2", "make 2", None), ("make misses, cat reads 2", "make 2", None),
+    ("cat reads 1, make misses", "make 2", FIRST),
+    ("make misses, placed 2", "make 2", None), ("make misses, placed 1", "make 2", Base()),
+    ("make misses, make writes, placed 1", "make 2", PLACED["1"]),
+])  # fmt: skip
+def test_a_program_that_found_a_name_missing_replaces_only_what_was_read_since(
+    proc: Proc, past: str, save: str, replaces: Item | Base | None
+) -> None:
+    """vfs/semantics.md 4.62: by it or near it, or was placed by this mount."""
+    proc.happens(past)
+    who, shown = save.split()
+    assert proc.replaced(NAMES[who], VERSIONS[shown]) == replaces
+    assert proc.replaced(NAMES[who], replace(VERSIONS[shown], path="dir/other")) is None
+    proc.readers.note_missing(0, "dir/f")  # outside of the namespace (4.47)
 
 
 class Twice(Proc):

@@ -363,14 +363,16 @@ class ReadLog:
             placed = self._placed.get(item.path)
             if placed is not None and placed.matches_version(item):
                 return placed if placed.racy else None
-            if process is None:
-                return None
-            note = self._closest_reader(process, self._notes.records_at(item.path))
-            if note is None:
-                return _NONE if (process, item.path) in self._missing else None
-            if note.is_of_version(item):
-                return None
-            return (placed if note.has_written else None) or note.item or _NONE
+            return None if process is None else self._version_known_to(process, item, placed)
+
+    def _version_known_to(self, process: Process, item: Item, placed: Base | None) -> Item | Base | None:
+        """Return what `version_read_by` does. `placed`: what this mount has placed there last, if not `item`."""
+        note = self._closest_reader(process, self._notes.records_at(item.path))
+        if note is None:
+            return _NONE if (process, item.path) in self._missing else None
+        if note.is_of_version(item):
+            return None
+        return (placed if note.has_written else None) or note.item or _NONE
 
     def _closest_reader(self, process: Process, notes: Mapping[Process, ReadRecord]) -> ReadRecord | None:
         """Return the note that says what a process knows of a path, None if there is none (vfs/semantics.md 4.43).

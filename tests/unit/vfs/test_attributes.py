@@ -62,11 +62,11 @@ def test_chown_with_minus_one_leaves_owner_or_group(world: World) -> None:
     """vfs/semantics.md 2.8: chown(2) has it so; libfuse passes it on unsigned."""
     world.seed({"file": b"x"})
     owners = []
-    for uid, gid in ((5, 0xFFFFFFFF), (-1, 6), (0xFFFFFFFF, -1)):
+    for uid, gid in ((5, 0xFFFFFFFF), (-1, 6), (0xFFFFFFFF, -1), (0, 0)):
         world.attributes.chown("file", uid, gid)
         attr = world.lookup.getattr("file")
         owners.append((attr.uid, attr.gid))
-    assert owners == [(5, 2), (5, 6), (5, 6)]
+    assert owners == [(5, 2), (5, 6), (5, 6), (0, 0)], "0 is root"
 
 
 def test_an_implicit_directory_is_made_before_its_mode_is_remembered(world: World) -> None:

@@ -232,7 +232,7 @@ def test_a_stat_at_the_end_shows_that_a_log_has_grown(world: World) -> None:
     """vfs/semantics.md 3.14: the kernel asks once before it delivers the last bytes; of an empty file at once."""
     world.seed({"log": OLD, "empty": b""})
     log, empty = open_file(world, "log"), open_file(world, "empty")
-    assert log.read(len(OLD), 0) == OLD
+    assert [log.attr().size, log.read(len(OLD), 0)] == [len(OLD), OLD], "what it asked before does not count"
     world.seed({"log": NEW, "empty": b"no more\n"})
     assert [log.attr().size for _ in range(3)] == [len(OLD), len(NEW), len(NEW)]
     assert (log.read(100, len(OLD)), empty.attr().size) == (NEW[len(OLD) :], 8)
@@ -259,6 +259,28 @@ def test_a_reader_that_is_not_at_the_end_follows_nothing(world: World) -> None:
     assert [handle.attr().size for _ in range(3)] == [len(OLD)] * 3
     assert [handle.read(100, 3) for _ in range(2)] == [OLD[3:]] * 2, "the kernel reads ahead"
     assert handle.read(100, 3) == NEW[3:], "a program that knows of more bytes asks again"
+
+
+def test_a_reader_follows_a_log_that_grows_again_while_it_is_fetched(world: World) -> None:
+    """vfs/semantics.md 3.14, 5: the listed version has gone since, so the name is looked up again."""
+    world.seed({"log": OLD})
+    handle = open_file(world, "log")
+    assert handle.read(100, 0) == OLD
+    world.seed({"log": NEW})
+    world.put("log", NEW + MINE)
+    world.clock.advance(1)
+    assert handle.read(100, len(OLD)) == (NEW + MINE)[len(OLD) :]
+
+
+def test_a_reader_follows_a_log_that_this_mount_has_renamed(world: World) -> None:
+    """vfs/semantics.md 3.14, 4.27."""
+    world.seed({"log": OLD})
+    handle = open_file(world, "log")
+    assert handle.read(100, 0) == OLD
+    world.tree.rename("log", "log.1")
+    world.server.put("id of log", "log.1", NEW)
+    world.list_again()
+    assert handle.read(100, len(OLD)) == NEW[len(OLD) :]
 
 
 def test_a_writer_follows_no_log(world: World) -> None:
@@ -293,6 +315,18 @@ def test_a_reader_of_a_lost_version_gets_no_bytes_of_another(world: World) -> No
     assert open_file(world, "file").read(100, 0) == NEW
 
 
+def test_a_reader_asks_once_for_bytes_that_are_gone_from_a_listed_version(world: World) -> None:
+    """vfs/semantics.md 3.13: the name still shows the version that is open, so there is no other one to read."""
+    world.seed({"file": LARGE})
+    handle = open_file(world, "file")
+    world.requests()
+    world.server.contents.pop("id of file")
+    assert errno_from(handle.read, 100, 0) == errno.ENOENT
+    assert [request for request in world.requests() if request.startswith("download")] == [
+        "download id of file"
+    ]
+
+
 @pytest.mark.parametrize("flags", [READ, WRITE])
 def test_an_open_finds_the_file_that_the_job_has_made_since(world: World, flags: int) -> None:
     """vfs/semantics.md 5: 404: the known item is dropped, and the name is looked up again."""
@@ -311,6 +345,15 @@ def test_an_open_of_a_large_file_looks_for_a_newer_version(world: World) -> None
     world.put("file", LARGE + NEW)
     world.clock.advance(1)
     assert open_file(world, "file").shown_size() == len(LARGE + NEW)
+
+
+def test_only_a_first_write_has_bytes_to_copy(world: World) -> None:
+    """vfs/semantics.md 4.41: on a full disk, that much room is made before the write is tried again."""
+    world.seed({"file": OLD})
+    handle = open_file(world, "file", WRITE)
+    assert handle.bytes_to_copy() == len(OLD)
+    world.files.write(handle.fh, MINE, 0)
+    assert handle.bytes_to_copy() == 0
 
 
 # Writes that may rely on the end of another version

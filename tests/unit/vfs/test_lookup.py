@@ -131,7 +131,7 @@ def test_replies_are_cached_by_edition_only_if_they_are_the_servers(world: World
     edition = world.lookup.edition_if_fresh()
     assert edition == world.lookup.edition_if_fresh() > 0
     world.write("ours", b"changed")
-    assert world.lookup.edition_if_fresh() != edition
+    assert world.lookup.edition_if_fresh() > edition
     known = [world.lookup.changes_only_with_edition(path) for path in ("theirs", "ours", "none")]
     assert known == [True, False, False]
     world.expire()

@@ -15,6 +15,7 @@ from jobfs.document import ENDED, Status
 from jobfs.errors import TooLargeError
 from jobfs.names import Role, hidden_path
 from jobfs.nodes import Lifecycle
+from jobfs.state.directory import acquire_state_directory
 from jobfs.state.records import Stage, Verb
 
 from .world import CALLER, World
@@ -48,8 +49,9 @@ def test_the_job_is_as_the_server_reported_it(world: World) -> None:
         None,
     )
     assert (job["model"], job["tokens"]) == (None, 7)
-    world.server.job = {"usage": "none"}
-    assert (world.report.fetch_job()["ended"], world.report.fetch_job()["tokens"]) == (None, None)
+    world.server.job = {"model": "large", "usage": "none"}
+    job = world.report.fetch_job()
+    assert (job["ended"], job["model"], job["tokens"]) == (None, "large", None)
 
 
 @pytest.mark.parametrize("status", sorted(ENDED))
@@ -149,13 +151,27 @@ def test_items_that_are_not_shown_are_in_the_status(world: World) -> None:
     assert [entry["path"] for entry in status["hostile"]] == ["dir/../file"]
 
 
+def test_a_problem_names_the_command_that_recovers_an_ended_mount(world: World) -> None:
+    """vfs/semantics.md 6.6: with the state directory of this mount."""
+    state = world.settings.state_dir
+    ended = acquire_state_directory(state, "j" * 24, str(world.home / "ended"), world.server.base_url)
+    (ended.path / "journal.db").write_bytes(b"unreadable")
+    ended.close()
+    (problem,) = world.report.status()["problems"]
+    assert problem.startswith(f"an ended mount at {world.home / 'ended'} has left unsent work in ")
+    assert ": run jobfs recover " in problem
+    assert str(state) in problem.partition(": run ")[2]
+
+
 def test_cleanup_is_listed_but_for_probes_of_the_server(world: World) -> None:
     """save/protocol.md R4: how the server handles creates is no save."""
     world.seed({})
     probe = hidden_path("x", world.slot.mount_id, "1" * 16, Role.STAGED)
     for target in (probe, "file"):
         world.state.plan_change(Verb.PUT, target, stage=Stage.PLACED)
-    assert [entry["path"] for entry in world.report.status()["cleaning"]] == ["file"]
+    world.state.plan_change(Verb.PUT, "cancelled", stage=Stage.CANCELLED)
+    world.state.plan_change(Verb.PUT, "unsent")
+    assert [entry["path"] for entry in world.report.status()["cleaning"]] == ["file", "cancelled"]
 
 
 def test_the_files_of_the_control_directory_are_read_only(world: World) -> None:
@@ -165,6 +181,9 @@ def test_the_files_of_the_control_directory_are_read_only(world: World) -> None:
     assert errno_from(world.report.read_file, "pending", os.O_RDWR) == errno.EACCES
     assert errno_from(world.report.read_file, "none") == errno.ENOENT
     assert errno_from(world.report.list_entries, "pending") == errno.ENOTDIR
+    numbers = [world.report.attr("").ino, *(attr.ino for _, attr in world.report.list_entries(""))]
+    assert len({*numbers}) == 4
+    assert min(numbers) == numbers[0] > 0, "small, so that no item has them"
     size = len(world.report.read_file("job.json"))
     attr = world.report.attr("job.json")
     assert (attr.size, attr.mode & 0o7777, attr.uid) == (size, 0o400, os.geteuid())

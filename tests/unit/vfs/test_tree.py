@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from typing import Any
 
 from tests.support.files import errno_from
@@ -56,6 +58,14 @@ def call(world: World, operation: str, *paths: str) -> Any:
     """Call an operation with what it needs besides paths."""
     more = {"mkdir": (0o755, CALLER), "symlink": ("target", CALLER)}.get(operation, ())
     return getattr(world.tree, operation)(*paths, *more)
+
+
+def settle(world: World, path: str) -> None:
+    """Wait until the save of a file has ended, and what it set aside is deleted or has a visible name."""
+    world.drain_file(path)
+    for change in list(world.state.changes.values()):
+        world.write_back.cleanup.clean_up(change)
+    world.list_again()
 
 
 def test_refused_operations_make_no_request(world: World) -> None:
@@ -172,6 +182,41 @@ def test_a_scratch_file_makes_no_request_until_it_has_a_real_name(world: World) 
     assert sorted(world.view.list("")) == [".file.swo", "file~"]
     world.tree.rename(".file.swo", "file")
     assert [entry["path"] for entry in world.report.list_unsent()] == ["file"]
+
+
+def test_a_scratch_directory_is_on_this_machine_only(world: World) -> None:
+    """vfs/semantics.md 4.14: with everything that is made in it."""
+    world.seed({})
+    world.tree.mkdir("dir~", 0o700, CALLER)
+    world.write("dir~/file", b"scratch")
+    assert world.lookup.getattr("dir~").mode == stat.S_IFDIR | 0o700
+    assert [name for name, _ in world.lookup.listdir("dir~")] == ["file"]
+    assert (world.requests(), world.report.list_unsent()) == ([], [])
+
+
+def test_a_rename_over_a_version_that_its_program_has_not_read_keeps_it(world: World) -> None:
+    """vfs/semantics.md 4.20, 4.42: the program has read an older version, and sends none of the bytes in between."""
+    world.seed({"file": b"read"})
+    handle = world.open("file", os.O_RDONLY, pid=CALLER.pid)
+    world.files.release(handle.fh)
+    world.put("file", b"the job's")
+    world.list_again()
+    world.write("new", b"ours")
+    world.tree.rename("new", "file", CALLER.pid)
+    settle(world, "file")
+    copy, mine = sorted(world.view.list(""), key=len, reverse=True)
+    assert (mine, copy.startswith("file.conflict-"), world.lookup.getattr(copy).size) == ("file", True, 9)
+
+
+def test_a_program_may_replace_what_it_has_renamed_without_reading_it(world: World) -> None:
+    """vfs/semantics.md 4.42: it knows what it has put there, so no second version is kept."""
+    world.seed({"old": b"1"})
+    world.tree.rename("old", "file", CALLER.pid)
+    handle = world.open("file", os.O_WRONLY | os.O_TRUNC, pid=CALLER.pid)
+    world.files.write(handle.fh, b"2", 0)
+    world.files.release(handle.fh)
+    settle(world, "file")
+    assert list(world.view.list("")) == ["file"]
 
 
 def test_a_symbolic_link_is_a_local_file(make_world: MakeWorld) -> None:

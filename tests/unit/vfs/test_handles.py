@@ -272,17 +272,6 @@ def test_a_reader_follows_a_log_that_grows_again_while_it_is_fetched(world: Worl
     assert handle.read(100, len(OLD)) == (NEW + MINE)[len(OLD) :]
 
 
-def test_a_reader_follows_a_log_that_this_mount_has_renamed(world: World) -> None:
-    """vfs/semantics.md 3.14, 4.27."""
-    world.seed({"log": OLD})
-    handle = open_file(world, "log")
-    assert handle.read(100, 0) == OLD
-    world.tree.rename("log", "log.1")
-    world.server.put("id of log", "log.1", NEW)
-    world.list_again()
-    assert handle.read(100, len(OLD)) == NEW[len(OLD) :]
-
-
 def test_a_writer_follows_no_log(world: World) -> None:
     """vfs/semantics.md 4, Keep both: its saves keep what the job has written since its open."""
     world.seed({"log": OLD})

@@ -145,6 +145,16 @@ def test_a_rename_of_an_item_is_one_move_and_keeps_its_inode(world: World) -> No
     assert [entry["path"] for entry in world.report.list_unsent()] == ["dir/new"]
 
 
+def test_an_implicit_directory_that_the_job_has_made_since_is_renamed(world: World) -> None:
+    """vfs/semantics.md 1.19, 4.28: the listing does not have its item yet."""
+    world.seed({"dir/file": b"1"})
+    world.write_back.context.server.learn(moves_carry=True)
+    world.put("dir", None)
+    world.clock.advance(1)
+    world.tree.rename("dir", "new")
+    assert world.server.items["id of dir"].path == "new"
+
+
 def test_a_file_that_a_rename_replaces_lives_on_in_its_handles(world: World) -> None:
     """vfs/semantics.md 4.27, 4.33: `fstat` shows no name for it."""
     world.seed({"old": b"old bytes", "new": b"new"})

@@ -150,6 +150,20 @@ def test_an_fsync_waits_for_earlier_closes_of_the_file(world: World, direct: boo
     assert not file.needs_upload, "not of older ones only"
 
 
+def test_an_fsync_waits_for_bytes_that_were_written_during_a_save(world: World) -> None:
+    """vfs/semantics.md 4.7: the save of earlier bytes, which has begun, does not count."""
+    file = world.closed("file", OLD)
+    change = world.scheduled(file)
+    change.started = True
+    world.client.fail("create", UnavailableError("not now"))
+    with pytest.raises(UnavailableError):
+        world.replacer.run_change(change)
+    local = world.written(file, NEW)
+    world.write_back.wait_until_uploaded(file)
+    assert (world.client.contents[file.item_id], file.needs_upload) == (NEW, False)
+    local.release()
+
+
 def test_a_save_unlinked_before_its_first_record_sends_nothing(world: World) -> None:
     """save/protocol.md R10: until the item is deleted, the journal has the file as it was closed."""
     file = world.closed("file", NEW, world.client.put("o", "file", OLD))

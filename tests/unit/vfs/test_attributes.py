@@ -37,6 +37,18 @@ def test_the_mode_of_an_unsent_file_is_sent_with_its_bytes(world: World) -> None
     assert errno_from(world.open, "file", os.O_RDWR) == errno.EACCES
 
 
+def test_a_chmod_keeps_the_times_that_were_set(world: World) -> None:
+    """vfs/semantics.md 2.6, 2.11: also where the new permission gives the item another `updatedAt`."""
+    world.seed({"file": b"x"})
+    world.server.moves_touch = True
+    world.attributes.utimens("file", 5, 7)
+    before = world.server.items["id of file"].updated_at
+    world.attributes.chmod("file", 0o444)
+    assert world.server.items["id of file"].updated_at != before
+    attr = world.lookup.getattr("file")
+    assert (attr.mode & 0o777, attr.atime_ns, attr.mtime_ns) == (0o444, 5, 7)
+
+
 def test_a_mode_belongs_to_the_item_and_times_to_its_version(world: World) -> None:
     """vfs/semantics.md 2.6, 2.8, 2.11."""
     world.seed({"file": b"x"})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
@@ -224,6 +226,28 @@ def test_no_operation_on_a_scratch_file_costs_a_request(world: World) -> None:
     assert not world.state.journal.needs_sync
     world.files.truncate("file~", 3)
     assert (world.lookup.getattr("file~").size, world.report.list_unsent()) == (3, [])
+
+
+def test_an_fsync_of_a_scratch_file_syncs_bytes_changed_in_place(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.16: also where the size stays."""
+    world.seed({})
+    fh = world.files.create("file~", 0o644, os.O_RDWR, CALLER).fh
+    world.files.write(fh, b"scratch", 0)
+    world.files.fsync(fh)
+    synced, fdatasync = list[bytes](), os.fdatasync
+
+    def note_sync(number: int) -> None:
+        fdatasync(number)
+        with suppress(OSError):
+            synced.append(Path(f"/proc/self/fd/{number}").read_bytes())
+
+    monkeypatch.setattr(os, "fdatasync", note_sync)
+    world.files.write(fh, b"changed", 0)
+    world.files.fsync(fh)
+    world.files.release(fh)
+    assert b"changed" in synced
 
 
 def test_a_close_records_what_was_written_and_an_fsync_sends_it(make_world: MakeWorld) -> None:

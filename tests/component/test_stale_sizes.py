@@ -13,7 +13,7 @@ from tests.support.files import errno_from
 from tests.support.programs import PROGRAMS, distinct
 from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Start, Workspace
+from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 from jobfs.vfs import KernelFile, OpenResult
@@ -223,6 +223,26 @@ def test_a_writer_of_a_lost_version_may_write_to_a_matching_one(
     kept = {"file.conflict": new} if flags == os.O_RDWR | os.O_APPEND else {}
     there = {"file": new + MINE, **kept}
     eventually(lambda: untimed(visible(server)) == there)
+
+
+@pytest.mark.parametrize(("flags", "kept"), [(os.O_WRONLY, {}), (os.O_RDWR, {"file.conflict": _BODY})])
+def test_a_file_that_replaced_the_opened_one_is_kept_if_the_writer_can_read(
+    server: Server, start: Start, flags: int, kept: dict[str, bytes]
+) -> None:
+    """vfs/semantics.md 4.20, 4.42: it may have read the other one, if only from the kernel's pages; both have one size."""
+    server.store.seed({"file": bytes(LARGE)}, age=60)
+    work = start(ttl=60)
+    assert work.vfs.getattr("file").size == LARGE
+    server.faults.set_rate("unavailable", 1.0, on="download")
+    fh = open_file(work, flags, LARGE).fh
+    server.store.delete("file")
+    server.store.seed({"file": _BODY}, age=30)
+    server.faults.clear()
+    eventually(lambda: not errno_from(work.vfs.write, fh, MINE, 0))
+    work.vfs.release(fh)
+    work.drain()
+    wait_until_settled(work)
+    assert untimed(visible(server)) == {"file": MINE + _BODY[len(MINE) :], **kept}
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from jobfs.errors import FsError
 from jobfs.nodes import SendProgress
 from jobfs.state import directory as directories
 
-from .world import Make, MountTable, Outcome, Run
+from .world import Make, MountTable, Outcome, Run, unsent
 
 
 def test_flush_exits_with_0_if_all_is_sent_or_1_with_a_list(run: Run, answering: Make) -> None:
@@ -76,6 +76,17 @@ def test_umount_waits_for_the_slot_and_names_unsent_files(
     one = answering("/mnt/a", umount=unmounted)
     assert run("umount", "/mnt/a") == outcome
     assert not directories.is_in_use(directories.inspect_directory(one.slot.path))
+
+
+def test_umount_all_reports_what_any_of_the_mounts_has_left(
+    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 6.4: whichever of them is unmounted first."""
+    monkeypatch.setattr(umounting, "is_in_use", lambda *_: False)
+    for place in ("/mnt/a", "/mnt/b", "/mnt/c"):
+        answering(place, umount={"left": [unsent()] if place == "/mnt/b" else []})
+    done = run("umount", "--all", "--yes")
+    assert (done.code, done.out.count("to be unmounted"), done.err.count("a.txt")) == (1, 3, 1)
 
 
 def test_umount_accepts_only_the_mount_point_itself(run: Run, answering: Make) -> None:

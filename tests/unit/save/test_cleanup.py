@@ -11,7 +11,7 @@ import pytest
 from jobfs import names
 from jobfs.errors import BadRequestError, UnavailableError
 from jobfs.nodes import Kind
-from jobfs.state import Change, edit
+from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
 
 from .world import TID, World, away, hidden, sha
@@ -140,9 +140,11 @@ def test_a_hidden_item_is_checked_again_before_it_gets_a_name(world: World) -> N
     listed = world.client.put("h", hidden("x"), b"content")
     world.client.put("h", "given back by a request that was late", b"content")
     gone = world.client.put("g", hidden("y"), b"content")
+    world.state.write(edit(world.state.get_or_add_file(gone), mode=0o600))
     del world.client.items["g"]
     assert (world.cleanup.expose(listed), world.cleanup.expose(gone)) == ("", "")
     assert (world.client.done, world.namespace.updates) == ([], ["forget g"])
+    assert world.rows(File) == [], "the attributes of the item that is gone"
 
 
 def test_remembered_attributes_of_vanished_items_are_dropped(world: World) -> None:
@@ -164,8 +166,9 @@ def test_remembered_attributes_of_vanished_items_are_dropped(world: World) -> No
 
 @pytest.mark.parametrize(
     ("staged_id", "place", "content", "goes"),
-    [("", "", NEW, True), ("new", "", NEW, True), ("new", "dir/file", NEW, True), ("new", "dir/file", b"job", False)],
-    ids=["unseen", "staged", "placed unseen", "written to since"],
+    [("", "", NEW, True), ("new", "", NEW, True), ("new", "dir/file", NEW, True), ("new", "dir/file", b"job", False),
+     ("new", "dir/moved", NEW, False)],
+    ids=["unseen", "staged", "placed unseen", "written to since", "renamed since"],
 )  # fmt: skip
 def test_a_cancelled_save_is_undone(
     world: World, staged_id: str, place: str, content: bytes, goes: bool

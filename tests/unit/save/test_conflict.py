@@ -200,6 +200,15 @@ def test_hidden_items_that_a_record_will_remove_are_no_content(world: World) -> 
     assert "a" not in world.client.items
 
 
+def test_a_removed_directory_is_deleted_with_a_removed_one_in_it(world: World) -> None:
+    """save/protocol.md R12: the removal of the inner one, too, has seen it empty."""
+    checked = Checked(world, content=None)
+    inner = world.client.put("b", f"{hidden(TARGET)}/{hidden('sub', names.Role.REMOVED, 'e' * 16)}", None)
+    world.state.plan_change(Verb.REMOVE, f"{TARGET}/sub", asides=[Aside("b", inner.path, moved=True)])
+    assert checked.settle(of=REMOVED)
+    assert world.changes() == ["delete a"]
+
+
 @pytest.mark.parametrize(("lost", "forgotten"), [(True, False), (False, True)])
 def test_a_directory_is_listed_after_it_was_seen_at_its_hidden_name(
     world: World, lost: bool, forgotten: bool

@@ -233,6 +233,30 @@ def test_an_unanswered_aside_is_kept_after_its_save_was_promoted(world: World, o
     assert change.asides[0].unsure_until > 0.0
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_overlapped_promote_is_sent_once(world: World, old: Item, lost: bool) -> None:
+    """save/protocol.md R13: its answer decides; if that is lost, a look at the staged item does (R6)."""
+    client, promoting = world.client, threading.Event()
+    promoted = lambda: old.path in [item.path for item in client.items.values() if item.id != "o"]  # noqa: E731
+
+    def hide() -> None:
+        eventually(promoting.is_set)
+        (change,) = world.state.changes.values()
+        client.items["o"] = replace(client.items["o"], path=change.asides[0].path)
+        eventually(promoted)  # its answer comes later
+
+    def promote() -> None:
+        promoting.set()
+        eventually(lambda: client.paths["o"] != old.path)
+        client.lose = int(lost)
+
+    client.before["update"] = [hide, promote]
+    file = world.save(old.path, b"new!", old)
+    moves = [step for step in world.changes() if step.startswith("move ")]
+    assert moves == [f"move {client.paths['o']}", f"move {old.path}"]
+    assert (client.paths[file.item_id], world.content.adopted == []) == (old.path, lost)
+
+
 def test_a_refused_promote_does_not_refuse_the_save(world: World, old: Item) -> None:
     """save/protocol.md R13: whatever the reason."""
     client, refused = world.client, threading.Event()

@@ -187,6 +187,18 @@ def test_recovery_finishes_each_started_change(world: World, remount: Remount, w
     assert again.state.index.file_at("dir") is None
 
 
+def test_an_upload_that_ended_before_the_kill_is_not_repeated(world: World, remount: Remount) -> None:
+    """save/protocol.md, Recovery: the item is found under its hidden name, though the journal does not have its id."""
+    file = world.closed("file", NEW, world.client.put("o", "file", OLD))
+    world.client.put("h", STAGED, NEW)
+    sent = {"generation": file.generation, "size": len(NEW), "tid": TID, "base": file.base}
+    world.plan(Stage.STAGING, file=file, **sent)
+    again = remount()
+    assert finish(again) == {"file": NEW}
+    assert [step for step in world.client.done if step.startswith("create")] == []
+    assert world.client.paths == {"h": "file"}
+
+
 @pytest.mark.parametrize("case", ["behind", "behind, and begun again", "on a full disk"])
 def test_bytes_appended_to_closed_bytes_return_beside_them(world: World, remount: Remount, case: str) -> None:
     """vfs/semantics.md 4.3; save/protocol.md, Recovery: the name has what was closed, and what comes back has both."""
@@ -219,12 +231,15 @@ def test_bytes_appended_to_closed_bytes_return_beside_them(world: World, remount
     assert [*again.state.bytes.directory.iterdir()] == []
 
 
-def test_partial_bytes_are_dropped(world: World, remount: Remount, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("lost", [lambda path: path.write_bytes(b""), Path.unlink], ids=["cut", "gone"])
+def test_partial_bytes_are_dropped(
+    world: World, remount: Remount, caplog: pytest.LogCaptureFixture, lost: Callable[[Path], object]
+) -> None:
     """save/protocol.md, Recovery: the disk has lost them; a save of them that was begun is undone."""
     begun = begin(world, "save")
     del world.client.items["h"]
     for path in world.state.bytes.generation_path(begun.ino, 1).parent.iterdir():
-        path.write_bytes(b"")
+        lost(path)
     again = remount()
     assert (again.state.index.file_at("file"), again.state.journal.load_records(File)) == (None, [])
     assert "file: its local bytes are not whole: it is dropped" in caplog.messages

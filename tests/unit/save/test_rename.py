@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,21 +46,27 @@ def test_a_directory_rename_moves_everything_below_it(world: World) -> None:
     assert [c.target for c in world.rows(Change)] == ["new/gone"]
 
 
-def test_local_files_of_a_deleted_directory_become_conflict_copies(world: World) -> None:
+def test_local_files_of_a_deleted_directory_become_conflict_copies(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vfs/semantics.md 4.50: scratch files, links and unsent files with their Change, in the journal too; others stay."""
     for path in ("old/a.txt~", "old/b.txt", "old/link"):
         scratch(world, path)
     link = world.state.new_local_file(Kind.FILE, "new/link")
     world.state.write(edit(link, link="a.txt~", never_sent=True))
+    stamped, moment = names.second_version_path, datetime.now(UTC)
+    monkeypatch.setattr(names, "second_version_path", partial(stamped, when=moment))
+    taken = scratch(world, stamped("new/a.txt~", "conflict", moment)).path or ""
     gone = [scratch(world, "new/a.txt~"), world.closed("new/b.txt", OLD), link, scratch(world, "new/c.txt~")]
     change = world.scheduled(gone[1])
     world.renamer.rename_directory(world.client.put("d", "old", None), "new")
     kept = [file.path or "" for file in gone]
     assert kept[3] == "new/c.txt~"
+    assert kept[0] == stamped("new/a.txt~", "conflict", moment, 1), "a name that is free"
     of = ["new/a.txt~", "new/b.txt", "new/link"]
     assert [names.parse_second_version(path) for path in kept[:3]] == [("conflict", path) for path in of]
     assert change.target == kept[1]
-    assert sorted(file.path or "" for file in world.rows(File)) == sorted([*kept, *of])
+    assert sorted(file.path or "" for file in world.rows(File)) == sorted([*kept, *of, taken])
     assert [world.state.index.file_at(path) for path in kept] == gone
 
 
@@ -135,6 +142,15 @@ def test_a_rename_and_what_it_displaces_are_one_journal_write(world: World, stay
     assert row.size == (12 if stays else 3)
     assert file.change is not None
     assert (file.change.target, change in (None, file.change)) == ("file", True)
+
+
+def test_a_rename_leaves_no_row_of_what_it_displaces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 4, rename: in one step: after a kill, no older file has the name."""
+    over = world.closed("file", OLD, world.client.put("o", "file", OLD))
+    file = world.closed("draft", NEW)
+    monkeypatch.setattr(world.renamer, "release_displaced", lambda *displaced: None)  # it is killed before that
+    world.renamer.rename_unsent_over(file, "file", world.renamer.find_displaced("file", over))
+    assert [(row.ino, row.path) for row in world.rows(File)] == [(file.ino, "file")]
 
 
 def test_a_rename_does_not_close_an_open_generation(world: World) -> None:

@@ -200,6 +200,7 @@ class FakeClient:
         def change() -> Item:
             if item_id not in self.items:
                 raise NotFoundError("gone")
+            assert wanted.get("kind") is self.items[item_id].kind, "else the reply may show any kind"
             if any(item.path == path and item.id != item_id for item in self.items.values()):
                 raise PathExistsError("exists")
             changed = {name: value for name, value in wanted.items() if value is not None}

@@ -108,6 +108,8 @@ def test_other_state_directories_with_a_journal_or_mount_are_listed(take: Take, 
     }
     assert expected == {second.path: False, fourth.path: True}
     assert [found.path for found in places.find_running(state)] == [first.path]
+    last_used_first = [one.path for one in (fourth, third, second, first)]
+    assert [found.path for found in places.find_of_job(state, JOB)] == last_used_first
     # Where that is not known, it is left alone.
     assert places.is_in_use(places.inspect_directory(Path("/dev/null")))
 
@@ -129,6 +131,8 @@ def test_the_next_mount_removes_the_remains_of_a_killed_merge(take: Take) -> Non
 def test_a_state_directory_that_cannot_be_written_is_reported(place: str) -> None:
     with pytest.raises(UsageError, match=r"can't write to the state directory.*--state-dir"):
         places.acquire_state_directory(Path(place), JOB, "/mnt/a", URL)
+    with pytest.raises(UsageError, match=f"can't write to the state directory {place}"):
+        places.reopen_state_directory(places.inspect_directory(Path(place)), URL)
 
 
 def test_a_directory_that_others_can_write_is_reported_with_its_option(take: Take, state: Path) -> None:

@@ -153,6 +153,9 @@ def test_a_placed_version_with_a_racy_time_is_recognised_by_bytes(proc: Proc) ->
     proc.readers.note_placed("dir/f", racy)
     assert proc.replaced(CAT, FIRST) == racy
     assert proc.readers.version_read_by(None, FIRST) == racy, "for any process"
+    moved = replace(FIRST, path="dir/g")
+    proc.readers.carry_notes(FIRST, moved)
+    assert proc.replaced(CAT, moved) == racy, "under its new name, too"
 
 
 def rename(proc: Proc, before: Item, after: Item) -> bool:

@@ -8,6 +8,8 @@ import os
 import pytest
 from tests.unit.state.conftest import refusing
 
+from jobfs.content.disk import CacheFile, DiskCache
+
 from .world import Open
 
 
@@ -41,3 +43,22 @@ def test_forgotten_bytes_are_not_read_from_a_hole(opened: Open, monkeypatch: pyt
     monkeypatch.setattr(os, "pwrite", overtaken)
     cached.store_bytes(0, b"x" * 100)
     assert not cached.available
+
+
+def test_two_transfers_that_create_the_file_at_once_share_it(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the bytes of one of them are fetched again."""
+    file = opened(300)
+    cached, create = file.store.attach_fetcher(file.handle).cached, DiskCache.create_partial
+
+    def overtaken(disk: DiskCache) -> CacheFile:
+        monkeypatch.undo()
+        cached.store_bytes(100, b"y" * 100)
+        return create(disk)
+
+    monkeypatch.setattr(DiskCache, "create_partial", overtaken)
+    cached.store_bytes(0, b"x" * 100)
+    cached.verified.add(0, 200)
+    assert cached.available.covers(0, 200)
+    assert cached.load_or_forget_bytes(0, 200) == b"x" * 100 + b"y" * 100

@@ -398,12 +398,13 @@ def test_a_node_shows_the_version_that_is_open_there(shown: World, kernel: Kerne
 
 
 def test_a_file_that_is_open_for_writing_keeps_its_node(shown: World, kernel: Kernel) -> None:
-    node = kernel.lookup("file").node
-    file = kernel.open(node, os.O_RDWR)
+    before = kernel.lookup("file")
+    file = kernel.open(before.node, os.O_RDWR)
     assert kernel.read(file) == OLD
     replace_by_job(shown)
     found = kernel.lookup("file")
-    assert (found.node, found.attributes.valid) == (node, 0.0)
+    assert (found.node, found.attributes.valid) == (before.node, 0.0)
+    assert found.attributes.ino == before.attributes.ino
 
 
 # Requests of the helper that produces events

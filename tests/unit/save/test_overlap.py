@@ -255,6 +255,7 @@ def test_an_overlapped_promote_is_sent_once(world: World, old: Item, lost: bool)
     moves = [step for step in world.changes() if step.startswith("move ")]
     assert moves == [f"move {client.paths['o']}", f"move {old.path}"]
     assert (client.paths[file.item_id], world.content.adopted == []) == (old.path, lost)
+    assert client.unchecked == []
 
 
 def test_a_refused_promote_does_not_refuse_the_save(world: World, old: Item) -> None:

@@ -148,7 +148,8 @@ def test_a_rename_leaves_no_row_of_what_it_displaces(world: World, monkeypatch: 
     """vfs/semantics.md 4, rename: in one step: after a kill, no older file has the name."""
     over = world.closed("file", OLD, world.client.put("o", "file", OLD))
     file = world.closed("draft", NEW)
-    monkeypatch.setattr(world.renamer, "release_displaced", lambda *displaced: None)  # it is killed before that
+    # The mount is killed before that.
+    monkeypatch.setattr(world.renamer, "release_displaced", lambda *displaced: None)
     world.renamer.rename_unsent_over(file, "file", world.renamer.find_displaced("file", over))
     assert [(row.ino, row.path) for row in world.rows(File)] == [(file.ino, "file")]
 

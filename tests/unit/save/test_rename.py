@@ -55,7 +55,9 @@ def test_local_files_of_a_deleted_directory_become_conflict_copies(
     link = world.state.new_local_file(Kind.FILE, "new/link")
     world.state.write(edit(link, link="a.txt~", never_sent=True))
     stamped, moment = names.second_version_path, datetime.now(UTC)
-    monkeypatch.setattr(names, "second_version_path", partial(stamped, when=moment))
+    monkeypatch.setattr(
+        names, "second_version_path", lambda path, label, *, attempt: stamped(path, label, moment, attempt)
+    )
     taken = scratch(world, stamped("new/a.txt~", "conflict", moment)).path or ""
     gone = [scratch(world, "new/a.txt~"), world.closed("new/b.txt", OLD), link, scratch(world, "new/c.txt~")]
     change = world.scheduled(gone[1])

@@ -12,6 +12,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.mounts import Mount, is_mounted
 from tests.support.serverside import visible
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
@@ -54,8 +55,9 @@ class Disk:
         self._run("mount", "-o", "remount,abort", self.directory)
 
     def replace(self) -> None:
-        """The same disk, well again."""
+        """The same disk, well again, once nothing has a file of the failed one open."""
         self.remove()
+        eventually(lambda: not self._run("losetup", "-j", self._image))
         self.mount()
 
     def remove(self) -> None:

@@ -110,6 +110,18 @@ class Processes:
             self.due += _CHECKS
         return process
 
+    def find_heir(self, lineage: list[list[str]]) -> Process | None:
+        """Return the process that has the notes of one that an earlier mount has seen (vfs/semantics.md 4.63).
+
+        That is the process itself while it runs, else the `ended_descendants` of its nearest running ancestor, None if none runs.
+        `lineage`: the keys of the process and its ancestors.
+        """
+        for distance, key in enumerate(map(tuple, lineage)):
+            process = self.process_of(int(key[0] or 0))
+            if process is not None and process.key == key:
+                return process.ended_descendants if distance else process
+        return None
+
     def _look_up(self, thread: int) -> Process | None:
         try:
             status = self._read_proc_file(str(thread), "status")

@@ -3,21 +3,25 @@
 Each open for reading, and each write, makes a note of the process, the path and the version that was shown. A process that has
 ended by the time of the save still counts: its notes move to `ended_descendants` of its parent, which stands for all ended
 processes below that parent. No running process is nearer to the ended process than to its parent, so this changes no answer, and
-it limits a path to two notes for each known process. Notes are in memory only, and bounded.
+it limits a path to two notes for each known process. Notes are bounded. `NoteLog` keeps them on the disk: the next mount repeats
+what its predecessor has noted.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Condition
+from typing import Any
 
 from cachetools import LRUCache
 
 from jobfs import names
 from jobfs.nodes import Item
+from jobfs.state.note_log import Entry, NoteLog
 from jobfs.state.processes import Process, Processes
 from jobfs.state.records import Base
 
@@ -49,6 +53,11 @@ class ReadRecord:
             wrote,
             read,
         )
+
+    @property
+    def knows(self) -> tuple[Item | None, bool, bool]:
+        """What `ReadLog` saves of the note."""
+        return self.item, self.has_written, self.has_read_unsent
 
     def is_of_version(self, item: Item) -> bool:
         """Return whether the note is of the version that `item` shows."""
@@ -133,8 +142,8 @@ class ReadRecords:
 class ReadLog:
     """The notes of one mount, and the versions that it has placed. Methods may be called from any thread, and raise nothing."""
 
-    def __init__(self, lock: Condition, proc: Path = Path("/proc")) -> None:
-        """`lock`: the state's."""
+    def __init__(self, lock: Condition, proc: Path = Path("/proc"), saved: Path | None = None) -> None:
+        """`lock`: the state's. `saved`: the file with the log of the notes, None if they end with the mount."""
         self._lock = lock
         self._processes = Processes(lock, proc)
         self._numbers = itertools.count(1)
@@ -145,6 +154,53 @@ class ReadLog:
         self._placed: LRUCache[str, Base] = LRUCache(_PLACED)
         #: The processes that have looked up a missing name, with that path.
         self._missing: LRUCache[tuple[Process, str], None] = LRUCache(_MISSING)
+        self._log = NoteLog(saved)
+        self._restore_notes()
+
+    # -- the log
+
+    def _restore_notes(self) -> None:
+        """Repeat what earlier mounts have noted (vfs/semantics.md 4.63)."""
+        repeat: dict[str, Callable[..., None]] = {
+            "note": self._repeat_note, "backup": self.ignore_backup_read, "placed": self.note_placed,
+            "carried": self.carry_notes, "moved": self.move_notes_below,
+        }  # fmt: skip
+        for entry in self._log.load(self._processes.find_heir):
+            with suppress(LookupError, TypeError, AttributeError):  # another version of jobfs has written it
+                repeat[entry[0]](*entry[1:])
+        while self._notes.count > _NOTES:
+            self._evict_note(self._notes.least_active_process())
+        self._log.compact(self._entries())
+
+    def _repeat_note(
+        self, process: Process | None, path: str, item: Item | None, wrote: bool, read: bool
+    ) -> None:
+        if process is not None and process.is_ended_descendants:
+            self._merge_record(
+                process, path, ReadRecord(item, next(self._numbers), None, wrote=wrote, read=read)
+            )
+        elif process is not None:
+            self._put(process, path, item, wrote=wrote, read=read)
+
+    def _entries(self) -> Iterator[Entry]:
+        """Yield the entries from which the present notes can be restored."""
+        notes = [
+            (note, process, path) for path, at in self._notes.by_path.items() for process, note in at.items()
+        ]
+        for note, process, path in sorted(notes, key=lambda each: each[0].number):
+            yield "note", process, path, *note.knows
+        yield from (("placed", path, base) for path, base in self._placed.items())
+
+    def _save(self, *entry: Any) -> None:
+        """Add an entry to the log, for a change of the notes that is made next. The caller holds the lock."""
+        if self._log.needs_compaction:
+            self._log.compact(self._entries())
+        self._log.append(entry)
+
+    def close(self) -> None:
+        """Close the log."""
+        with self._lock:
+            self._log.close()
 
     # -- processes
 
@@ -229,11 +285,15 @@ class ReadLog:
             self._put(process, path, replaced_item if replaces else None, wrote=True, read=opened_for_read)
 
     def _put(self, process: Process, path: str, item: Item | None, *, wrote: bool, read: bool) -> None:
-        known, number = self._notes.records_at(path).get(process), next(self._numbers)
+        there, number = self._notes.records_at(path), next(self._numbers)
+        known = there.get(process)
         if known is not None:
             # What the process read before this write still counts as read.
             item, read = item or known.item, read or known.has_read_unsent
             known.before = None  # no note needs more than one predecessor
+        newest = max(there.values(), key=lambda note: note.number, default=None)
+        if known is None or known is not newest or known.knows != (item, wrote, read):
+            self._save("note", process, path, item, wrote, read)
         if known is not None and (known.item, known.has_written) == (item, wrote):
             known.number, known.has_read_unsent = number, read
             self._notes.mark_newest(process, path)
@@ -272,24 +332,25 @@ class ReadLog:
         """Undo a process's last read of a file, if the `path` that it creates is a backup of that (vfs/semantics.md 4.45)."""
         name = names.basename(path)
         original = name.removesuffix("~") if name.endswith("~") else name.removeprefix(".~")
+        if process is None or original == name:
+            return
         with self._lock:
-            path = names.join(names.parent(path), original)
-            note = (
-                self._notes.records_at(path).get(process)
-                if process is not None and original != name
-                else None
-            )
-            if process is not None and note is not None and note.before is not None and not note.has_written:
-                self._notes.put(process, path, note.before)
+            original_path = names.join(names.parent(path), original)
+            note = self._notes.records_at(original_path).get(process)
+            if note is not None and note.before is not None and not note.has_written:
+                self._save("backup", process, path)
+                self._notes.put(process, original_path, note.before)
 
     def note_placed(self, path: str, base: Base) -> None:
         """Note that this mount has placed a version: programs on this machine may replace it without reading it."""
         with self._lock:
+            self._save("placed", path, base)
             self._placed[path] = base
 
     def carry_notes(self, before: Item, after: Item) -> None:
         """Carry the notes of a version over to `after`, which it became by a rename or a `chmod` of this mount."""
         with self._lock:
+            self._save("carried", before, after)
             base = self._placed.get(before.path)
             ours = base is not None and base.id == before.id
             if after.path != before.path:
@@ -331,6 +392,7 @@ class ReadLog:
     def move_notes_below(self, old: str, new: str) -> None:
         """Carry the notes below `old` over to `new`, to which this mount has renamed the directory; drop those below `new`."""
         with self._lock:
+            self._save("moved", old, new)
             paths = {**self._notes.by_path, **self._placed}
             for path in paths:
                 if names.is_below(path, new):

@@ -65,15 +65,16 @@ class State:
         self.changes = Changes(self.lock)
         self.store = StateStore(self.journal, self.bytes, self.index, self.changes)
         self.reservations = self.changes.reservations
-        self.read_log = ReadLog(self.lock)
+        self.read_log = ReadLog(self.lock, saved=directory / "notes")
         #: By number: the Files that programs have open.
         self.opened: dict[int, File] = {}
         #: Files whose close could not be recorded, for example on a full disk. The background tries again.
         self.unclosed: set[File] = set()
 
     def close(self) -> None:
-        """Close the journal and the stores of copies; what they hold stays on the disk."""
+        """Close the journal, the log of notes and the stores of copies; what they hold stays on the disk."""
         self.journal.close()
+        self.read_log.close()
         self.saves.close()
         self.bases.close()
 

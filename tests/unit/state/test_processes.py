@@ -228,3 +228,19 @@ def test_real_processes_are_found_with_their_parents_and_ends(child: subprocess.
         ended += processes.find_ended()
     assert found in ended
     assert found.parent not in ended
+
+
+def test_the_heir_of_a_process_is_the_nearest_that_still_runs(proc: Proc) -> None:
+    """vfs/semantics.md 4.63: a number that another process has got since is not the process that had it."""
+    lineage = [["30", "7"], ["20", "7"], ["10", "7"], ["1", "7"]]
+    find = proc.processes.find_heir
+    assert find(lineage) is proc.of(30)
+    assert find([["", ""], *lineage[1:]]) is proc.of(20).ended_descendants, (
+        "of notes that had passed on before"
+    )
+    proc.add(30, 20, start=8)
+    again = Processes(proc.lock, proc.directory)
+    assert again.find_heir(lineage) is not None
+    assert again.find_heir(lineage) is again.find_heir([["", ""], *lineage[1:]])
+    assert again.find_heir([["30", "7"], ["99", "7"]]) is None
+    assert again.find_heir([]) is None

@@ -46,7 +46,15 @@ class Proc(FakeProc):
         super().__init__(directory)
         for number, (group, parent) in {**TREE, THREAD: (CAT, SHELL)}.items():
             self.add(number, parent, group=group)
-        self.readers = ReadLog(Condition(), directory)
+        self.log = directory / "notes"
+        self.readers = ReadLog(Condition(), directory, self.log)
+        #: How often the mount is started again before each question.
+        self.restarts = 0
+
+    def restart(self) -> None:
+        """The mount ends, and the next one begins."""
+        self.readers.close()
+        self.readers = ReadLog(Condition(), self.directory, self.log)
 
     def ends(self, number: int) -> None:
         """A process ends, and this is found out."""
@@ -110,12 +118,22 @@ class Proc(FakeProc):
             self.readers.ignore_backup_read(process, more[0])
 
     def replaced(self, number: int, shown: Item) -> Item | Base | None:
+        for _ in range(self.restarts):
+            self.restart()
         return self.readers.version_read_by(self.process(number), shown)
 
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Proc:
     return Proc(tmp_path)
+
+
+@pytest.fixture(params=range(3), ids=["one mount", "the next mount", "the mount after that"])
+def later(request: pytest.FixtureRequest, tmp_path: Path) -> Proc:
+    """Readers whose questions are asked of this mount, or a later one: of one that repeats the log, or a compacted log."""
+    proc = Proc(tmp_path)
+    proc.restarts = request.param
+    return proc
 
 
 Bound = Callable[..., None]
@@ -136,26 +154,26 @@ def bound(monkeypatch: pytest.MonkeyPatch) -> Bound:
     ("reader", "base"), [(None, Base()), (CAT, SECOND), (SHELL, SECOND), (OTHER, SECOND)]
 )
 def test_a_restore_replaces_only_a_version_read_by_a_related_program(
-    proc: Proc, reader: int | None, base: Base | Item
+    later: Proc, reader: int | None, base: Base | Item
 ) -> None:
-    """vfs/semantics.md 4.54: else what is there stays beside, which otherwise would be replaced as what is shown."""
+    """vfs/semantics.md 4.54, 4.63: else what is there stays beside, which otherwise would be replaced as what is shown."""
     if reader is not None:
-        proc.read(reader, SECOND)
-    assert proc.replaced(MAKE, THIRD) == (SECOND if reader else None)
-    proc.readers.note_unread_replace(proc.process(MAKE), "dir/f")
-    assert proc.replaced(MAKE, THIRD) == base
-    proc.readers.note_unread_replace(None, "dir/f")
+        later.read(reader, SECOND)
+    assert later.replaced(MAKE, THIRD) == (SECOND if reader else None)
+    later.readers.note_unread_replace(later.process(MAKE), "dir/f")
+    assert later.replaced(MAKE, THIRD) == base
+    later.readers.note_unread_replace(None, "dir/f")
 
 
-def test_a_placed_version_with_a_racy_time_is_recognised_by_bytes(proc: Proc) -> None:
-    """vfs/semantics.md 4.44, save/protocol.md R2: what a look has shown may be what the job has written since."""
+def test_a_placed_version_with_a_racy_time_is_recognised_by_bytes(later: Proc) -> None:
+    """vfs/semantics.md 4.44, 4.63, save/protocol.md R2: what a look has shown may be what the job has written since."""
     racy = replace(PLACED["1"], racy=True)
-    proc.readers.note_placed("dir/f", racy)
-    assert proc.replaced(CAT, FIRST) == racy
-    assert proc.readers.version_read_by(None, FIRST) == racy, "for any process"
+    later.readers.note_placed("dir/f", racy)
+    assert later.replaced(CAT, FIRST) == racy
+    assert later.readers.version_read_by(None, FIRST) == racy, "for any process"
     moved = replace(FIRST, path="dir/g")
-    proc.readers.carry_notes(FIRST, moved)
-    assert proc.replaced(CAT, moved) == racy, "under its new name, too"
+    later.readers.carry_notes(FIRST, moved)
+    assert later.replaced(CAT, moved) == racy, "under its new name, too"
 
 
 def rename(proc: Proc, before: Item, after: Item) -> bool:
@@ -178,13 +196,13 @@ ANOTHER = replace(SECOND, id="another")
     ("shell reads 1, cat reads 3 new/f", FIRST, None),
 ])  # fmt: skip
 def test_a_program_that_renames_a_file_keeps_its_note_of_it(
-    proc: Proc, past: str, before: Item, replaces: Item | Base | None
+    later: Proc, past: str, before: Item, replaces: Item | Base | None
 ) -> None:
-    """vfs/semantics.md 4.46."""
-    proc.happens(past)
+    """vfs/semantics.md 4.46, 4.63."""
+    later.happens(past)
     after = replace(before, path="new/f")
-    assert rename(proc, before, after)
-    assert proc.replaced(CAT, after) == replaces
+    assert rename(later, before, after)
+    assert later.replaced(CAT, after) == replaces
 
 
 def test_renaming_a_version_that_was_never_read_inherits_no_note(proc: Proc) -> None:
@@ -259,17 +277,17 @@ KNOWN = [
 @pytest.mark.parametrize("ended", [False, True], ids=["running", "ended"])
 @pytest.mark.parametrize(("past", "save", "replaces"), KNOWN)
 def test_a_save_replaces_the_version_of_the_closest_reader(
-    proc: Proc, past: str, save: str, replaces: Item | Base | None, ended: bool
+    later: Proc, past: str, save: str, replaces: Item | Base | None, ended: bool
 ) -> None:
-    """vfs/semantics.md 4.43, 4.48: nothing is another for a program that runs because a relative of it has ended."""
-    proc.happens(past)
+    """vfs/semantics.md 4.43, 4.48, 4.63: nothing is another for a program that runs because a relative of it has ended."""
+    later.happens(past)
     who, shown = save.split()
     if ended:
-        saver = [int(process.key[0]) for process in proc.process(NAMES[who]).self_and_ancestors()]
+        saver = [int(process.key[0]) for process in later.process(NAMES[who]).self_and_ancestors()]
         for number in sorted({*NAMES.values()} - {*saver}, reverse=True):
-            proc.end(number)
-        proc.settle()
-    assert proc.replaced(NAMES[who], VERSIONS[shown]) == replaces
+            later.end(number)
+        later.settle()
+    assert later.replaced(NAMES[who], VERSIONS[shown]) == replaces
 
 
 @pytest.mark.parametrize(("past", "save", "replaces"), [
@@ -403,16 +421,16 @@ def test_an_ended_process_is_remembered_while_a_descendant_runs(proc: Proc) -> N
 
 
 @pytest.mark.parametrize("path", ["dir/f", "dir/g"])
-def test_a_note_is_carried_over_when_this_mount_changes_the_item(proc: Proc, path: str) -> None:
-    """vfs/semantics.md 4.46: a rename or a chmod carries them, for those near the reader too."""
+def test_a_note_is_carried_over_when_this_mount_changes_the_item(later: Proc, path: str) -> None:
+    """vfs/semantics.md 4.46, 4.63: a rename or a chmod carries them, for those near the reader too."""
     after = replace(FIRST, path=path, updated_at="1b")
-    proc.read(CAT, FIRST)
-    proc.read(MAKE, THIRD)
-    proc.readers.carry_notes(FIRST, after)
-    assert proc.replaced(CAT, after) is None
-    assert proc.replaced(CAT, replace(after, updated_at="4")) == after
-    assert proc.replaced(OTHER, replace(after, updated_at="4")) == THIRD
-    assert proc.replaced(MAKE, FIRST) == THIRD
+    later.read(CAT, FIRST)
+    later.read(MAKE, THIRD)
+    later.readers.carry_notes(FIRST, after)
+    assert later.replaced(CAT, after) is None
+    assert later.replaced(CAT, replace(after, updated_at="4")) == after
+    assert later.replaced(OTHER, replace(after, updated_at="4")) == THIRD
+    assert later.replaced(MAKE, FIRST) == THIRD
 
 
 def test_a_rename_does_not_make_a_version_an_own_one(proc: Proc) -> None:
@@ -428,28 +446,98 @@ def test_a_rename_does_not_make_a_version_an_own_one(proc: Proc) -> None:
     assert proc.replaced(CAT, replace(another, path="dir/h")) is None, "what it has written was there"
 
 
-def test_a_rename_over_a_file_drops_the_notes_of_its_writers(proc: Proc) -> None:
-    """vfs/semantics.md 4.46: else the file that was renamed there would be kept beside the next save of such a writer."""
-    proc.happens("cat writes, make reads 1, make sees, placed 1")
-    proc.readers.carry_notes(replace(THIRD, path="dir/g"), THIRD)
-    assert proc.replaced(CAT, THIRD) == FIRST, "by its neighbour, which has read it"
-    assert proc.replaced(MAKE, THIRD) == FIRST
+def test_a_rename_over_a_file_drops_the_notes_of_its_writers(later: Proc) -> None:
+    """vfs/semantics.md 4.46, 4.63: else the file that was renamed there would be kept beside the next save of such a writer."""
+    later.happens("cat writes, make reads 1, make sees, placed 1")
+    later.readers.carry_notes(replace(THIRD, path="dir/g"), THIRD)
+    assert later.replaced(CAT, THIRD) == FIRST, "by its neighbour, which has read it"
+    assert later.replaced(MAKE, THIRD) == FIRST
 
 
-def test_notes_move_with_a_directory(proc: Proc) -> None:
-    """vfs/semantics.md 4.46: what was there before under the new name is forgotten, what is elsewhere stays."""
-    proc.happens("cat writes, placed 1")
+def test_notes_move_with_a_directory(later: Proc) -> None:
+    """vfs/semantics.md 4.46, 4.63: what was there before under the new name is forgotten, what is elsewhere stays."""
+    later.happens("cat writes, placed 1")
     for who, item, path in ((MAKE, FIRST, "dir/g"), (CAT, SECOND, "new/f"), (OTHER, THIRD, "else/f")):
-        proc.read(who, item, path)
+        later.read(who, item, path)
     for path in ("else/f", "new/g"):
-        proc.readers.note_placed(path, PLACED["2"])
-    proc.readers.move_notes_below("dir", "new")
-    assert proc.replaced(CAT, replace(SECOND, path="new/f")) == PLACED["1"]
-    assert proc.replaced(MAKE, replace(SECOND, path="new/g")) == FIRST
-    assert proc.replaced(OTHER, replace(FIRST, path="else/f")) == THIRD
-    assert proc.replaced(OTHER, replace(SECOND, path="else/f")) is None, "that one was placed"
-    proc.readers.move_notes_below("other", "new")
-    assert proc.replaced(CAT, replace(SECOND, path="new/f")) is None
+        later.readers.note_placed(path, PLACED["2"])
+    later.readers.move_notes_below("dir", "new")
+    assert later.replaced(CAT, replace(SECOND, path="new/f")) == PLACED["1"]
+    assert later.replaced(MAKE, replace(SECOND, path="new/g")) == FIRST
+    assert later.replaced(OTHER, replace(FIRST, path="else/f")) == THIRD
+    assert later.replaced(OTHER, replace(SECOND, path="else/f")) is None, "that one was placed"
+    later.readers.move_notes_below("other", "new")
+    assert later.replaced(CAT, replace(SECOND, path="new/f")) is None
+
+
+def test_a_program_that_ends_between_two_mounts_is_remembered(proc: Proc) -> None:
+    """vfs/semantics.md 4.63: its notes pass to the nearest of its ancestors that runs."""
+    proc.read(CC, FIRST)
+    proc.readers.close()
+    for number in (CC, MAKE):
+        proc.end(number)
+    proc.restart()
+    assert proc.replaced(SHELL, SECOND) == FIRST
+    assert proc.replaced(OTHER, SECOND) == FIRST
+    proc.end(SHELL)
+    proc.add(CAT, 1)
+    proc.read(CAT, THIRD)
+    proc.restart()
+    assert proc.replaced(OTHER, SECOND) == THIRD, "of process 1, what was read last"
+
+
+def test_a_backup_is_recognised_by_the_next_mount(proc: Proc) -> None:
+    """vfs/semantics.md 4.45, 4.63: it has read the newer version only to copy it."""
+    proc.happens("cat reads 1, cat reads 2")
+    proc.restart()
+    proc.happens("cat makes dir/f~")
+    assert proc.replaced(CAT, SECOND) == FIRST
+
+
+@pytest.mark.parametrize(
+    "line", ['["seen", "dir/f"]', '["placed"]', "[]", "5", '["placed", {"base": 5}, {}]', '["note']
+)
+def test_an_entry_that_is_not_understood_is_left_out(proc: Proc, line: str) -> None:
+    """Another version of jobfs has written it, or a full disk has taken a part of it."""
+    proc.read(CAT, FIRST)
+    with proc.log.open("a") as log:
+        log.write(f"\n{line}")
+    proc.read(MAKE, THIRD)
+    proc.restart()
+    assert proc.replaced(CAT, SECOND) == FIRST
+    assert proc.replaced(MAKE, SECOND) == THIRD
+
+
+def test_the_log_of_notes_is_bounded(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 4.63, 6.15: a log that is read again and again costs a bounded file, and no note."""
+    monkeypatch.setattr("jobfs.state.note_log._GROWTH", 5000)
+    proc.restart()
+    proc.read(OTHER, FIRST)
+    for number in range(500):
+        proc.read(CAT, replace(SECOND, updated_at=f"{number}"))
+        assert proc.log.stat().st_size < 7000
+    for number in range(100):
+        proc.happens("cat writes")
+        proc.read(CAT, replace(SECOND, updated_at="499"))
+    size = proc.log.stat().st_size
+    proc.read(CAT, replace(SECOND, updated_at="499"))
+    assert proc.log.stat().st_size == size, "it is the newest note already"
+    proc.restart()
+    assert proc.replaced(OTHER, THIRD) == FIRST
+    assert proc.replaced(CAT, THIRD) == replace(SECOND, updated_at="499")
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["running", "ended"])
+def test_the_next_mount_keeps_the_bounds_of_the_notes(proc: Proc, bound: Bound, ended: bool) -> None:
+    """vfs/semantics.md 4.46, 4.63: a log with more notes than may be kept leads to evictions."""
+    for number in range(20):
+        proc.read(MAKE, FIRST, path=f"file{number}")
+    if ended:
+        proc.end(MAKE)
+    bound(notes=5, own=5)
+    proc.restart()
+    assert proc.notes.count == 5
+    assert proc.has(SHELL, "file") == [15, 16, 17, 18, 19]
 
 
 def test_short_lived_readers_evict_no_note(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

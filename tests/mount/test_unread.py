@@ -59,8 +59,9 @@ def _loses_nothing_unread(
     before: Callable[[], object],
     *,
     shown: bool,
+    after: Callable[[], object] = lambda: None,
 ) -> None:
-    """Each program reads its file; `before` happens; the job writes all files, and each program saves: both are kept."""
+    """Each program reads its file; the job writes all files, between `before` and `after`; each program saves: both are kept."""
     mounted.server.store.seed(dict.fromkeys(programs, OLD), age=60)
     with _edited(mounted, desk, programs):
         before()
@@ -68,6 +69,7 @@ def _loses_nothing_unread(
             mounted.server.store.write(file, JOB)
         for file in programs if shown else ():
             eventually(partial(_shows, mounted.path / file, JOB))
+        after()
     versions = _versions(mounted.server, programs)
     assert {name: found for name, found in versions.items() if found != [OLD + MINE, JOB]} == {}
 
@@ -91,6 +93,61 @@ def test_a_save_an_hour_after_its_read_keeps_an_unread_version(server: Server, t
     }
     with gone_afterwards(ClockedMount(server, tmp_path / "home")) as mounted:
         _loses_nothing_unread(mounted, tmp_path, programs, lambda: mounted.let_pass(3600), shown=True)
+
+
+@pytest.mark.parametrize("job_writes", ["before the end", "without a mount", "to the next mount"])
+@pytest.mark.parametrize("end", [MountedJob.kill, MountedJob.umount], ids=["killed", "unmounted"])
+def test_a_save_through_the_next_mount_keeps_an_unread_version(
+    mounted: MountedJob, tmp_path: Path, end: Callable[[MountedJob], None], job_writes: str
+) -> None:
+    """vfs/semantics.md 4.63: of a program that outlives the mount through which it has read its file."""
+    programs = {
+        file: each for file, each in PROGRAMS.items() if not (each.discards or each.slow or each.keeps_open)
+    }
+
+    def restart() -> None:
+        end(mounted)
+        mounted.mount()
+
+    happens: dict[str, tuple[Callable[[], object], bool, Callable[[], object]]] = {
+        "before the end": (lambda: None, True, restart),
+        "without a mount": (partial(end, mounted), False, mounted.mount),
+        "to the next mount": (restart, True, lambda: None),
+    }
+    before, shown, after = happens[job_writes]
+    _loses_nothing_unread(mounted, tmp_path, programs, before, shown=shown, after=after)
+
+
+@pytest.mark.parametrize("end", [MountedJob.kill, MountedJob.umount], ids=["killed", "unmounted"])
+def test_a_shell_that_outlives_the_mount_makes_no_needless_copy(
+    server: Server, mounted: MountedJob, end: Callable[[MountedJob], None]
+) -> None:
+    """vfs/semantics.md 4.44, 4.63: over a file that is as it was read or saved, or that no program near it has read."""
+    names = ("read", "read_by_child", "saved", "renamed", "untouched", "copied", "of_the_job", "made")
+    server.store.seed(dict.fromkeys(names[:-1], OLD), age=60)
+    with subprocess.Popen(
+        ["bash", "-e"], cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+
+        def do(*commands: str) -> None:
+            print(f"cd {mounted.path}", *commands, "cd /; echo done", sep="\n", file=shell.stdin, flush=True)
+            assert shell.stdout is not None
+            assert shell.stdout.readline() == "done\n"
+
+        try:
+            do("text=$(<read)", "text=$(cat read_by_child)", "text=$(<saved)", "echo 1 >saved")
+            do("text=$(<renamed)", "mv renamed later", "mv later renamed", "echo 1 >made")
+            mounted.wait_until_settled()
+            end(mounted)
+            server.store.write("of_the_job", JOB)
+            mounted.mount()
+            do(*[f"echo 2 >{name}" for name in names if name != "copied"], "echo 2 | cp /dev/stdin copied")
+            mounted.wait_until_settled()
+            assert visible(server) == dict.fromkeys(names, b"2\n")
+        finally:
+            shell.kill()
 
 
 def test_a_save_makes_no_conflict_copy_where_the_job_wrote_nothing(

@@ -61,6 +61,8 @@ class Program:
     closes_blindly: bool = False
     #: It ends before it has saved; its output ends afterwards.
     detaches: bool = False
+    #: It has a file of the mount open while it waits.
+    keeps_open: bool = False
     #: It takes a second or more.
     slow: bool = False
     #: A command that it needs, besides bash, Python, sed and what every system has.
@@ -196,12 +198,13 @@ def _rewrites(name: str, script: str, **facts: Any) -> Program:
     return _bash(name, REPLACE, script, reads=True, **facts)
 
 
-def _editor(name: str, *words: str, needs: str) -> Program:
+def _editor(name: str, *words: str, needs: str, keeps_open: bool = False) -> Program:
     """Return an editor that does not acknowledge anything, below a shell that does."""
     script = '"$@" && printf "%s\\n" "$line"'
     return Program(
-        name, ("bash", "-c", script, "bash", *words), REPLACE, reads=True, reliable=False, needs=needs
-    )
+        name, ("bash", "-c", script, "bash", *words), REPLACE, reads=True, reliable=False, needs=needs,
+        keeps_open=keeps_open,
+    )  # fmt: skip
 
 
 def _vim(name: str, vim: str = "vim", *options: str) -> Program:
@@ -212,7 +215,7 @@ def _vim(name: str, vim: str = "vim", *options: str) -> Program:
     edit = ["edit $f", "call append('$', $line)", "call system($wait)", "wq!"]
     return _editor(
         name, *start, "--cmd", "set " + " ".join(settings), "--cmd", keep,
-        *[word for command in edit for word in ("-c", command)], needs=vim,
+        *[word for command in edit for word in ("-c", command)], needs=vim, keeps_open="noswapfile" not in options,
     )  # fmt: skip
 
 
@@ -220,7 +223,7 @@ _EMACS = """(progn
   (find-file (getenv "f"))
   (goto-char (point-max))
   (insert (getenv "line") "\\n")
-  (call-process "sh" nil nil nil "-c" (getenv "wait"))
+  (let ((default-directory "/")) (call-process "sh" nil nil nil "-c" (getenv "wait")))
   (fset 'yes-or-no-p (lambda (&rest _) t))
   (save-buffer))"""
 _NODE = """
@@ -328,19 +331,21 @@ PROGRAMS = [
     _rewrites(
         "sponge", f'{{ cat "$f"; WAIT; printf "%s\\n" "$line"; }} | {_PYTHON_HERE} -c \'{_SPONGE}\' "$f"', reliable=False
     ),
-    _rewrites("sed -i", 'sed -i -e \'1e eval "$wait"\' -e "1i $line" "$f"', by_rename=True),
+    _rewrites("sed -i", 'sed -i -e \'1e eval "$wait"\' -e "1i $line" "$f"', by_rename=True, keeps_open=True),
     _rewrites(
         "perl -pi", 'perl -pi -e \'if ($. == 1) {system($ENV{wait}); print "$ENV{line}\\n"}\' "$f"', by_rename=True,
-        reliable=False, needs="perl",
+        reliable=False, needs="perl", keeps_open=True,
     ),
     _rewrites(
-        "sort -o", 'mkfifo "$tmp"; { WAIT; printf "%s\\n" "$line"; } >"$tmp" & sort -o "$f" "$f" "$tmp"; wait', reliable=False
+        "sort -o", 'mkfifo "$tmp"; { WAIT; printf "%s\\n" "$line"; } >"$tmp" & sort -o "$f" "$f" "$tmp"; wait', reliable=False,
+        keeps_open=True,
     ),
     _rewrites("ed", 'printf \'!eval "$wait"\\n$a\\n%s\\n.\\nw\\nq\\n\' "$line" | ed -s "$f"', reliable=False, needs="ed"),
     _vim("vim", "vim", "writebackup"),
     _vim("vim, backup by a copy", "vim", "writebackup", "backup", "backupcopy=yes"),
     _vim("vim, backup by a rename", "vim", "writebackup", "backup", "backupcopy=no"),
     _vim("vim, no backup", "vim", "nowritebackup", "nobackup"),
+    _vim("vim, no swap file", "vim", "noswapfile"),
     _vim("nvim", "nvim"),
     _editor("emacs", "emacs", "-Q", "--batch", "--eval", _EMACS, needs="emacs"),
     _editor("node, as VS Code does", "node", "-e", _NODE, needs="node"),

@@ -7,9 +7,9 @@ import os
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.serverside import visible
+from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Start, Workspace
+from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 from jobfs.nodes import Item
@@ -138,3 +138,26 @@ def test_no_way_of_opening_and_closing_leaks_the_use_of_a_process(work: Workspac
     for path in ("file/none", "none"):
         assert errno_from(work.vfs.open, path, os.O_RDONLY, CALLER.pid)
     assert process.uses == before
+
+
+@pytest.mark.parametrize("job_writes", [False, True])
+def test_the_next_mount_knows_what_a_program_has_read(
+    server: Server, work: Workspace, job_writes: bool
+) -> None:
+    """vfs/semantics.md 4.44, 4.63: and what was placed; only what the job has written since is kept beside."""
+    server.store.seed(dict.fromkeys(("read", "saved"), b"old"), age=60)
+    for path in ("read", "saved"):
+        assert work.read(path) == b"old"
+    with work.opening("saved", os.O_WRONLY | os.O_TRUNC) as fh:
+        work.vfs.write(fh, b"first save", 0)
+    work.remount()
+    if job_writes:
+        for path in ("read", "saved"):
+            server.store.write(path, b"the job's")
+    work.vfs.refresh()
+    for path in ("read", "saved"):
+        with work.opening(path, os.O_WRONLY | os.O_TRUNC) as fh:
+            work.vfs.write(fh, b"second", 0)
+    wait_until_settled(work)
+    kept = {f"{path}.conflict": b"the job's" for path in ("read", "saved") if job_writes}
+    assert untimed(visible(server)) == {"read": b"second", "saved": b"second", **kept}

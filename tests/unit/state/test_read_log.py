@@ -516,7 +516,7 @@ def test_the_log_of_notes_is_bounded(proc: Proc, monkeypatch: pytest.MonkeyPatch
     for number in range(500):
         proc.read(CAT, replace(SECOND, updated_at=f"{number}"))
         assert proc.log.stat().st_size < 7000
-    for number in range(100):
+    for _ in range(100):
         proc.happens("cat writes")
         proc.read(CAT, replace(SECOND, updated_at="499"))
     size = proc.log.stat().st_size

@@ -97,6 +97,7 @@ def test_info_shows_the_progress_of_a_save(world: World) -> None:
     info = world.attributes.info
     assert [info(path)["state"] for path in ("file", second)] == ["clean", "conflict"]
     assert info("file").keys() >= {
+        "type",
         "id",
         "owner",
         "permission",
@@ -111,8 +112,10 @@ def test_info_shows_the_progress_of_a_save(world: World) -> None:
     world.state.apply_in_memory(file, refused="too large")
     assert (info("file")["state"], info("file")["error"]) == ("failed", "too large")
     world.state.apply_in_memory(file, refused="")
+    during: list[str] = []
+    world.server.before["create"] = [lambda: during.append(info("file")["state"])]
     world.drain_file("file")
-    assert (info("file")["state"], info("file")["lifecycle"]) == ("clean", "expertJob")
+    assert (during, info("file")["state"], info("file")["lifecycle"]) == (["uploading"], "clean", "expertJob")
     world.write("file~", b"scratch")
     assert (info("file~")["state"], "id" in info("file~")) == ("local", False)
 

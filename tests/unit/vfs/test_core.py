@@ -13,8 +13,10 @@ from unittest.mock import Mock
 import pytest
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
+from tests.unit.save.world import away
 
 from jobfs.api.health import Health
+from jobfs.errors import TooLargeError
 from jobfs.namespace import Namespace
 from jobfs.vfs.attributes import AttributeOperations
 from jobfs.vfs.core import Vfs, raise_descriptor_limit
@@ -27,7 +29,7 @@ from jobfs.vfs.report import Report
 from jobfs.vfs.tree import NameOperations
 
 from .conftest import MakeWorld
-from .world import World
+from .world import CALLER, World
 
 PARTS = {part.__name__: part for part in (
     AttributeOperations, Drain, FileOperations, Health, JobEnd, LookupOperations, NameOperations, Namespace, PageCacheTracker,
@@ -88,6 +90,19 @@ def test_a_read_only_mount_leaves_unsent_work_and_reports_it(make_world: MakeWor
     (warning,) = vfs.warnings
     assert re.search(r"earlier mount \(1\) .* jobfs recover", warning)
     assert world.server.items == {}
+
+
+def test_a_retry_sends_what_the_server_has_refused(world: World) -> None:
+    """vfs/semantics.md 4.12."""
+    vfs = world.vfs
+    vfs.start()
+    world.server.before["create"] = [lambda: away(TooLargeError("too large", status=413))]
+    handle = vfs.create("file", 0o644, os.O_WRONLY, CALLER)
+    assert errno_from(vfs.fsync, handle.fh) == errno.EFBIG
+    vfs.release(handle.fh)
+    assert vfs.retry("other") == []
+    assert vfs.retry("file") == ["file"]
+    eventually(lambda: [*world.server.paths.values()] == ["file"])
 
 
 def test_a_stop_closes_open_files_once(world: World) -> None:

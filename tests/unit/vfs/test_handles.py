@@ -385,3 +385,18 @@ def test_a_write_to_a_lost_version_changes_only_a_matching_one(
     world.server.contents["id of file"] = LARGE
     recreate(world, "file", new)
     assert errno_from(world.files.write, handle.fh, MINE, 3) == error
+
+
+@pytest.mark.parametrize(("flags", "is_base"), [(os.O_WRONLY, True), (WRITE, False)])
+def test_only_a_writer_that_can_read_keeps_the_lost_version_as_base(
+    world: World, flags: int, is_base: bool
+) -> None:
+    """vfs/semantics.md 4.42: the kernel may have served its reads; of what it could not read, a writer knows nothing."""
+    world.seed({"file": LARGE})
+    world.server.contents.pop("id of file")  # so that it is not fetched in the background
+    handle = open_file(world, "file", flags)
+    world.server.contents["id of file"] = LARGE
+    recreate(world, "file", b"y" * len(LARGE))
+    world.files.write(handle.fh, MINE, 3)
+    assert handle.base_item is not None
+    assert handle.base_item.id == ("another id of file" if is_base else "id of file")

@@ -131,6 +131,20 @@ def test_a_conflict_copy_is_listed_with_the_command_that_compares_it(world: Worl
     assert recovered["reason"].startswith("as it was saved: a file; of a save that was not finished: ")
 
 
+def test_a_conflict_with_a_kept_base_is_listed_with_the_merge_command(world: World) -> None:
+    """vfs/semantics.md 4.61."""
+    world.seed({"file": b"both began with this"})
+    handle = world.open("file", pid=CALLER.pid)
+    world.files.write(handle.fh, b"ours", 0)
+    world.put("file", b"the job's")
+    world.files.fsync(handle.fh)
+    (change,) = world.state.changes.values()
+    world.write_back.cleanup.clean_up(change)
+    world.list_again()
+    (conflict,) = world.report.status()["conflicts"]
+    assert conflict["merge"] == f"jobfs merge {world.home}/mnt/file"
+
+
 def test_hidden_items_of_others_are_reported_after_an_hour(world: World) -> None:
     """save/protocol.md, Recovery: the status of every mount lists foreign hidden items older than an hour."""
     now = int(steady_time() * 1e9)

@@ -7,11 +7,13 @@ import os
 import stat
 from typing import Any
 
+import pytest
 from tests.support.files import errno_from
 from tests.unit.save.world import sha
 
 from jobfs.names import Role, hidden_path
 from jobfs.nodes import Kind, Permission, Version
+from jobfs.state.copies import SAVES, read_copy
 
 from .conftest import MakeWorld
 from .world import CALLER, World
@@ -40,6 +42,7 @@ REFUSED = [
     ("rename", ("none", "new"), errno.ENOENT),
     ("rename", ("file", "none/new"), errno.ENOENT),
     ("rename", ("file", HIDDEN), errno.EPERM),
+    ("rename", ("file", ".jobfs/new"), errno.EPERM),
     ("rename", ("file", "sealed/new"), errno.EACCES),
     ("rename", ("fixed", "new"), errno.EPERM),
     ("rename", ("file", "fixed"), errno.EPERM),
@@ -110,7 +113,9 @@ def test_mkdir_in_an_outage_is_kept_with_what_is_created_in_it(world: World) -> 
     """vfs/semantics.md 4.31: the server makes both later."""
     world.seed({})
     world.server.before["create"] = [world.go_away]
-    world.tree.mkdir("made", 0o755, CALLER)
+    world.tree.mkdir("made", 0o750, CALLER)
+    attr = world.lookup.getattr("made")
+    assert (attr.mode & 0o7777, attr.uid, attr.gid) == (0o750, CALLER.uid, CALLER.gid)
     world.server.is_away = False
     world.tree.mkdir("made/below", 0o755, CALLER)
     assert [name for name, _ in world.lookup.listdir("made")] == ["below"]
@@ -194,6 +199,29 @@ def test_a_scratch_file_makes_no_request_until_it_has_a_real_name(world: World) 
     assert [entry["path"] for entry in world.report.list_unsent()] == ["file"]
 
 
+@pytest.mark.parametrize("renamed", ["unsent", "scratch~"])
+def test_a_replaced_scratch_file_lives_on_in_its_handles(world: World, renamed: str) -> None:
+    """vfs/semantics.md 4.33, 4.34: `fstat` shows no name for it."""
+    world.seed({})
+    world.write("file~", b"old bytes")
+    handle = world.files.get_handle(world.open("file~").fh)
+    world.write(renamed, b"new")
+    world.tree.rename(renamed, "file~")
+    assert (handle.attr().nlink, handle.read(100, 0)) == (0, b"old bytes")
+    assert (list(world.view.list("")), world.lookup.getattr("file~").size) == (["file~"], 3)
+    assert (world.requests(), world.state.changes) == ([], {}), "the server had neither"
+
+
+def test_kept_saves_move_with_a_renamed_directory(world: World) -> None:
+    """vfs/semantics.md 4.53."""
+    world.seed({"dir": None})
+    world.write_back.context.server.learn(moves_carry=True)
+    world.write("dir/file", b"saved", fsync=True)
+    world.tree.rename("dir", "new")
+    kept = [read_copy(world.slot.path / SAVES, path) for path in ("dir/file", "new/file")]
+    assert kept == [None, b"saved"]
+
+
 def test_a_scratch_directory_is_on_this_machine_only(world: World) -> None:
     """vfs/semantics.md 4.14: with everything that is made in it."""
     world.seed({})
@@ -204,14 +232,15 @@ def test_a_scratch_directory_is_on_this_machine_only(world: World) -> None:
     assert (world.requests(), world.report.list_unsent()) == ([], [])
 
 
-def test_a_rename_over_a_version_that_its_program_has_not_read_keeps_it(world: World) -> None:
-    """vfs/semantics.md 4.20, 4.42: the program has read an older version, and sends none of the bytes in between."""
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_rename_over_a_version_that_its_program_has_not_read_keeps_it(world: World, is_sent: bool) -> None:
+    """vfs/semantics.md 4.20, 4.42: the program has read an older version, whether the renamed file was sent or not."""
     world.seed({"file": b"read"})
     handle = world.open("file", os.O_RDONLY, pid=CALLER.pid)
     world.files.release(handle.fh)
     world.put("file", b"the job's")
     world.list_again()
-    world.write("new", b"ours")
+    world.write("new", b"ours", fsync=is_sent)
     world.tree.rename("new", "file", CALLER.pid)
     settle(world, "file")
     copy, mine = sorted(world.view.list(""), key=len, reverse=True)

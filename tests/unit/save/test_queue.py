@@ -318,6 +318,7 @@ def test_no_change_starts_before_the_end_of_retry_after(runner: Runner) -> None:
     with pytest.raises(UnavailableError, match="too many requests"):
         runner.queue.run_until_finished(committed)
     assert runner.world.client.health.background_delay(changing=True) > 90
+    assert first.due > time.monotonic() + 90
     assert runner.ran == [first.seq, committed.seq], "the wait is longer than anybody waits for a commit"
 
 

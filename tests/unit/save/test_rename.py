@@ -46,6 +46,18 @@ def test_a_directory_rename_moves_everything_below_it(world: World) -> None:
     assert [c.target for c in world.rows(Change)] == ["new/gone"]
 
 
+def test_an_item_of_a_renamed_directory_is_not_taken_for_a_late_move(world: World) -> None:
+    """save/protocol.md R1: a request that went unanswered may bring it back to its old path, not to its new one."""
+    item = world.client.put("d", "old", None)
+    world.client.put("x", "old/file")
+    world.context.mark_unanswered("x")
+    world.context.note_rename("x", "old/file")
+    world.context.server.learn(moves_carry=True)
+    world.renamer.rename_directory(item, "new")
+    late = [world.context.may_be_late_move("x", path) for path in ("old/file", "new/file")]
+    assert late == [True, False]
+
+
 def test_local_files_of_a_deleted_directory_become_conflict_copies(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +155,7 @@ def test_a_rename_and_what_it_displaces_are_one_journal_write(world: World, stay
     assert (row.path, row.never_sent, row.item_id, row.base) == ("file", False, "o", Base.from_item(item))
     assert row.size == (12 if stays else 3)
     assert file.change is not None
-    assert (file.change.target, change in (None, file.change)) == ("file", True)
+    assert (file.item, file.change.target, change in (None, file.change)) == (item, "file", True)
 
 
 def test_a_rename_leaves_no_row_of_what_it_displaces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
+from tests.unit.state.conftest import failing
 
 from jobfs import errors, names
 from jobfs.errors import BadRequestError, NoDirectoryError, UnavailableError, WrongAnswerError
@@ -304,6 +305,18 @@ def test_a_new_file_is_created_at_its_target_if_that_is_free(world: World, job: 
         assert direct == ([True, False] if job else [True])
     assert ("download j" in world.client.done) is (bool(lose) and len(job) == len(NEW))
     assert contents(world) == {"file": NEW}
+    assert bool(world.content.adopted) is (bool(job) or not lose), "an item that was only found may have other bytes"
+
+
+def test_an_item_that_was_created_directly_is_not_created_again(world: World) -> None:
+    """save/protocol.md R9: after a journal write that failed, the next run looks at the server."""
+    world.context.server.learn(rejects={Kind.FILE: True})
+    file = world.closed("file", NEW)
+    change = world.scheduled(file)
+    with failing("prepare", errno.EIO, world.state.saves):
+        assert errno_from(world.replacer.run_change, change) == errno.EIO
+    world.write_back.wait_until_uploaded(file)
+    assert (steps(world), contents(world)) == (["create file"], {"file": NEW})
 
 
 # -- directories and moves

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from io import TextIOWrapper
 
 import click
@@ -17,22 +18,25 @@ INTERRUPTED = 130
 UNEXPECTED = 70
 
 
-def main() -> int:
-    """Run the command line; return the exit code: that of the command, 2 for bad input, 70 for an unexpected error."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: that of the command, 2 for bad input, 70 for an unexpected error.
+
+    `arguments`: None for those of the process.
+    """
     # Keep httpx from loading its own command line, and with it rich, which takes as long as all of httpx.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     _prepare_streams()
     try:
-        return _run()
+        return _run(arguments)
     finally:
         _discard_unwritten_output()
 
 
-def _run() -> int:
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         from jobfs.cli import jobfs
 
-        result = jobfs.main(prog_name="jobfs", standalone_mode=False)
+        result = jobfs.main(arguments, prog_name="jobfs", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.ClickException as error:

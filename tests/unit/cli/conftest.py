@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,13 +44,12 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Runs `jobfs ARGUMENTS` in this process."""
 
     def run(*arguments: str | Path) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["jobfs", *map(str, arguments)])
         capfd.readouterr()
-        code = main()
+        code = main([*map(str, arguments)])
         out, err = capfd.readouterr()
         return Outcome(code, out, err)
 

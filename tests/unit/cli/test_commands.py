@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -15,7 +16,7 @@ from jobfs.errors import FsError
 from jobfs.nodes import SendProgress
 from jobfs.state import directory as directories
 
-from .world import Make, MountTable, Outcome, Run, unsent
+from .world import Answering, Make, MountTable, Outcome, Run, unsent
 
 
 def test_flush_exits_with_0_if_all_is_sent_or_1_with_a_list(run: Run, answering: Make) -> None:
@@ -78,13 +79,16 @@ def test_umount_waits_for_the_slot_and_names_unsent_files(
     assert not directories.is_in_use(directories.inspect_directory(one.slot.path))
 
 
-def test_umount_all_reports_what_any_of_the_mounts_has_left(
-    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_umount_all_reports_what_any_of_the_mounts_has_left(run: Run, answering: Make) -> None:
     """vfs/semantics.md 6.4: whichever of them is unmounted first."""
-    monkeypatch.setattr(umounting, "is_in_use", lambda *_: False)
+    mounts: dict[str, Answering] = {}
+
+    def unmounted(place: str, *_: object) -> dict[str, Any]:
+        mounts[place].slot.close()
+        return {"left": [unsent()] if place == "/mnt/b" else []}
+
     for place in ("/mnt/a", "/mnt/b", "/mnt/c"):
-        answering(place, umount={"left": [unsent()] if place == "/mnt/b" else []})
+        mounts[place] = answering(place, umount=partial(unmounted, place))
     done = run("umount", "--all", "--yes")
     assert (done.code, done.out.count("to be unmounted"), done.err.count("a.txt")) == (1, 3, 1)
 

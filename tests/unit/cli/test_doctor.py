@@ -8,11 +8,9 @@ import pytest
 
 from jobfs.cli import preflight
 from jobfs.errors import UsageError
-from jobfs.state import directory as directories
-from jobfs.state.journal import Journal
 from jobfs.state.records import Change, File, Verb
 
-from .world import JOB, RECOVERY, URL, Make, MountTable, Outcome, Run
+from .world import JOB, RECOVERY, Make, MountTable, Outcome, Run, left_behind
 
 
 @pytest.fixture(autouse=True)
@@ -69,16 +67,6 @@ def test_doctor_reports_failures_with_remedies_and_the_rest_in_a_line(
     monkeypatch.delenv(check, raising=False)
     done = doctor(*asked)
     assert (done.code, done.out.splitlines()) == (code, lines)
-
-
-def left_behind(state: Path, directory: str, *records: File | Change) -> directories.StateDirectory:
-    """What a mount that was killed leaves."""
-    place = directories.acquire_state_directory(state, JOB, directory, URL)
-    journal = Journal(place.path / "journal.db")
-    journal.write(*((record, {}) for record in records))
-    journal.close()
-    place.close()
-    return place
 
 
 def test_unsent_files_of_ended_mounts_are_only_a_warning(doctor: Run, state: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
 def test_each_error_of_a_command_has_a_sentence_and_an_exit_code(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
 ) -> None:
-    def fail(**words: Any) -> None:
+    def fail(*arguments: Any, **how: Any) -> None:
         raise error
 
     monkeypatch.setattr(cli.jobfs, "main", fail)

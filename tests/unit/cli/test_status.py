@@ -10,11 +10,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from jobfs.cli import running
 from jobfs.names import Role, hidden_path
 from jobfs.state import directory as directories
 
-from .world import JOB, RECOVERY, URL, Make, Outcome, Run, a_status, unsent
+from .world import JOB, RECOVERY, URL, Make, MountTable, Outcome, Run, a_status, left_behind, unsent
 
 StatusOf = Callable[..., Outcome]
 JOB_TOLD, SERVER_TOLD = a_status()["job"], a_status()["server"]
@@ -154,18 +153,15 @@ def test_an_unresponsive_mount_is_reported_and_hides_no_other(run: Run, answerin
 
 @pytest.mark.parametrize("words", [("status",), ("flush",)])
 def test_a_dead_mount_is_listed_with_the_running_ones(
-    run: Run, answering: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    run: Run, answering: Make, table: MountTable, state: Path, words: tuple[str, ...]
 ) -> None:
     answering("/mnt/a", status=a_status(), flush={"left": []})
     assert run(*words).code == 0
-    place = directories.acquire_state_directory(tmp_path / "c", JOB, "/mnt/c d", URL)
-    place.close()
-    dead = running.EndedMount(directories.inspect_directory(place.path), True, "")
-    monkeypatch.setattr(running, "find_ended", lambda state_dir: [dead])
+    left_behind(state, "/mnt/c d")
+    table.add("/mnt/c d", JOB, dead=True)
     done = run(*words)
     assert done.code == 1
-    remedy = f"mount the job there again, or run jobfs umount '/mnt/c d' --state-dir {tmp_path}/c"
-    assert done.err.endswith(f"is gone: {remedy}\n")
+    assert done.err.endswith("is gone: mount the job there again, or run jobfs umount '/mnt/c d'\n")
 
 
 def test_a_mount_of_another_version_is_reported_with_the_remedy(run: Run, answering: Make) -> None:

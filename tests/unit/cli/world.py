@@ -11,6 +11,8 @@ from jobfs import document
 from jobfs.control import ControlServer
 from jobfs.mountpoint import MountInfo
 from jobfs.state import directory as directories
+from jobfs.state.journal import Journal
+from jobfs.state.records import Change, File
 
 JOB = "j" * 24
 URL = "https://api.example.com"
@@ -105,3 +107,13 @@ class Answering:
     def end(self) -> None:
         self._server.close()
         self.slot.close()
+
+
+def left_behind(state: Path, directory: str, *records: File | Change) -> directories.StateDirectory:
+    """What a mount that was killed leaves."""
+    place = directories.acquire_state_directory(state, JOB, directory, URL)
+    journal = Journal(place.path / "journal.db")
+    journal.write(*((record, {}) for record in records))
+    journal.close()
+    place.close()
+    return place

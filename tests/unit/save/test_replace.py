@@ -305,7 +305,7 @@ def test_a_new_file_is_created_at_its_target_if_that_is_free(world: World, job: 
         assert direct == ([True, False] if job else [True])
     assert ("download j" in world.client.done) is (bool(lose) and len(job) == len(NEW))
     assert contents(world) == {"file": NEW}
-    assert bool(world.content.adopted) is (bool(job) or not lose), "an item that was only found may have other bytes"
+    assert bool(world.content.adopted) is (bool(job) or not lose), "not what was found"
 
 
 def test_an_item_that_was_created_directly_is_not_created_again(world: World) -> None:

@@ -1,8 +1,9 @@
-"""The house: who may import whom, and how large a module may grow."""
+"""The house: who may import whom, how large a module may grow, and how names get into commands that people paste."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,11 @@ import pytest
 _ROOT = Path(__file__).parents[2]
 _PACKAGE = _ROOT / "src" / "jobfs"
 _LONGEST = 600
+
+#: A command in an f-string, up to its first field. Most are built by `settings.shell_command`, which quotes.
+_COMMAND = re.compile(r"\b(?:jobfs (?:[a-z]+-?)+|fusermount|diff -u|chmod|sudo)(?: [\w+=-]+)* \{([^}]*)\}")
+#: A job's id has letters and digits only; constants are what they are.
+_SAFE = re.compile(r"quote_for_shell\(|shlex\.quote\(|.*\b_[A-Z]+\b|(?:.*\W)?job(?:_id)?\W*$")
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -67,3 +73,14 @@ def test_the_top_level_has_the_listed_entries_and_no_others() -> None:
     found = subprocess.run(["git", "ls-files"], cwd=_ROOT, capture_output=True, text=True, check=True)
     there = {path.partition("/")[0] for path in found.stdout.splitlines() if not path.startswith(".")}
     assert there == {"README.md", "pyproject.toml", "scripts", "src", "tests"}
+
+
+def test_each_name_in_a_printed_command_is_quoted() -> None:
+    """vfs/semantics.md 6.16."""
+    found = [
+        (path.name, command[0], command[1])
+        for _, path in modules()
+        for command in _COMMAND.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert len(found) > 5
+    assert [f"{file}: {text}" for file, text, field in found if not _SAFE.match(field)] == []

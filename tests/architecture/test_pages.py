@@ -27,8 +27,9 @@ _PAGES = {
 _SEMANTICS, _PROTOCOL = "vfs/semantics.md", "save/protocol.md"
 
 _NUMBER = r"(?:\d(?:\.\d+)?|R\d+)(?![\w.]*\w)"
+_PAGE = "|".join(map(re.escape, _PAGES))
 _CITATION = re.compile(
-    rf"(?P<page>{'|'.join(map(re.escape, _PAGES))})(?: (?P<numbers>{_NUMBER}(?:(?:, | and ){_NUMBER})*))?(?:, (?P<heading>.*))?"
+    rf"(?P<page>{_PAGE})(?: (?P<numbers>{_NUMBER}(?:(?:, | and ){_NUMBER})*))?(?:, (?P<heading>(?:(?!{_PAGE}).)+))?"
 )
 _BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 #: A file of this kind in prose, not in quotes as the subject of an example.
@@ -81,7 +82,7 @@ def _wrong(citation: re.Match[str]) -> str:
     numbers = re.findall(_NUMBER, citation["numbers"] or "")
     if missing := set(numbers).difference(_numbers(page)):
         return f"{page} has no {', '.join(sorted(missing))}"
-    if heading is None or re.match(rf"(?:and |R\d|`?(?:{'|'.join(map(re.escape, _PAGES))}))", heading):
+    if heading is None or re.match(r"and |R\d|`$", heading):
         return ""
     section = numbers[-1][0] if numbers and numbers[-1][0].isdigit() else ""
     there = any(re.match(rf"{re.escape(title)}(?!\w)", heading.lower()) for title in _headings(page)[section])
@@ -108,6 +109,19 @@ def test_statement_numbers_are_unique_within_a_page(page: str) -> None:
     counted = Counter(_numbers(page))
     assert len(counted) > 10
     assert [number for number, count in counted.items() if count > 1] == []
+
+
+def test_each_statement_of_the_semantics_is_named_by_a_test() -> None:
+    named = {
+        number
+        for path in (_ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        for found in _CITATION.finditer(" ".join((ast.get_docstring(node) or "").split()))
+        if found["page"] == _SEMANTICS
+        for number in re.findall(_NUMBER, found["numbers"] or "")
+    }
+    assert [number for number in _numbers(_SEMANTICS) if "." in number and number not in named] == []
 
 
 def _is_read(path: Path) -> bool:

@@ -15,10 +15,16 @@ from jobfs.api.deadline import limit_time
 from jobfs.emulator import EmulatorConfig, Server, running
 
 
+@pytest.fixture
+def scratch_delay() -> float:
+    """Seconds until the item of a file that was renamed to a scratch name leaves the server."""
+    return 0.2
+
+
 @pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
+def quick(scratch_delay: float) -> Iterator[None]:
     """A test's own calls are system calls; what is tested is the order of things, not how many seconds are between them."""
-    with limit_time(), hurrying():
+    with limit_time(), hurrying(scratch_delay):
         yield
 
 

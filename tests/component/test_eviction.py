@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -32,54 +31,55 @@ def once(real: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def save_file(work: Workspace, patch: pytest.MonkeyPatch) -> None:
+# What is done to a file: before the yield the disk has room, after it the first call finds it full.
+
+
+def save_file(work: Workspace) -> Iterator[None]:
+    yield
     work.write("mine", bytes(50 * SIZE), fsync=True)
     eventually(lambda: work.write_back.content.used_bytes() <= COUNT * SIZE)  # not before the fsync returns
 
 
-def write_file(work: Workspace, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(LocalGeneration, "write", once(LocalGeneration.write))
+def write_file(work: Workspace) -> Iterator[None]:
+    yield
     work.write("mine", bytes(10 * SIZE))
 
 
-def change_closed_file(work: Workspace, patch: pytest.MonkeyPatch) -> None:
+def change_closed_file(work: Workspace) -> Iterator[None]:
     work.write("mine", bytes(50 * SIZE))
-    patch.setattr(LocalBytes, "create", once(LocalBytes.create))
+    yield
     with work.opening("mine") as fh:
         work.vfs.write(fh, b"x", 0)
 
 
-def cut(work: Workspace, patch: pytest.MonkeyPatch) -> None:
+def cut(work: Workspace) -> Iterator[None]:
     work.write("mine", bytes(50 * SIZE))
-    patch.setattr(LocalBytes, "create", once(LocalBytes.create))
-    with work.opening("mine", os.O_RDWR) as fh:
+    yield
+    with work.opening("mine") as fh:
         work.vfs.ftruncate(fh, 10)
 
 
-def send_growing_file(work: Workspace, patch: pytest.MonkeyPatch) -> None:
+def send_growing_file(work: Workspace) -> Iterator[None]:
     """Send the closed bytes of a file to which a program has appended more: the save copies them."""
     with work.closing(work.opened("mine")) as fh:
         work.vfs.write(fh, closed := bytes(50 * SIZE), 0)
         work.vfs.flush(fh)
         work.vfs.write(fh, b"not closed", len(closed))
-        patch.setattr(LocalBytes, "create", once(LocalBytes.create))
+        yield
         (file,) = work.state.backlog().files
         assert file.change is not None
         work.write_back.queue.run_until_finished(file.change)
         assert visible(work.server)["mine"] == closed
 
 
-@pytest.mark.parametrize(
-    ("change", "most"),
-    [(save_file, 14), (write_file, 54), (change_closed_file, 14), (cut, 14), (send_growing_file, 14)],
-)
+@pytest.mark.parametrize(("change", "full", "most"), [
+    (save_file, None, 14), (write_file, (LocalGeneration, "write"), 54), (change_closed_file, (LocalBytes, "create"), 14),
+    (cut, (LocalBytes, "create"), 14), (send_growing_file, (LocalBytes, "create"), 14),
+])  # fmt: skip
 def test_files_are_evicted_without_holding_a_lock(
-    server: Server,
-    start: Start,
-    monkeypatch: pytest.MonkeyPatch,
-    change: Callable[[Workspace, pytest.MonkeyPatch], None],
-    most: int,
-) -> None:
+    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, change: Callable[[Workspace], Iterator[None]],
+    full: tuple[type, str] | None, most: int,
+) -> None:  # fmt: skip
     """vfs/semantics.md 3.11, 4.41: the cache gives way to what is saved or written here, by as much as that needs."""
     server.store.seed({f"{number}": bytes(SIZE) for number in range(COUNT)}, age=60)
     work = start(cache_size=COUNT * SIZE, write_back_delay=30)
@@ -97,7 +97,11 @@ def test_files_are_evicted_without_holding_a_lock(
         evict(disk, names)
 
     monkeypatch.setattr(DiskCache, "_remove", watched)
-    change(work, monkeypatch)
+    steps = change(work)
+    next(steps)
+    if full is not None:
+        monkeypatch.setattr(*full, once(getattr(*full)))
+    next(steps, None)
     assert evicted
     assert work.write_back.content.used_bytes() <= COUNT * SIZE
     assert COUNT - len(evicted) <= most

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from functools import partial
+from itertools import count
 
 import pytest
-from tests.support.boundaries import Mortal
+from tests.support.boundaries import At, Mortal
 from tests.support.files import errno_from
 from tests.support.serverside import contents, visible
-from tests.support.waiting import PATIENCE, eventually
-from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
+from tests.support.waiting import eventually
+from tests.support.workspaces import CALLER, OvertakenLock, Start, Workspace, wait_until_settled
 
-from jobfs.api.client import Client
 from jobfs.emulator import Server
-from jobfs.nodes import Item
 
 LARGE = os.urandom(8 << 20)
 
@@ -33,41 +30,36 @@ def work(server: Server, start: Start) -> Workspace:
 # -- written while its name changes
 
 
-def write_during(
-    work: Workspace, fh: int, request: str, monkeypatch: pytest.MonkeyPatch, *, closed: bool = False
-) -> None:
-    """Let a program write to `fh` while the next such request is in flight."""
-    client = work.write_back.client
-    real = getattr(client, request)
+@pytest.fixture
+def renamed(server: Server, mortal: Callable[..., Mortal]) -> Callable[..., tuple[Mortal, int]]:
+    """Renames `old` to `new`; a program that has read `file` writes to it, and may close it, while the request is in flight."""
 
-    def interfere(*arguments: Any, **more: Any) -> Any:
-        monkeypatch.undo()
-        work.vfs.write(fh, b"new", 0)
-        if closed:
-            work.vfs.flush(fh)
-        return real(*arguments, **more)
+    def rename(old: str, new: str, *, closed: bool) -> tuple[Mortal, int]:
+        def write() -> None:
+            work.vfs.write(fh, b"new", 0)
+            if closed:
+                work.vfs.flush(fh)
 
-    monkeypatch.setattr(client, request, interfere)
+        work = mortal(At("before update", 1, write), ttl=60)
+        fh = work.vfs.open("file", os.O_RDWR).fh
+        work.vfs.read(fh, 100, 0)
+        work.boundaries.arm()
+        work.vfs.rename(old, new)
+        assert work.boundaries.struck
+        return work, fh
 
-
-def open_and_read(work: Workspace, path: str) -> int:
-    """Open a file, read it, and return the handle for a write."""
-    fh = work.vfs.open(path, os.O_RDWR).fh
-    work.vfs.read(fh, 100, 0)
-    return fh
+    server.store.seed({"file": b"old", "dir/file": b"old"}, age=60)
+    return rename
 
 
 @pytest.mark.parametrize(("name", "over"), [("moved", False), ("moved", True), ("moved~", True)])
 def test_bytes_written_while_the_file_is_renamed_go_to_its_new_name(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, over: bool
+    server: Server, renamed: Callable[..., tuple[Mortal, int]], name: str, over: bool
 ) -> None:
     """vfs/semantics.md 4.27, 4.34: a file is what its handles show, under one name."""
     if over:
         server.store.seed({name: b"replaced"}, age=60)
-        work.vfs.refresh()
-    fh = open_and_read(work, "file")
-    write_during(work, fh, "update", monkeypatch, closed=not over)
-    work.vfs.rename("file", name)
+    work, fh = renamed("file", name, closed=not over)
     for _ in range(2):
         assert (work.names(), work.read(name)) == (sorted(["dir", name]), b"new")
         work.vfs.release(fh)
@@ -75,37 +67,35 @@ def test_bytes_written_while_the_file_is_renamed_go_to_its_new_name(
     eventually(lambda: "file" not in visible(server))
 
 
-def test_bytes_written_while_the_file_gets_a_scratch_name_go_there(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """vfs/semantics.md 4.34: the scratch file has what the program has written."""
-    fh, view = open_and_read(work, "file"), work.vfs._view
-    attr_of_node = view.attr_of_node
-
-    def write_first(node: Any) -> Any:
-        monkeypatch.undo()
-        work.vfs.write(fh, b"new", 0)
-        return attr_of_node(node)
-
-    monkeypatch.setattr(view, "attr_of_node", write_first)
-    work.vfs.rename("file", "moved~")
-    assert (work.names(), work.read("moved~")) == (["dir", "moved~"], b"new")
-    work.vfs.release(fh)
-    wait_until_settled(work)
-    eventually(lambda: "file" not in visible(server))
-
-
 def test_bytes_written_during_a_replacement_belong_to_the_replaced_file(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+    renamed: Callable[..., tuple[Mortal, int]],
 ) -> None:
     """vfs/semantics.md 4.33: a file that is renamed over is gone; its handles still read it."""
-    fh = open_and_read(work, "file")
-    write_during(work, fh, "update", monkeypatch, closed=True)
-    work.vfs.rename("dir/file", "file")
+    work, fh = renamed("dir/file", "file", closed=True)
     assert work.vfs.read(fh, 100, 0) == b"new"
     work.vfs.release(fh)
     assert work.read("file") == b"old"
     wait_until_settled(work, {"dir": None, "file": b"old"})
+
+
+def test_bytes_written_at_any_moment_of_a_rename_to_a_scratch_name_go_there(
+    server: Server, start: Start
+) -> None:
+    """vfs/semantics.md 4.34: the scratch file has what the program has written."""
+    for nth in count(1):
+        server.store.seed({"file": b"old"}, age=60)
+        work = start(write_back_delay=0)
+        with work.opening("file") as fh:
+            work.vfs.read(fh, 100, 0)
+            file = work.vfs.get_handle(fh).file
+            lock = OvertakenLock(file, partial(work.vfs.write, fh, b"new", 0), nth)
+            work.vfs.rename("file", "moved~")
+            if not lock.struck:
+                break
+            assert (work.names(), work.read("moved~")) == (["moved~"], b"new")
+        wait_until_settled(work)
+        eventually(lambda: visible(server) == {})
+    assert nth > 1
 
 
 @pytest.mark.parametrize("move_touches", ["item", "no"])
@@ -155,20 +145,12 @@ def test_the_target_name_of_a_pending_rename_is_taken(server: Server, work: Work
 # -- unlinked
 
 
-def test_opening_a_file_during_its_unlink_fails_with_enoent(
-    work: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_opening_a_file_during_its_unlink_fails_with_enoent(work: Workspace) -> None:
     """vfs/semantics.md 4.29: no handle is on a file whose bytes went with its name."""
     work.write("a~", b"bytes of this machine")
-    view = work.vfs._view
-    ensure_size_known = view.ensure_size_known
-
-    def unlink_first(path: str, node: Any) -> Any:
-        monkeypatch.undo()
-        work.vfs.unlink(path)
-        return ensure_size_known(path, node)
-
-    monkeypatch.setattr(view, "ensure_size_known", unlink_first)
+    file = work.state.index.file_at("a~")
+    assert file is not None
+    OvertakenLock(file, partial(work.vfs.unlink, "a~"))
     assert errno_from(work.vfs.open, "a~", os.O_RDONLY) == errno.ENOENT
 
 
@@ -231,15 +213,12 @@ def make_a_directory(work: Workspace) -> None:
     assert work.names("file") == ["inside"]
 
 
-@pytest.mark.parametrize(
-    ("take_name", "tree"),
-    [
-        (make_again_and_unlink, {"other": b"another"}),
-        (make_again_and_rename, {"other": b"another", "renamed": b"again"}),
-        (rename_to_it, {"file": b"another"}),
-        (make_a_directory, {"file": None, "file/inside": b"x", "other": b"another"}),
-    ],
-)
+@pytest.mark.parametrize(("take_name", "tree"), [
+    (make_again_and_unlink, {"other": b"another"}),
+    (make_again_and_rename, {"other": b"another", "renamed": b"again"}),
+    (rename_to_it, {"file": b"another"}),
+    (make_a_directory, {"file": None, "file/inside": b"x", "other": b"another"}),
+])  # fmt: skip
 def test_an_unlink_during_a_save_frees_the_name_and_the_file_does_not_return(
     server: Server, start: Start, take_name: Callable[[Workspace], None], tree: dict[str, bytes | None]
 ) -> None:
@@ -273,55 +252,31 @@ def test_an_fsync_does_not_hang_on_an_unlink(server: Server, start: Start) -> No
     assert work.names() == []
 
 
-@pytest.fixture
-def promoting(
-    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., AbstractContextManager[Workspace]]:
-    """Saves `file`; in the block, the promote is carried out and not answered yet. `overwritten`: by the job, before the save."""
-    update = Client.update
-
-    @contextmanager
-    def promoting(*, overwritten: bool = False) -> Iterator[Workspace]:
-        carried_out, answered = threading.Event(), threading.Event()
-
-        def answer_late(client: Client, item_id: str, **wanted: Any) -> Item:
-            reply = update(client, item_id, **wanted)
-            if wanted["path"] == "file" and not carried_out.is_set():
-                carried_out.set()
-                answered.wait(PATIENCE)
-            return reply
-
-        monkeypatch.setattr(Client, "update", answer_late)
-        server.store.seed({"file": "as it was"}, age=60)
-        work = start(write_back_delay=0)
-        with work.opening("file") as fh:
-            work.vfs.write(fh, b"the user's", 0)
-            if overwritten:
-                server.store.write("file", b"the job's")
-        eventually(carried_out.is_set)
-        yield work
-        answered.set()
-
-    return promoting
-
-
-def test_a_file_the_job_renames_during_its_promote_survives_an_unlink(
-    server: Server, promoting: Callable[..., AbstractContextManager[Workspace]]
+@pytest.mark.parametrize("job", ["renames it", "wrote before the save"])
+def test_what_the_job_makes_of_a_file_remains_if_it_is_unlinked_during_its_promote(
+    server: Server, mortal: Callable[..., Mortal], job: str
 ) -> None:
-    """save/protocol.md R10: what has the bytes of H is deleted at T only; under another name it is the job's."""
-    with promoting() as work:
-        server.store.move("file", "renamed")
-        work.vfs.unlink("file")
-    wait_until_settled(work, {"renamed": b"the user's"})
-    eventually(lambda: work.names() == ["renamed"])
+    """save/protocol.md R10, vfs/semantics.md 4.33: what has the bytes of H is deleted at T only; under another name it is the
+    job's. A file that was saved and unlinked does not come back under its name.
+    """
 
+    def unlink() -> None:
+        if job == "renames it":
+            server.store.move("file", "renamed")
+        mount.vfs.unlink("file")
 
-def test_a_conflict_copy_remains_after_the_unlink_of_a_saved_file(
-    server: Server, promoting: Callable[..., AbstractContextManager[Workspace]]
-) -> None:
-    """save/protocol.md R10, vfs/semantics.md 4.33: a file that was saved and unlinked does not come back under its name."""
-    with promoting(overwritten=True) as work:
-        work.vfs.unlink("file")
-    wait_until_settled(work)
-    assert contents(server) == [b"the job's"]
-    assert "file" not in work.names()
+    server.store.seed({"file": "as it was"}, age=60)
+    mount = mortal(At("after update", 2, unlink))
+    with mount.opening("file") as fh:
+        mount.vfs.write(fh, b"the user's", 0)
+        if job != "renames it":
+            server.store.write("file", b"the job's")
+        mount.boundaries.arm()
+    eventually(lambda: mount.boundaries.struck, "the save is placed")
+    wait_until_settled(mount)
+    if job == "renames it":
+        assert visible(server) == {"renamed": b"the user's"}
+        eventually(lambda: mount.names() == ["renamed"])
+    else:
+        assert contents(server) == [b"the job's"]
+        assert "file" not in mount.names()

@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from typing import Any
+import sqlite3
+from contextlib import closing
 
-import pytest
 from tests.support.files import errno_from
 from tests.support.machine import require_descriptors
 from tests.support.serverside import visible
 from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
-from jobfs.errors import FsError
 
 #: Descriptors that come and go whatever is done: connections, contents that may be opened again soon.
 _SOME = 110
@@ -54,12 +53,13 @@ def test_an_open_file_being_written_holds_one_descriptor(server: Server, start: 
     assert _descriptors() < before + _SOME
 
 
-def test_opening_too_many_files_is_enfile_and_disturbs_no_open_file(
-    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(resource, "getrlimit", lambda which: (320, 320))
+def test_opening_too_many_files_is_enfile_and_disturbs_no_open_file(server: Server, start: Start) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (320, hard))
+    try:
         work = start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     work.write("first", b"first")
     most = 80  # a quarter: the rest is less than the mount's own work needs
     handles = [work.vfs.create(f"f{n}", 0o644, os.O_WRONLY | os.O_CREAT, CALLER).fh for n in range(most)]
@@ -74,25 +74,19 @@ def test_opening_too_many_files_is_enfile_and_disturbs_no_open_file(
     assert visible(server)["more"] == b"more"
 
 
-def test_a_file_that_cannot_be_recorded_blocks_no_other_upload(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_recorded_blocks_no_other_upload(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.13: one stuck upload never blocks another file."""
     handles = [work.vfs.create(name, 0o644, os.O_WRONLY | os.O_CREAT, CALLER).fh for name in ("odd", "other")]
     for fh in handles:
         work.vfs.write(fh, b"x", 0)
-    odd = work.vfs.get_handle(handles[0]).file
-    store, write = work.state.store, work.state.store.write
-
-    def refuse(*edits: Any, **more: Any) -> None:
-        if any(record is odd for record, _ in edits):
-            raise FsError(errno.EIO)
-        write(*edits, **more)
-
-    monkeypatch.setattr(store, "write", refuse)
-    left = work.vfs.flush_all(None, 10.0, None)
-    assert [entry["path"] for entry in left] == ["odd"]
-    assert visible(server) == {"other": b"x"}
-    monkeypatch.undo()
+    with closing(sqlite3.connect(work.state_directory / "journal.db")) as journal:
+        refuse = (
+            "BEFORE INSERT ON file WHEN instr(new.record, '\"odd\"') BEGIN SELECT raise(FAIL, 'refused'); END"
+        )
+        journal.execute(f"CREATE TRIGGER refuse {refuse}")
+        left = work.vfs.flush_all(None, 10.0, None)
+        assert [entry["path"] for entry in left] == ["odd"]
+        assert visible(server) == {"other": b"x"}
+        journal.execute("DROP TRIGGER refuse")
     wait_until_settled(work)
     assert visible(server) == {"odd": b"x", "other": b"x"}

@@ -5,75 +5,57 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import pytest
-from tests.support.crowds import take_all_connections
+from tests.support.boundaries import At, Mortal
 from tests.support.files import errno_from
 from tests.support.programs import PROGRAMS, Program, distinct, run_through
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
+from tests.support.workspaces import CALLER, Start, Workspace, let_time_pass, wait_until_settled
 
-from jobfs.api.wire import HeldConnection
 from jobfs.emulator import Server
 from jobfs.emulator.faults import Kind
-from jobfs.nodes import Item
-from jobfs.save import cleanup, items
-from jobfs.save.context import Context
 
 OLD, NEW, JOBS = b"the old content", b"what the user wrote", b"the job's other"
+#: Not fetched before it is needed.
+LARGE = OLD * (1 << 17)
 #: Seconds after which the observation of an item that a program names is too old (R8), and a bit.
 NAMED = 1.1
 
 WRITERS = distinct(each for each in PROGRAMS if each.writes)
 
 
+class BeforeTurn(At):
+    """Calls `act` while a request that an observation justifies waits for its connection."""
+
+    turns = True
+
+
+Working = Callable[..., Mortal]
+
+
 @pytest.fixture
-def work(server: Server, start: Start) -> Workspace:
-    """A mount with one connection, so that a request that holds it must wait for no other. A program has read `file`."""
-    server.store.seed({"file": OLD, "other": NEW, "dir": None}, age=60)
-    work = start(max_connections=1)
-    assert work.read("file") == OLD
-    return work
+def working(server: Server, mortal: Callable[..., Mortal]) -> Working:
+    """A mount in which a program has read `file`; turn `nth` comes when the job has acted, `wait` seconds after the look."""
 
-
-@contextmanager
-def waiting(
-    work: Workspace, part: object, method: str, job: Callable[[], object], wait: float = 0.0
-) -> Iterator[None]:
-    """In this block, `method` of `part` finds no free connection until the job has acted, `wait` seconds after the look."""
-    client = work.write_back.client
-    called: list[str] = []
-    real = getattr(part, method)
-
-    def crowded(*arguments: Any, **more: Any) -> Any:
-        if called:
-            return real(*arguments, **more)
-        with take_all_connections(client) as others, ThreadPoolExecutor(1) as threads:
-            called.append(method)
-            acting = threads.submit(act, others, time.monotonic())
-            try:
-                return real(*arguments, **more)
-            finally:
-                acting.result()
-
-    def act(others: Any, looked: float) -> None:
-        try:
-            others.wait_until_queued()
-            bound = max(wait, 4 * max(0.05, client.health.latency or 0.0))
-            eventually(lambda: time.monotonic() > looked + bound, "the observation is old")
+    def start(job: Callable[[], object], nth: int = 1, wait: float = 0.0) -> Mortal:
+        def act() -> None:
+            old = time.monotonic() + max(wait, 4 * max(0.05, work.write_back.client.health.latency or 0.0))
+            eventually(lambda: time.monotonic() > old, "the observation is old")
             job()
-        finally:
-            others.disperse()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(part, method, crowded)
-        yield
-        eventually(lambda: called, f"{method} was called")
+        server.store.seed({"file": OLD, "other": NEW, "dir": None}, age=60)
+        work = mortal(BeforeTurn("before turn", nth, act), ttl=1.0)
+        assert work.read("file") == OLD
+        work.boundaries.arm()
+        return work
+
+    return start
 
 
 # -- while the request waits for its connection
@@ -81,45 +63,42 @@ def waiting(
 
 @pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
 def test_a_set_aside_that_waited_does_not_take_a_file_from_its_new_name(
-    server: Server, work: Workspace, writer: Program
+    server: Server, working: Working, writer: Program
 ) -> None:
     """save/protocol.md R8: when the set-aside is sent, the observation is fresh."""
-    renames = lambda: server.store.move("file", "elsewhere")  # noqa: E731
-    with waiting(work, work.write_back.replacer, "_try_set_aside", renames):
-        run_through(work, writer, "file", NEW)
+    work = working(partial(server.store.move, "file", "elsewhere"))
+    run_through(work, writer, "file", NEW)
     wait_until_settled(work, {"file": OLD + NEW, "elsewhere": OLD, "other": NEW, "dir": None})
+    assert work.boundaries.struck
 
 
-def test_an_unchanged_file_is_set_aside_after_one_more_look(server: Server, work: Workspace) -> None:
+def test_an_unchanged_file_is_set_aside_after_one_more_look(server: Server, working: Working) -> None:
     """save/protocol.md R8: the look is repeated on the connection that is held, and the request follows."""
-    with waiting(work, work.write_back.replacer, "_try_set_aside", server.log.clear):
-        work.write("file", NEW, fsync=True)
+    work = working(server.log.clear)
+    work.write("file", NEW, fsync=True)
     wait_until_settled(work, {"file": NEW, "other": NEW, "dir": None})
     sent = [entry.operation for entry in server.log.entries() if entry.operation != "list"]
     assert sent[:3] == ["get", "update", "update"]
 
 
-@pytest.mark.parametrize(
-    ("call", "arguments", "part", "sends", "error"),
-    [
-        ("unlink", ("file",), "items", "_delete_observed", 0),
-        ("rename", ("file", "new"), "items", "update_item", errno.ENOENT),
-        ("rename", ("other", "file"), "replacer", "_try_move_to_target", errno.ENOENT),
-        ("chmod", ("file", 0o444), "items", "update_item", errno.ENOENT),
-        ("rmdir", ("dir",), "items", "update_item", errno.ENOENT),
-    ],
-    ids=["unlink", "rename", "rename over a file", "chmod", "rmdir"],
-)
+@pytest.mark.parametrize(("call", "arguments", "nth", "error"), [
+    ("unlink", ("file",), 1, 0),
+    ("rename", ("file", "new"), 1, errno.ENOENT),
+    ("rename", ("other", "file"), 2, errno.ENOENT),
+    ("chmod", ("file", 0o444), 1, errno.ENOENT),
+    ("rmdir", ("dir",), 1, errno.ENOENT),
+], ids=["unlink", "rename", "rename over a file", "chmod", "rmdir"])  # fmt: skip
 def test_an_item_that_the_job_renames_while_a_change_waits_is_left_alone(
-    server: Server, work: Workspace, call: str, arguments: tuple[Any, ...], part: str, sends: str, error: int
+    server: Server, working: Working, call: str, arguments: tuple[Any, ...], nth: int, error: int
 ) -> None:
     """save/protocol.md R8, R10, R12, vfs/semantics.md 4.32: what was at the path a second before the request is changed."""
-    tree, path = visible(server), arguments[0]
-    renames = lambda: server.store.move(path, "elsewhere")  # noqa: E731
-    with waiting(work, getattr(work.write_back, part), sends, renames, NAMED):
-        assert errno_from(getattr(work.vfs, call), *arguments) == error
+    path = arguments[0]
+    work = working(partial(server.store.move, path, "elsewhere"), nth, NAMED)
+    tree = visible(server)
+    assert errno_from(getattr(work.vfs, call), *arguments) == error
     tree["elsewhere"] = tree.pop(path)
     wait_until_settled(work, tree)
+    assert work.boundaries.struck
     assert not work.exists(path)
     assert server.store.item_at("elsewhere").permission == "readWrite"
 
@@ -127,31 +106,30 @@ def test_an_item_that_the_job_renames_while_a_change_waits_is_left_alone(
 # -- between the look and the deletion that it justifies
 
 
-@pytest.mark.parametrize("removal", ["rename over", "unlink"])
+def unlink_if_read(work: Workspace) -> None:
+    item = work.write_back.namespace.lookup("file")
+    assert item is not None
+    work.vfs.unlink_if_version("file", item.version, sha256(LARGE).hexdigest())
+
+
+@pytest.mark.parametrize("remove", [
+    lambda work: work.vfs.rename("other", "file"), lambda work: work.vfs.unlink("file"), unlink_if_read,
+], ids=["rename over", "unlink", "unlink of the version that was read"])  # fmt: skip
 def test_bytes_the_job_writes_while_handles_fetch_theirs_are_kept(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, removal: str
+    server: Server, mortal: Callable[..., Mortal], remove: Callable[[Workspace], object]
 ) -> None:
     """save/protocol.md R7: the look comes after open handles have fetched their bytes, right before the delete."""
-    fetching: list[str] = []
 
-    def fetch_while_the_job_writes(context: Context, item_id: str) -> None:
-        item = server.store.item_by_id(item_id)
-        if not fetching and server.store.content_of(item_id) == OLD:
-            fetching.append(item_id)
-            server.store.write(item.path, JOBS)
-            time.sleep(0.06)
+    def job_writes() -> None:
+        server.store.write(server.store.item_by_id(item.id).path, JOBS)
 
-    work.write_back.queue.delay = 30.0
-    if removal == "unlink":
-        work.write("file", b"unsent", flags=os.O_WRONLY | os.O_TRUNC)
-    for module in (cleanup, items):
-        monkeypatch.setattr(module, "fetch_bytes_for_handles", fetch_while_the_job_writes)
-    if removal == "unlink":
-        work.vfs.unlink("file")
-    else:
-        work.vfs.rename("other", "file")
-    wait_until_settled(work)
-    assert fetching
+    item, _ = server.store.seed({"file": LARGE, "other": NEW}, age=60)
+    work = mortal(At("before download", 1, job_writes), ttl=60)
+    with work.opening("file", os.O_RDONLY):
+        work.boundaries.arm()
+        remove(work)
+        wait_until_settled(work)
+    assert work.boundaries.struck
     assert contents(server) == sorted([JOBS, NEW])
 
 
@@ -208,9 +186,7 @@ def test_the_jobs_write_between_a_read_and_a_change_is_kept(
 
 
 @pytest.mark.parametrize("how", [how for how in CHANGES if "reader" not in how])
-def test_the_jobs_write_between_a_save_and_a_change_is_kept(
-    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
+def test_the_jobs_write_between_a_save_and_a_change_is_kept(server: Server, start: Start, how: str) -> None:
     """vfs/semantics.md 4.44: no program has read the file, but only the version that this mount has placed needs no reader."""
     server.set(move_touches="no")
     server.store.seed({"other": b"other"}, age=60)
@@ -219,26 +195,22 @@ def test_the_jobs_write_between_a_save_and_a_change_is_kept(
     work.names()
     job_writes_a_while_ago(server)
     name = change(work, how)
-    monkeypatch.setattr("jobfs.save.context.RACY_SECONDS", 0.0)  # some seconds later
+    let_time_pass(work, 60)
     replace_unread(work, name)
     assert JOBS in visible(server).values()
 
 
 @pytest.mark.parametrize("fault", ["throttled", "unavailable"])
 def test_the_jobs_write_before_a_rename_was_retried_is_kept(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, fault: Kind
+    server: Server, mortal: Callable[..., Mortal], fault: Kind
 ) -> None:
     """vfs/semantics.md 5.10, save/protocol.md R8: the look before another attempt shows what the job has written."""
-    get = work.write_back.client.get
-
-    def get_after_a_write(item_id: str, *, connection: HeldConnection | None = None) -> Item:
-        if connection is None:  # before the second attempt
-            monkeypatch.undo()
-            server.store.write("file", JOBS)
-        return get(item_id, connection=connection)
-
-    monkeypatch.setattr(work.write_back.client, "get", get_after_a_write)
+    server.store.seed({"file": OLD}, age=60)
+    work = mortal(At("failed update", 1, lambda: server.store.write("file", JOBS)), ttl=1.0)
+    assert work.read("file") == OLD
     server.faults.fail_next(fault, on="update")
+    work.boundaries.arm()
     work.vfs.rename("file", "new")
     replace_unread(work, "new")
+    assert work.boundaries.struck
     assert JOBS in visible(server).values()

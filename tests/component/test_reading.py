@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import contents
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from tests.support.workspaces import Start, wait_until_settled
 
 from jobfs.emulator import Server
-from jobfs.namespace import remote
 
 SIZE = 4 << 20
 OLD, NEW = os.urandom(SIZE), os.urandom(SIZE)
@@ -43,9 +42,7 @@ def test_the_first_bytes_are_served_during_the_download(server: Server, start: S
         server.set(bandwidth=0)
 
 
-def test_a_handle_released_during_its_read_leaves_no_use_behind(
-    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_handle_released_during_its_read_leaves_no_use_behind(server: Server, start: Start) -> None:
     """vfs/semantics.md 3.16: Ctrl-C works: a program that was interrupted in a read closes the file during the read."""
     server.store.seed({"log": b"one\n"}, age=60)
     work = start(ttl=0)
@@ -53,7 +50,7 @@ def test_a_handle_released_during_its_read_leaves_no_use_behind(
     fh = work.vfs.open("log", os.O_RDONLY).fh
     assert work.vfs.read(fh, 100, 0) == b"one\n"
     server.store.replace("log", b"one\ntwo\n")
-    monkeypatch.setattr(remote, "_PATIENCE", 60.0)
+    work.write_back.client.health.latency = PATIENCE  # so the look at the name is given time
     server.faults.set_rate("slow", 1.0, on="read", delay=1.5)
     asked = server.log.count("list") + server.log.count("find")
     with ThreadPoolExecutor(1) as threads:

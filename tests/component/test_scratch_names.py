@@ -13,7 +13,6 @@ from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
-from jobfs.save import rename
 
 OLD, NEW, OTHER, UNSENT = b"old", b"new one", b"another", b"unsent"
 
@@ -24,9 +23,9 @@ def seeded(server: Server) -> None:
 
 
 @pytest.fixture
-def waits(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def scratch_delay() -> float:
     """Nothing leaves the server by itself."""
-    monkeypatch.setattr(rename, "SCRATCH_DELAY", 60.0)
+    return 60.0
 
 
 def back_up(work: Workspace) -> None:
@@ -37,7 +36,7 @@ def back_up(work: Workspace) -> None:
 
 
 @pytest.fixture
-def work(start: Start, waits: None) -> Workspace:
+def work(start: Start) -> Workspace:
     """A mount in which `file` has become `file~`, and what is saved is sent only when it has to be."""
     work = start(write_back_delay=30)
     back_up(work)
@@ -48,6 +47,7 @@ def tree(work: Workspace) -> dict[str, bytes]:
     return {name: work.read(name) for name in work.names()}
 
 
+@pytest.mark.parametrize("scratch_delay", [0.2])
 def test_the_scratch_file_leaves_the_server_and_stays_on_this_machine(server: Server, start: Start) -> None:
     """vfs/semantics.md 4.35: `mv a a~` takes `a` from the job; `a~` is on this machine only, whatever is written to it."""
     work = start()
@@ -61,7 +61,7 @@ def test_the_scratch_file_leaves_the_server_and_stays_on_this_machine(server: Se
     assert visible(server) == {"other": OTHER}
 
 
-def test_a_rename_fetches_missing_bytes_or_changes_nothing(server: Server, start: Start, waits: None) -> None:
+def test_a_rename_fetches_missing_bytes_or_changes_nothing(server: Server, start: Start) -> None:
     """vfs/semantics.md 4.34: where the server can't be asked, the rename fails; what it fetches is the present version."""
     work = start(timeout=1)
     work.write("file~", b"older")
@@ -81,7 +81,7 @@ def test_a_rename_fetches_missing_bytes_or_changes_nothing(server: Server, start
 
 @pytest.mark.parametrize("end", ["is killed", "saves the file"])
 def test_bytes_written_through_an_older_handle_go_into_the_scratch_file(
-    server: Server, mortal: Callable[..., Mortal], waits: None, end: str
+    server: Server, mortal: Callable[..., Mortal], end: str
 ) -> None:
     """vfs/semantics.md 4.3: close means that this machine will not lose it."""
     work = mortal(write_back_delay=30)
@@ -178,7 +178,7 @@ def test_removing_the_new_file_does_not_bring_back_the_old_item(
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_scratch_file_survives_a_kill_before_its_item_is_removed(
-    server: Server, mortal: Callable[..., Mortal], waits: None, begun: bool
+    server: Server, mortal: Callable[..., Mortal], begun: bool
 ) -> None:
     """vfs/semantics.md 4.19: before its removal was begun the item is shown under both names; later the next mount removes it."""
     work = mortal()
@@ -198,7 +198,7 @@ def test_a_scratch_file_survives_a_kill_before_its_item_is_removed(
 @pytest.mark.parametrize("unsent", [False, True])
 @pytest.mark.parametrize("then", ["is killed", "unlinks", "closes"])
 def test_a_scratch_file_survives_a_kill_before_a_new_file_is_closed(
-    server: Server, mortal: Callable[..., Mortal], waits: None, then: str, unsent: bool
+    server: Server, mortal: Callable[..., Mortal], then: str, unsent: bool
 ) -> None:
     """vfs/semantics.md 4.35: then the old name has what the server has, even if the scratch name has newer bytes."""
     work = mortal(write_back_delay=30)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from tests.support.boundaries import watch
+from tests.support.boundaries import Boundaries, Mortal, watch
 from tests.support.files import errno_from
 from tests.support.serverside import visible
 from tests.support.waiting import PATIENCE, eventually
-from tests.support.workspaces import Start, Workspace, wait_until_settled
+from tests.support.workspaces import OvertakenLock, Start, Workspace, wait_until_settled
 
 from jobfs.api.deadline import limit_time
-from jobfs.emulator import Server
+from jobfs.emulator import Entry, Server
 
 
 def changes(server: Server) -> list[str]:
@@ -60,75 +58,59 @@ def test_editing_the_jobs_item_keeps_the_default_that_it_shadows(server: Server,
     assert found == {"application": b"default", "expertJob": b"of the user"}
 
 
-def rounds(server: Server) -> int:
-    """How many requests of the log had to wait for one another: the longest chain of one after the other's end."""
+def rounds(entries: list[Entry]) -> int:
+    """How many of the requests had to wait for one another: the longest chain of one after the other's end."""
     depth: list[tuple[float, int]] = []
-    for entry in sorted(server.log.entries(), key=lambda entry: entry.time):
+    for entry in sorted(entries, key=lambda entry: entry.time):
         before = [chain for end, chain in depth if end <= entry.time]
         depth.append((entry.time + (entry.ms or 0.0) / 1000, 1 + max(before, default=0)))
     return max((chain for _, chain in depth), default=0)
 
 
-def _met_once(request: Callable[..., Any], barrier: threading.Barrier) -> Callable[..., Any]:
-    """Return the request, whose first call waits for the barrier. Raises BrokenBarrierError if nobody comes."""
-    waits = [barrier.wait]
+class SideBySide(Boundaries):
+    """The first find waits for the first create, and that for the find. Raises BrokenBarrierError if one does not come."""
 
-    def call(*arguments: Any, **more: Any) -> Any:
-        while waits:
-            waits.pop()()
-        return request(*arguments, **more)
+    def __init__(self) -> None:
+        super().__init__(journal=False)
+        self._meeting, self._waiting = (
+            threading.Barrier(2, timeout=PATIENCE),
+            ["before find", "before create_file"],
+        )
 
-    return call
+    def reach(self, name: str) -> None:
+        if self._armed and name in self._waiting:
+            self._waiting.remove(name)
+            self._meeting.wait()
+        super().reach(name)
 
 
 @pytest.mark.parametrize("move_touches", ["item", "no"])
 def test_fsync_of_a_save_in_place_takes_three_round_trips(
-    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch, move_touches: str
+    server: Server, mortal: Callable[..., Mortal], move_touches: str
 ) -> None:
     """vfs/semantics.md 4.18; save/protocol.md, The steps, Round trips of a save in place: three; one disk sync beside them."""
-    work = start(request_lifetime=60)  # no listing is due for an earlier mount's requests
     server.set(move_touches=move_touches)
-    server.store.seed({"file": "old"}, age=60)
+    (old,) = server.store.seed({"file": "old"}, age=60)
+    # No listing is due for an earlier mount's requests.
+    work = mortal(SideBySide(), request_lifetime=60, ttl=60)
     assert work.read("file") == b"old"
     syncs: list[int] = []
-
-    def observe(what: str) -> None:
-        if what == "sync":
-            syncs.append(threading.get_ident())
-
-    watch(work.state.journal, observe)
-    fh, side_by_side = work.vfs.open("file", os.O_RDWR).fh, threading.Barrier(2, timeout=PATIENCE)
-    with monkeypatch.context() as patch:
-        # The aside goes in the background, as soon as the save is done.
-        patch.setattr(work.write_back.cleanup, "clean_up", lambda change: time.monotonic() + 0.1)
-        client = work.write_back.context.client
-        for name in ("find", "create_file"):
-            patch.setattr(client, name, _met_once(getattr(client, name), side_by_side))
-        server.log.clear()
-        server.faults.fail_next("slow", times=2, delay=1.0)  # both begin before either ends
-        work.vfs.write(fh, b"new", 0)
-        work.vfs.fsync(fh)
-        assert server.store.read("file") == b"new"
-        assert rounds(server) <= 2 + len(server.log.entries("find")), server.log.entries()  # R8
+    watch(work.state.journal, lambda what: syncs.append(threading.get_ident()) if what == "sync" else None)
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    work.boundaries.arm()
+    server.log.clear()
+    server.faults.fail_next("slow", times=2, delay=1.0)  # both begin before either ends
+    work.vfs.write(fh, b"new", 0)
+    work.vfs.fsync(fh)
+    assert server.store.read("file") == b"new"
+    placed = server.log.entries("update")[-1].time
+    # What is set aside goes in the background, as soon as the save is done.
+    save = [entry for entry in server.log.entries() if entry.item != old.id or entry.time <= placed]
+    assert rounds(save) <= 2 + len(server.log.entries("find")), save  # R8
     assert syncs.count(threading.get_ident()) == 1, "one for the save; others are the background's"
     work.vfs.release(fh)
     wait_until_settled(work, {"file": b"new"})
     assert changes(server) == ["create", "update", "update", "delete"]
-
-
-class _FirstOf:
-    """A lock whose first taker runs `before` first, while the lock is still free."""
-
-    def __init__(self, lock: Any, before: Callable[[], None]) -> None:
-        self._lock, self._before = lock, [before]
-
-    def __enter__(self) -> None:
-        while self._before:
-            self._before.pop()()
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 def test_a_write_at_the_end_of_a_save_extends_the_saved_bytes(server: Server, start: Start) -> None:
@@ -136,8 +118,7 @@ def test_a_write_at_the_end_of_a_save_extends_the_saved_bytes(server: Server, st
     work = start(write_back_delay=30)
     work.write("file", b"from the first save, ")
     with work.opening("file") as fh:
-        inode = work.vfs.get_handle(fh).file
-        inode.lock = _FirstOf(inode.lock, work.drain)  # type: ignore[assignment]
+        OvertakenLock(work.vfs.get_handle(fh).file, work.drain)
         work.vfs.write(fh, b"and more", 21)
     wait_until_settled(work)
     assert server.store.read("file") == b"from the first save, and more"

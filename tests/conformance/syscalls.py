@@ -1,7 +1,7 @@
 """The program that makes the system calls of a case: it reads cases from stdin as JSON lines, and answers what it saw.
 
 It runs as a process of its own, beside the one that serves the workspace, and takes another user's identity for
-single calls. Every call has one method here; its arguments are the words of a step (cases.py).
+single calls. Every call has one row of `SIMPLE`, or one method of `Calls`; its arguments are the words of a step (cases.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 #: Who makes a call: uid, gid, further groups.
@@ -31,7 +31,6 @@ USERS: dict[str, tuple[int, int, list[int]]] = {
 }
 NUMBERS = {"NOBODY": 65534, "OTHER": 65533, "GROUP": 65532, "GROUP2": 65531}
 _COARSE = 5  # CLOCK_REALTIME_COARSE: what file systems stamp with
-_NOREPLACE, _EXCHANGE = 1, 2
 #: True if a new file is brought to the server (fsync) before the next step.
 SETTLE = False
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,11 +40,10 @@ class _Timespec(ctypes.Structure):
     _fields_ = (("sec", ctypes.c_long), ("nsec", ctypes.c_long))
 
 
-def _checked(result: int) -> int:
+def _checked(result: int) -> None:
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
-    return result
 
 
 def _number(word: str) -> int:
@@ -95,12 +93,12 @@ class Calls:
             with contextlib.suppress(OSError):
                 os.close(handle)
 
-    def _handle(self, name: str) -> int:
+    def handle(self, name: str) -> int:
         if name not in self._open:
             raise OSError(errno.EBADF, name)
         return self._open[name]
 
-    def _at(self, word: str) -> Any:
+    def at(self, word: str) -> Any:
         """A handle that was given this name, else a path."""
         return self._open.get(word, word)
 
@@ -115,11 +113,8 @@ class Calls:
         else:
             os.close(handle)
 
-    def opendir(self, path: str, name: str) -> None:
-        self.open(path, "RDONLY|DIRECTORY", name=name)
-
     def close_(self, name: str) -> None:
-        os.close(self._handle(name))
+        os.close(self.handle(name))
         del self._open[name]
 
     def create(self, path: str, mode: str = "0644", text: str = "") -> None:
@@ -135,41 +130,9 @@ class Calls:
         with open(path, "rb") as file:
             return repr(file.read())
 
-    def read(self, name: str, size: str = "100") -> str:
-        return repr(os.read(self._handle(name), int(size)))
-
-    def pread(self, name: str, size: str, offset: str) -> str:
-        return repr(os.pread(self._handle(name), int(size), int(offset)))
-
-    def write(self, name: str, text: str) -> str:
-        return str(os.write(self._handle(name), text.encode()))
-
-    def pwrite(self, name: str, text: str, offset: str) -> str:
-        return str(os.pwrite(self._handle(name), text.encode(), int(offset)))
-
-    def seek(self, name: str, offset: str, whence: str = "SET") -> str:
-        return str(os.lseek(self._handle(name), int(offset), getattr(os, f"SEEK_{whence}")))
-
-    def truncate(self, path: str, length: str) -> None:
-        os.truncate(self._at(path), int(length))
-
-    def fsync(self, name: str) -> None:
-        os.fsync(self._handle(name))
-
-    def fallocate(self, name: str, offset: str, length: str) -> None:
-        _checked(
-            _libc.fallocate(self._handle(name), 0, ctypes.c_long(int(offset)), ctypes.c_long(int(length)))
-        )
-
-    def posix_fallocate(self, name: str, offset: str, length: str) -> None:
-        os.posix_fallocate(self._handle(name), int(offset), int(length))
-
-    def setxattr(self, path: str, name: str, value: str) -> None:
-        os.setxattr(path, name, value.encode())
-
     def mapwrite(self, name: str, text: str) -> None:
         """Through a shared memory map."""
-        with mmap.mmap(self._handle(name), 0) as area:
+        with mmap.mmap(self.handle(name), 0) as area:
             area[: len(text)] = text.encode()
             area.flush()
 
@@ -202,7 +165,7 @@ class Calls:
 
     def _mapped(self, name: str, offset: str, size: str) -> slice:
         """Return what of a stretch the file has; of a directory, which has a size of its own on each file system, nothing."""
-        found = os.fstat(self._handle(name))
+        found = os.fstat(self.handle(name))
         there = found.st_size if stat.S_ISREG(found.st_mode) else 0
         return slice(min(int(offset), there), min(int(offset) + int(size), there))
 
@@ -210,71 +173,28 @@ class Calls:
         place = self._mapped(name, offset, size)
         if place.start == place.stop:
             return _digest(b"")
-        with mmap.mmap(self._handle(name), 0, prot=mmap.PROT_READ) as area:
+        with mmap.mmap(self.handle(name), 0, prot=mmap.PROT_READ) as area:
             return _digest(area[place])
 
     def mapfill(self, name: str, offset: str, size: str, byte: str) -> str:
         place = self._mapped(name, offset, size)
         if place.start < place.stop:
-            with mmap.mmap(self._handle(name), 0) as area:
+            with mmap.mmap(self.handle(name), 0) as area:
                 area[place] = _pattern(byte, place.stop - place.start)
         return str(place.stop - place.start)
 
     def size(self, path: str) -> str:
         """Of a file; directories have sizes of their own on each file system."""
-        found = os.stat(self._at(path))
+        found = os.stat(self.at(path))
         return str(found.st_size) if stat.S_ISREG(found.st_mode) else "-"
 
     def lock(self, name: str) -> None:
         """An exclusive fcntl lock on the whole file, or EAGAIN."""
         import fcntl
 
-        fcntl.lockf(self._handle(name), fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    # -- names
-
-    def mkdir(self, path: str, mode: str = "0755") -> None:
-        os.mkdir(path, _number(mode))
-
-    rmdir = staticmethod(os.rmdir)
-    unlink = staticmethod(os.unlink)
-    rename = staticmethod(os.rename)
-
-    def rename_noreplace(self, old: str, new: str) -> None:
-        self._renameat2(old, new, _NOREPLACE)
-
-    def rename_exchange(self, old: str, new: str) -> None:
-        self._renameat2(old, new, _EXCHANGE)
-
-    def _renameat2(self, old: str, new: str, flags: int) -> None:
-        here = -100
-        _checked(_libc.renameat2(here, os.fsencode(old), here, os.fsencode(new), flags))
-
-    link = staticmethod(os.link)
-    symlink = staticmethod(os.symlink)
-    readlink = staticmethod(os.readlink)
-
-    def mkfifo(self, path: str, mode: str = "0644") -> None:
-        os.mkfifo(path, _number(mode))
-
-    def mknod(self, path: str, kind: str, mode: str = "0644") -> None:
-        os.mknod(path, getattr(stat, f"S_IF{kind}") | _number(mode), os.makedev(1, 3))
-
-    def ls(self, path: str = ".") -> str:
-        return " ".join(sorted(os.listdir(self._at(path)))) or "(empty)"
-
-    chdir = staticmethod(os.chdir)
-
-    def getcwd(self) -> str:
-        return os.path.basename(os.getcwd())
+        fcntl.lockf(self.handle(name), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     # -- attributes
-
-    def chmod(self, path: str, mode: str) -> None:
-        os.chmod(self._at(path), _number(mode))
-
-    def chown(self, path: str, uid: str, gid: str) -> None:
-        os.chown(self._at(path), _number(uid), _number(gid))
 
     def utimens(self, path: str, atime: str, mtime: str) -> None:
         times = (_Timespec * 2)(_timespec(atime), _timespec(mtime))
@@ -284,35 +204,13 @@ class Calls:
         else:
             _checked(_libc.futimens(handle, times))
 
-    def access(self, path: str, wanted: str) -> None:
-        mask = sum({"r": os.R_OK, "w": os.W_OK, "x": os.X_OK, "f": os.F_OK}[letter] for letter in wanted)
-        _checked(_libc.faccessat(-100, os.fsencode(path), mask, 0))
-
     def umask(self, mask: str) -> None:
         os.umask(_number(mask))
-
-    def stat(self, path: str, *fields: str) -> str:
-        found = os.stat(self._at(path))
-        return " ".join(self._field(found, field) for field in fields) or "ok"
-
-    def lstat(self, path: str, *fields: str) -> str:
-        found = os.lstat(path)
-        return " ".join(self._field(found, field) for field in fields) or "ok"
-
-    @staticmethod
-    def _field(found: os.stat_result, field: str) -> str:
-        if field == "mode":
-            return f"{stat.S_IMODE(found.st_mode):04o}"
-        if field == "type":
-            return stat.filemode(found.st_mode)[0]
-        if field in ("atime", "mtime"):
-            return str(getattr(found, f"st_{field}_ns"))
-        return str(getattr(found, f"st_{field}"))
 
     def mark(self, *paths: str) -> None:
         """Remember the times of files; what changes them afterwards gets a later time."""
         for path in paths:
-            found = os.stat(self._at(path))
+            found = os.stat(self.at(path))
             self._times[path] = (found.st_mtime_ns, found.st_ctime_ns)
         latest = max(max(self._times[path]) for path in paths)
         while time.clock_gettime_ns(_COARSE) <= latest:
@@ -320,7 +218,7 @@ class Calls:
 
     def moved(self, path: str, at: str = "") -> str:
         """Which times went forward since `mark` (of `at`, if the file had that name then)."""
-        found = os.stat(self._at(path))
+        found = os.stat(self.at(path))
         if (at or path) not in self._times:
             raise OSError(errno.ENODATA, path)
         before = self._times[at or path]
@@ -328,14 +226,11 @@ class Calls:
         words = [word for word, old, new in zip(("mtime", "ctime"), before, now, strict=True) if new > old]
         return " ".join(words) or "nothing"
 
-    def same(self, one: str, other: str) -> str:
-        """Whether two names, or a name and a handle, are one file."""
-        return "same" if os.path.samestat(os.stat(self._at(one)), os.stat(self._at(other))) else "different"
-
-    def statvfs(self, field: str) -> str:
-        return str(getattr(os.statvfs("."), f"f_{field}"))
-
     # -- programs
+
+    def start(self, path: str) -> None:
+        """Run until the case ends; it has been executed when this returns."""
+        self._running.append(subprocess.Popen([f"./{path}", "100"]))
 
     def program(self, path: str, mode: str = "0755") -> None:
         """A small executable that waits to be killed."""
@@ -345,13 +240,75 @@ class Calls:
                 os.fsync(copy.fileno())
         os.chmod(path, _number(mode))
 
-    def execute(self, path: str) -> str:
-        """Run to its end."""
-        return str(subprocess.run([f"./{path}", "0"], check=False).returncode)
 
-    def start(self, path: str) -> None:
-        """Run until the case ends; it has been executed when this returns."""
-        self._running.append(subprocess.Popen([f"./{path}", "100"]))
+def _renameat2(old: str, new: str, flags: int) -> None:
+    here = -100
+    _checked(_libc.renameat2(here, os.fsencode(old), here, os.fsencode(new), flags))
+
+
+def _access(path: str, wanted: str) -> None:
+    mask = sum({"r": os.R_OK, "w": os.W_OK, "x": os.X_OK, "f": os.F_OK}[letter] for letter in wanted)
+    _checked(_libc.faccessat(-100, os.fsencode(path), mask, 0))
+
+
+def _fields(found: os.stat_result, fields: tuple[str, ...]) -> str:
+    return " ".join(_field(found, field) for field in fields) or "ok"
+
+
+def _field(found: os.stat_result, field: str) -> str:
+    if field == "mode":
+        return f"{stat.S_IMODE(found.st_mode):04o}"
+    if field == "type":
+        return stat.filemode(found.st_mode)[0]
+    return str(getattr(found, f"st_{field}_ns" if field in ("atime", "mtime") else f"st_{field}"))
+
+
+#: Calls of one line, by their names: they get the Calls, and the words of the step.
+SIMPLE: dict[str, Callable[..., object]] = {
+    # Files
+    "opendir": lambda calls, path, name: calls.open(path, "RDONLY|DIRECTORY", name=name),
+    "read": lambda calls, name, size="100": repr(os.read(calls.handle(name), int(size))),
+    "pread": lambda calls, name, size, offset: repr(os.pread(calls.handle(name), int(size), int(offset))),
+    "write": lambda calls, name, text: os.write(calls.handle(name), text.encode()),
+    "pwrite": lambda calls, name, text, offset: os.pwrite(calls.handle(name), text.encode(), int(offset)),
+    "seek": lambda calls, name, offset, whence="SET": os.lseek(calls.handle(name), int(offset), getattr(os, f"SEEK_{whence}")),
+    "truncate": lambda calls, path, length: os.truncate(calls.at(path), int(length)),
+    "fsync": lambda calls, name: os.fsync(calls.handle(name)),
+    "fallocate": lambda calls, name, offset, length: _checked(
+        _libc.fallocate(calls.handle(name), 0, ctypes.c_long(int(offset)), ctypes.c_long(int(length)))
+    ),
+    "posix_fallocate": lambda calls, name, offset, length: os.posix_fallocate(calls.handle(name), int(offset), int(length)),
+    "setxattr": lambda calls, path, name, value: os.setxattr(path, name, value.encode()),
+    # Names
+    "mkdir": lambda calls, path, mode="0755": os.mkdir(path, _number(mode)),
+    "rmdir": lambda calls, path: os.rmdir(path),
+    "unlink": lambda calls, path: os.unlink(path),
+    "rename": lambda calls, old, new: os.rename(old, new),
+    "rename_noreplace": lambda calls, old, new: _renameat2(old, new, 1),
+    "rename_exchange": lambda calls, old, new: _renameat2(old, new, 2),
+    "link": lambda calls, old, new: os.link(old, new),
+    "symlink": lambda calls, target, path: os.symlink(target, path),
+    "readlink": lambda calls, path: os.readlink(path),
+    "mkfifo": lambda calls, path, mode="0644": os.mkfifo(path, _number(mode)),
+    "mknod": lambda calls, path, kind, mode="0644": os.mknod(
+        path, getattr(stat, f"S_IF{kind}") | _number(mode), os.makedev(1, 3)
+    ),
+    "ls": lambda calls, path=".": " ".join(sorted(os.listdir(calls.at(path)))) or "(empty)",
+    "chdir": lambda calls, path: os.chdir(path),
+    "getcwd": lambda calls: os.path.basename(os.getcwd()),
+    # Attributes
+    "chmod": lambda calls, path, mode: os.chmod(calls.at(path), _number(mode)),
+    "chown": lambda calls, path, uid, gid: os.chown(calls.at(path), _number(uid), _number(gid)),
+    "access": lambda calls, path, wanted: _access(path, wanted),
+    "stat": lambda calls, path, *fields: _fields(os.stat(calls.at(path)), fields),
+    "lstat": lambda calls, path, *fields: _fields(os.lstat(path), fields),
+    "same": lambda calls, one, other: (  # two names, or a name and a handle: one file?
+        "same" if os.path.samestat(os.stat(calls.at(one)), os.stat(calls.at(other))) else "different"
+    ),
+    "statvfs": lambda calls, field: getattr(os.statvfs("."), f"f_{field}"),
+    # A program is run to its end.
+    "execute": lambda calls, path: subprocess.run([f"./{path}", "0"], check=False).returncode,
+}  # fmt: skip
 
 
 def _become(user: str | None) -> None:
@@ -367,11 +324,11 @@ def _become(user: str | None) -> None:
 
 
 def _step(calls: Calls, user: str | None, words: list[str]) -> str:
-    name = words[0] if hasattr(Calls, words[0]) and words[0] != "close" else f"{words[0]}_"
+    name = "close_" if words[0] == "close" else words[0]
     if user is not None:
         _become(user)
     try:
-        answer = getattr(calls, name)(*words[1:])
+        answer = SIMPLE[name](calls, *words[1:]) if name in SIMPLE else getattr(calls, name)(*words[1:])
         return "ok" if answer is None else str(answer)
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, str(error))

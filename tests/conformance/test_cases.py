@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from tests.conformance.cases import Case, cases
 from tests.conformance.places import Both, beside, place
-from tests.support.mounts import MountedJob, mounting
+from tests.support.mounts import mounting
 
 from jobfs.emulator import Behaviour, EmulatorConfig, Server, running
 
@@ -18,7 +19,8 @@ _TEXTS = {
     path.stem: path.read_text(encoding="utf-8") for path in (Path(__file__).parent / "texts").glob("*.txt")
 }
 _GROUPS = {group: cases(group, text) for group, text in sorted(_TEXTS.items())}
-ALL = [case for group in _GROUPS.values() for case in group]
+_ALL = [case for group in _GROUPS.values() for case in group]
+_PAGE = Path(__file__).parents[2] / "src" / "jobfs" / "vfs" / "semantics.md"
 
 
 def marked(group: list[Case]) -> list[Any]:
@@ -31,6 +33,13 @@ def marked(group: list[Case]) -> list[Any]:
 LINKS, READ_ONLY = _GROUPS.pop("links"), _GROUPS.pop("read-only")
 
 
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    """A disk and a mount, where each case makes a directory of its own."""
+    with beside(tmp_path_factory.mktemp("conformance"), Behaviour()) as (_, made):
+        yield made
+
+
 @pytest.mark.parametrize("case", marked([*itertools.chain(*_GROUPS.values())]), ids=lambda case: case.name)
 def test_calls_answer_as_on_a_disk(both: Both, case: Case) -> None:
     """vfs/semantics.md 2.8, 2.12, 2.13, 2.16: owners are remembered; links, devices, pipes and attributes are refused."""
@@ -41,15 +50,15 @@ def test_calls_answer_as_on_a_disk(both: Both, case: Case) -> None:
 
 
 @pytest.fixture(scope="module")
-def linked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MountedJob, Both]]:
-    with beside(tmp_path_factory.mktemp("links"), Behaviour(), local_symlinks=True) as made:
+def linked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    with beside(tmp_path_factory.mktemp("links"), Behaviour(), local_symlinks=True) as (_, made):
         yield made
 
 
 @pytest.mark.parametrize("case", marked(LINKS), ids=lambda case: case.title)
-def test_links_behave_as_on_a_disk(linked: tuple[MountedJob, Both], case: Case) -> None:
+def test_links_behave_as_on_a_disk(linked: Both, case: Case) -> None:
     """vfs/semantics.md 2.12: with --local-symlinks a link is kept on this machine only."""
-    linked[1].compare(case)
+    linked.compare(case)
 
 
 # -- read-only
@@ -83,3 +92,13 @@ def test_a_read_only_mount_answers_as_a_read_only_disk(read_only: Both, server: 
     """vfs/semantics.md 4.40: read-only mounts refuse everything that writes with EROFS, and make no changing request."""
     read_only.compare(case)
     assert server.log.changes() == []
+
+
+# -- the page
+
+
+def test_each_differing_case_proves_a_row_of_the_table_of_differences() -> None:
+    assert [case.name for case in _ALL if case.differs != bool(case.row)] == []
+    table = re.split(r"^<!-- /?differences -->$", _PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
+    _, *rows = re.findall(r"^\| (.*?) \| ", table, re.MULTILINE)
+    assert sorted(rows) == sorted({case.row for case in _ALL if case.differs})

@@ -69,19 +69,9 @@ WORDS = {
     "watched": st.sampled_from(NAMES + HANDLES + DIRECTORIES),
     "directory": st.sampled_from(DIRECTORIES),
     # All let the owner write: without that an item is readOnly, which is not as on a disk.
-    "mode": st.sampled_from(
-        ["0600", "0644", "0666", "0755", "0777", "01777", "02775", "06755", "0333", "0711"]
-    ),
+    "mode": st.sampled_from(["0600", "0644", "0666", "0755", "0777", "01777", "02775", "06755", "0333", "0711"]),
     "flags": st.sampled_from(
-        [
-            "RDONLY",
-            "RDWR",
-            "WRONLY|TRUNC",
-            "RDWR|CREAT",
-            "RDWR|CREAT|EXCL",
-            "WRONLY|APPEND",
-            "RDONLY|DIRECTORY",
-        ]
+        ["RDONLY", "RDWR", "WRONLY|TRUNC", "RDWR|CREAT", "RDWR|CREAT|EXCL", "WRONLY|APPEND", "RDONLY|DIRECTORY"]
     ),
     "access": st.sampled_from(["r", "w", "x", "rw", "f"]),
     "few": st.sampled_from(["0", "2", "9", "10"]),
@@ -89,11 +79,9 @@ WORDS = {
     "id": st.sampled_from(["0", "NOBODY", "OTHER", "GROUP"]),
     "text": st.sampled_from(["x", "xyz", "234"]),
     "at": PLACES.map(str),
-    "piece": st.tuples(PLACES, PLACES).map(
-        lambda piece: f"{piece[0]} {min(piece[1], 70_000, LARGEST - piece[0])}"
-    ),
+    "piece": st.tuples(PLACES, PLACES).map(lambda piece: f"{piece[0]} {min(piece[1], 70_000, LARGEST - piece[0])}"),
     "byte": st.integers(0, 254).map(str),
-}
+}  # fmt: skip
 SEEN = "type mode uid gid"
 CONTENTS = [
     "fill {any} {piece} {byte}", "mapfill {handle} {piece} {byte}", "grow {name} {piece} {byte}", "sum {handle} {piece}",
@@ -171,10 +159,10 @@ class Twins:
             self._mounted.flush()
             # Scratch names are of this machine.
             wanted, found = on_disk(self._disk.directory / name), below(self._mounted.server, name)
-            wanted = {
+            sent = {
                 path: data for path, data in wanted.items() if not any(map(names.is_scratch, path.split("/")))
             }
-            assert found == wanted, f"on the server after {end}"
+            assert found == sent, f"on the server after {end}"
             if end == REMOUNT:
                 self._mounted.remount()
 
@@ -201,7 +189,7 @@ def test_the_switches_cover_every_value() -> None:
             values = {True, False} if field.annotation is bool else set(get_args(field.annotation))
             values.discard(
                 "nfd"
-            )  # the names of the calls are composed, and a server that decomposes refuses them
+            )  # the names of the calls are composed; a server that decomposes refuses them
             assert {getattr(one, name) for one in used} == values, name
 
 

@@ -242,8 +242,11 @@ class Mortal(Workspace):
 
 
 @contextlib.contextmanager
-def hurrying() -> Iterator[None]:
-    """Shorten pauses, make disk syncs do nothing, and silence threads that died at a boundary."""
+def hurrying(scratch_delay: float = 0.2) -> Iterator[None]:
+    """Shorten pauses, make disk syncs do nothing, and silence threads that died at a boundary.
+
+    `scratch_delay`: seconds until the item of a file that was renamed to a scratch name leaves the server.
+    """
     default_hook = threading.excepthook
 
     def silent(arguments: threading.ExceptHookArgs) -> None:
@@ -252,7 +255,7 @@ def hurrying() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writeback, "_TIDY_EVERY", 0.02)
-        patch.setattr(rename, "SCRATCH_DELAY", 0.2)
+        patch.setattr(rename, "SCRATCH_DELAY", scratch_delay)
         patch.setattr(save_queue, "_BACKOFF", 0.05)
         patch.setattr(cleanup, "_AGAIN", 0.02)
         patch.setattr(cleanup, "_LIST_EVERY", 0.05)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from jobfs.cli import graph
 from jobfs.emulator import Server
 from jobfs.errors import FsError, JobfsError
 from jobfs.settings import Settings
+from jobfs.state import File
 from jobfs.state import directory as directories
 from jobfs.vfs import Caller, Vfs
 
@@ -159,6 +161,12 @@ def wait_until_settled(work: Workspace, tree: Mapping[str, bytes | None] | None 
     check_tree(work.server, tree)
 
 
+def let_time_pass(work: Workspace, seconds: float) -> None:
+    """Let so many seconds pass on the server's clock, which the workspace learns from the `Date` of an answer."""
+    work.server.set(clock_skew=work.server.behaviour.clock_skew + seconds)
+    work.write_back.client.get_instance()
+
+
 def check_tree(server: Server, tree: Mapping[str, bytes | None] | None) -> None:
     """Check that the server has this tree, if one is given."""
     if tree is not None:
@@ -188,3 +196,36 @@ def workspace(server: Server, home: Path, **options: Any) -> Iterator[Workspace]
     finally:
         server.faults.clear()
         work.stop()
+
+
+class OvertakenLock:
+    """The lock of a File, in place of its own: `act` comes first when this thread takes it for the nth time, while it is free.
+
+    So does what another thread does that takes the lock just before.
+    """
+
+    def __init__(self, file: File, act: Callable[[], object], nth: int = 1) -> None:
+        self._lock, self._act, self._left, self._held = file.lock, act, nth, 0
+        self._thread = threading.get_ident()
+        file.lock = self  # type: ignore[assignment]
+
+    @property
+    def struck(self) -> bool:
+        """True once `act` was called."""
+        return self._left <= 0
+
+    def __enter__(self) -> None:
+        if self._is_mine and not self._held:
+            self._left -= 1
+            if not self._left:
+                self._act()
+        self._lock.acquire()
+        self._held += self._is_mine
+
+    def __exit__(self, *_: object) -> None:
+        self._held -= self._is_mine
+        self._lock.release()
+
+    @property
+    def _is_mine(self) -> bool:
+        return threading.get_ident() == self._thread

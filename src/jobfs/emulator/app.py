@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hmac
-import time
 from email.utils import formatdate
 
 from starlette.types import Receive, Scope, Send
@@ -131,8 +130,7 @@ class App:
     def _retry_after_value(self, retry_after: str) -> bytes:
         """Return the header's value; "+N" becomes the date N seconds from now."""
         if retry_after.startswith("+"):
-            clock = time.time() + self._store.behaviour.clock_skew
-            retry_after = formatdate(clock + float(retry_after), usegmt=True)
+            retry_after = formatdate(self._store.now() + float(retry_after), usegmt=True)
         return retry_after.encode()
 
     async def _run_operation(self, exchange: Exchange, route: Route) -> Answer:
@@ -205,7 +203,7 @@ class App:
 
     def _date_value(self) -> bytes:
         """Return the Date header by the server's own clock."""
-        second = int(time.time() + self._store.behaviour.clock_skew)
+        second = int(self._store.now())
         if second != self._date[0]:
             self._date = (second, formatdate(second, usegmt=True).encode())
         return self._date[1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +28,7 @@ class EmulatorConfig:
 
     `jobs` are created if the directory does not have them; if empty: those in the directory, or a new one. The first is the
     server's `job`. `port` 0: any free one. `control_port`: a second port, for the control routes only (control.py); None: they
-    are on `port`.
+    are on `port`. `clock` returns seconds since the epoch; the server's clock is ahead of it by the switch `clock_skew`.
     """
 
     jobs: tuple[str, ...] = (DEFAULT_JOB,)
@@ -38,6 +40,7 @@ class EmulatorConfig:
     faults: tuple[Rule, ...] = ()
     seed: int = 0
     log: Path | None = None
+    clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         for job in self.jobs:

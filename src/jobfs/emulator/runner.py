@@ -32,7 +32,7 @@ class Server:
         self.config = config
         self.directory = directory
         self.key = config.key
-        self._state = EmulatorStore(directory, config.behaviour, config.seed)
+        self._state = EmulatorStore(directory, config.behaviour, config.seed, config.clock)
         try:
             self.log = RequestLog(config.log)
             self._workspaces = Workspaces(self._state)

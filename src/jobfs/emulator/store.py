@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -75,11 +75,18 @@ class Blob:
 class EmulatorStore:
     """All jobs in one directory. Raises UsageError if it can't be used, or if another server uses it."""
 
-    def __init__(self, directory: Path, behaviour: Behaviour | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        behaviour: Behaviour | None = None,
+        seed: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.lock = threading.RLock()
         self.directory = directory
         self.behaviour = behaviour or Behaviour()
         self.seed = seed
+        self._clock = clock
         self._last_us = 0
         self._content = directory / "content"
         self._lock_fd = _lock_directory(directory)
@@ -113,13 +120,17 @@ class EmulatorStore:
         """Save the state of a job."""
         self._db.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?)", (job.id, json.dumps(asdict(job))))
 
+    def now(self) -> float:
+        """Return the server's clock in seconds since the epoch."""
+        return self._clock() + self.behaviour.clock_skew
+
     def now_us(self) -> int:
         """Return the server's clock in microseconds since the epoch; never the same twice.
 
         Never within the first millisecond of a second: a client takes such a timestamp for that of a server whose clock has whole
         seconds.
         """
-        now = int((time.time() + self.behaviour.clock_skew) * 1_000_000)
+        now = int(self.now() * 1_000_000)
         now = now if now > self._last_us or now < self._last_us - 1_000_000 else self._last_us + 1
         self._last_us = now if now % 1_000_000 >= 1000 else now + 1000
         return self._last_us

@@ -75,9 +75,7 @@ def test_acknowledged_changes_survive_kill_9(tmp_path: Path) -> None:
 
 def run_emulator(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
     """The exit code of `jobfs emulator` in this process, and what it printed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["jobfs", "emulator", *options])
-        return main(), *capsys.readouterr()
+    return main(["emulator", *options]), *capsys.readouterr()
 
 
 @pytest.mark.parametrize(("option", "value", "words"), [

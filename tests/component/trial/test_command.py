@@ -7,11 +7,11 @@ import errno
 import os
 import re
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -39,7 +39,6 @@ def run(
     """In this process, on a machine where FUSE is; in what it prints, URL and ID stand for the server's and those of items."""
     for check in ("check_device", "pin_libfuse_for_fusepy", "check_may_mount"):
         monkeypatch.setattr(preflight, check, lambda: None)
-    monkeypatch.setattr(questions, "_TICK", 0.01)
     for name, value in (
         ("PERSTACK_API_KEY", server.key),
         ("JOBFS_BASE_URL", server.url),
@@ -49,9 +48,11 @@ def run(
         monkeypatch.setenv(name, value)
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["jobfs", "doctor", *arguments])
+        monkeypatch.setattr(
+            questions, "_TICK", 1.1 if server.behaviour.updated_resolution == "seconds" else 0.01
+        )
         capfd.readouterr()
-        code = main()
+        code = main(["doctor", *arguments])
         out, err = capfd.readouterr()
         assert server.key not in out + err
         return code, re.sub(r"item [a-z0-9]{24}", "item ID", out.replace(server.url, "URL")), err
@@ -111,12 +112,10 @@ ALL, NONE = dict.fromkeys(Kind, True), dict.fromkeys(Kind, False)
      [NFC, EXDEV, READ_ONLY], 1, [JSON, SIZES, TWO_BY_NAME, READ, JUMP], ServerFacts(moves_carry=False, ranges=False)),
 ])  # fmt: skip
 def test_everything_printed_about_a_server_is_true(
-    run: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    run: Run, server: Server, tmp_path: Path,
     switches: dict[str, Any], warned: list[str], well: int, slower: list[str], facts: ServerFacts,
 ) -> None:  # fmt: skip
     """vfs/semantics.md 6.13: it shows what is not as wished."""
-    if "updated_resolution" in switches:
-        monkeypatch.setattr(questions, "_TICK", 1.1)
     server.store.seed({"notes/a.md": "hello", **{f"more/{number}": "" for number in range(9)}})
     # What a mount has hidden is not taken for what a try has left.
     roles = [role for role in Role if role is not Role.TRIED]
@@ -218,9 +217,7 @@ def test_a_server_whose_moves_replace_is_reported_and_remembered(
     assert KnownServer(tmp_path / "state", server.url).facts.moves_refused is False
 
 
-def test_a_later_trial_removes_what_a_silent_server_kept(
-    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_later_trial_removes_what_a_silent_server_kept(run: Run, server: Server) -> None:
     server.faults.set_rate("hang", 1.0, on="delete")
     code, out, _ = run(server.job, "--try", "--yes", "--timeout", "1")
     asked, cleanup, end = [line for line in out.splitlines() if not line.startswith("ok ")]
@@ -233,7 +230,7 @@ def test_a_later_trial_removes_what_a_silent_server_kept(
     left = server.store.tree()
     run(server.job, "--try", "--yes")
     assert server.store.tree() == left != {}, "it may be under way"
-    monkeypatch.setattr(questions, "ABANDONED", 0.0)
+    server.set(clock_skew=questions.ABANDONED + 1)
     assert (run(server.job, "--try", "--yes")[0], server.store.tree()) == (0, {})
 
 
@@ -250,10 +247,7 @@ def test_a_trial_removes_its_read_only_items(server: Server, tmp_path: Path) -> 
 def test_a_trial_removes_its_items_after_any_failure(
     run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(trial: Trial, content: bytes) -> tuple[Path, int]:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Trial, "make_source", full)
+    monkeypatch.setattr(Trial, "make_source", Mock(side_effect=OSError(errno.ENOSPC, "full")))
     assert run(server.job, "--try", "--yes")[0] == 70
     assert [entry.operation for entry in server.log.changes()] == ["create", "delete"]
     assert server.store.tree() == {}

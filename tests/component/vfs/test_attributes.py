@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import stat
 
-import pytest
 from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace
+from tests.support.workspaces import OvertakenLock, Workspace
 
 from jobfs.emulator import Server
 
@@ -81,21 +80,14 @@ def test_a_conflict_copy_changes_a_directorys_mtime(server: Server, work: Worksp
     assert before < work.vfs.getattr("dir").mtime_ns
 
 
-def test_a_mode_changed_at_the_end_of_a_save_is_not_lost(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mode_changed_at_the_end_of_a_save_is_not_lost(work: Workspace) -> None:
     """vfs/semantics.md 2: what the API cannot hold is kept in the state directory: between finding the file and changing it."""
     work.write("file", b"content")
-    attributes = work.vfs._attributes
-    found = attributes._create_if_implicit
-
-    def saved_meanwhile(path: str) -> object:
-        node = found(path)
-        work.drain()
-        return node
-
-    monkeypatch.setattr(attributes, "_create_if_implicit", saved_meanwhile)
+    file = work.state.index.file_at("file")
+    assert file is not None
+    lock = OvertakenLock(file, work.drain)
     work.vfs.chmod("file", 0o700)
+    assert lock.struck
     work.vfs.utimens("file", 1, 2)
     assert work.vfs.getattr("file").mode & 0o777 == 0o700
     assert work.vfs.getattr("file").mtime_ns == 2

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 
 import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
+from tests.support.workspaces import CALLER, OvertakenLock, Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
-from jobfs.nodes import Item
-from jobfs.state import File
 from jobfs.vfs.view import Node
 
 
@@ -57,25 +56,21 @@ def test_an_open_repeats_its_lookup_only_after_a_change(
     server.store.seed({"file": b"before", "other": b"renamed over it"}, age=60)
     work = start(ttl=60)
     assert [work.read(name) for name in ("file", "other")] == [b"before", b"renamed over it"]
-    view, looks, renames = work.vfs._view, list[str](), ["other"] * overtaken
-    get, find_known = view.get, view.find_known
-
-    def overtaken_get(path: str, max_age: float | None = None) -> Node:
-        node = get(path, max_age)
-        if renames:
-            work.vfs.rename(renames.pop(), path)
-        return node
+    view, looks = work.vfs._view, list[str]()
+    find_known = view.find_known
 
     def counted(path: str) -> Node | None:
         looks.append(path)
         return find_known(path)
 
-    monkeypatch.setattr(view, "get", overtaken_get)
-    with work.opening("file", os.O_RDONLY) as fh:
-        assert work.vfs.read(fh, 100, 0) == (b"renamed over it" if overtaken else b"before")
-    monkeypatch.setattr(view, "find_known", counted)
-    with work.opening("file", os.O_RDONLY):
-        assert looks == []
+    with work.opening("file", os.O_RDONLY) as held:
+        if overtaken:
+            OvertakenLock(work.vfs.get_handle(held).file, partial(work.vfs.rename, "other", "file"))
+        with work.opening("file", os.O_RDONLY) as fh:
+            assert work.vfs.read(fh, 100, 0) == (b"renamed over it" if overtaken else b"before")
+        monkeypatch.setattr(view, "find_known", counted)
+        with work.opening("file", os.O_RDONLY):
+            assert looks == []
 
 
 def test_a_file_that_the_job_has_recreated_is_opened_as_another_file(server: Server, start: Start) -> None:
@@ -90,28 +85,18 @@ def test_a_file_that_the_job_has_recreated_is_opened_as_another_file(server: Ser
         assert work.vfs.fgetattr(fh).ino == work.vfs.getattr("file").ino != before
 
 
-def test_an_append_during_anothers_close_writes_to_the_same_file(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_append_during_anothers_close_writes_to_the_same_file(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.2: the one that had the file looked up gets the File that another program has opened since."""
     server.store.seed({"log": b"line"}, age=60)
-    closing, opened, appending = (
-        [work.vfs.open("log", os.O_RDONLY).fh],
-        list[int](),
-        os.O_WRONLY | os.O_APPEND,
-    )
-    state = work.state
-    of = state.get_or_add_file
+    closing, opened, appending = work.vfs.open("log", os.O_RDONLY).fh, list[int](), os.O_WRONLY | os.O_APPEND
 
-    def overtaken(item: Item) -> File:
-        file = of(item)
-        if closing:
-            work.vfs.release(closing.pop())
-            opened.append(work.vfs.open("log", appending).fh)
-        return file
+    def reopen() -> None:
+        work.vfs.release(closing)
+        opened.append(work.vfs.open("log", appending).fh)
 
-    monkeypatch.setattr(state, "get_or_add_file", overtaken)
+    OvertakenLock(work.vfs.get_handle(closing).file, reopen)
     opened.append(work.vfs.open("log", appending).fh)
+    assert len(opened) == 2
     for fh in opened:
         work.vfs.write(fh, b"+%d" % fh, 0)
     for fh in opened:

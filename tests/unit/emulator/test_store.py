@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.support.clocks import Clock
 
 from jobfs.emulator import DEFAULT_JOB, Behaviour, JobSide, StoredItem
 from jobfs.emulator.index import ItemIndex
@@ -57,11 +59,9 @@ def test_replaced_content_is_removed_but_a_reader_keeps_it(store: EmulatorStore)
     assert contents(store.directory) == 1
 
 
-def test_timestamps_are_unique_and_never_whole_seconds(
-    store: EmulatorStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.time", lambda: 999.9999)
-    moments = [store.now_us() for _ in range(2000)]
+def test_timestamps_are_unique_and_never_whole_seconds(tmp_path: Path) -> None:
+    with closing(EmulatorStore(tmp_path, clock=Clock(999.9999))) as store:
+        moments = [store.now_us() for _ in range(2000)]
     assert moments == sorted(set(moments))
     assert 1_000_001_000 in moments
     assert all(moment % 1_000_000 >= 1000 for moment in moments)

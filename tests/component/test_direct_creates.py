@@ -43,20 +43,6 @@ def test_new_files_are_created_directly_only_after_a_seen_rejection(
     assert doubled(server) == []
 
 
-@pytest.mark.parametrize("fault", ["error_after", "odd_item"])
-def test_a_lost_answer_or_another_path_in_it_makes_no_second_item(
-    server: Server, work: Workspace, fault: Literal["error_after", "odd_item"]
-) -> None:
-    """vfs/semantics.md 5.11, save/protocol.md R9: after a lost direct create, T is looked at; what has the same bytes is ours."""
-    work.write_back.uploader.probe_creates("x")
-    server.faults.fail_next(fault, on="create", field="path", value='"elsewhere"')
-    work.write("file.txt", b"content", fsync=True)
-    wait_until_settled(work)
-    eventually(lambda: visible(server) == {"file.txt": b"content"}, lambda: str(visible(server)))
-    assert doubled(server) == []
-    assert hidden(server) == []
-
-
 def test_directories_are_created_directly_only_where_known_to_be_safe(
     server: Server, work: Workspace
 ) -> None:

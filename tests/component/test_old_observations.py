@@ -72,15 +72,6 @@ def test_a_set_aside_that_waited_does_not_take_a_file_from_its_new_name(
     assert work.boundaries.struck
 
 
-def test_an_unchanged_file_is_set_aside_after_one_more_look(server: Server, working: Working) -> None:
-    """save/protocol.md R8: the look is repeated on the connection that is held, and the request follows."""
-    work = working(server.log.clear)
-    work.write("file", NEW, fsync=True)
-    wait_until_settled(work, {"file": NEW, "other": NEW, "dir": None})
-    sent = [entry.operation for entry in server.log.entries() if entry.operation != "list"]
-    assert sent[:3] == ["get", "update", "update"]
-
-
 @pytest.mark.parametrize(("call", "arguments", "nth", "error"), [
     ("unlink", ("file",), 1, 0),
     ("rename", ("file", "new"), 1, errno.ENOENT),

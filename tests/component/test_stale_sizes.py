@@ -115,6 +115,14 @@ def test_a_program_with_another_size_of_a_file_must_empty_it_first(
     eventually(lambda: untimed(visible(server)) == {"file": MINE, "file.conflict": NEW})
 
 
+def test_an_open_that_empties_a_file_needs_no_size(server: Server, grown: Workspace) -> None:
+    """vfs/semantics.md 3.17."""
+    with grown.closing(open_file(grown, os.O_WRONLY | os.O_TRUNC, None).fh) as fh:
+        grown.vfs.write(fh, MINE, 0)
+    grown.drain()
+    assert server.store.read("file") == MINE
+
+
 def test_a_failed_open_does_not_count_as_a_read(server: Server, grown: Workspace) -> None:
     """vfs/semantics.md 3.17, 4.42: a save keeps the version that its program was not given."""
     grown.server.store.write("file", OLD)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -39,31 +39,31 @@ def overwrite(work: Workspace, path: str, *, fsync: bool = False) -> None:
         work.write(path, NEW, fsync=fsync, flags=os.O_WRONLY | os.O_TRUNC)
 
 
-def saves_unread(server: Server, work: Workspace) -> None:
-    before = server.log.count("download")
-    overwrite(work, "file", fsync=True)
-    assert visible(server)["file"] == NEW
-    assert server.log.count("download") > before, "it had to read what it replaces"
+def open_for_editing(work: Workspace, opened: ExitStack) -> None:
+    for number in range(MANY):
+        opened.enter_context(work.opening(f"large{number}", os.O_RDWR))
+    eventually(lambda: work.server.faults.injected_count, "they are on their way")
 
 
-def test_fsync_does_not_wait_for_a_large_file_opened_for_editing(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.13: nor do downloads, however many of them hang."""
+def overwrite_unread(work: Workspace, opened: ExitStack) -> None:
+    for number in range(MANY):
+        overwrite(work, f"large{number}")
+    queue = work.write_back.queue
+    eventually(
+        lambda: work.server.faults.injected_count and queue._busy == queue._most,
+        "as many as may run are on their way",
+    )
+    opened.callback(work.write_back.client.abort_requests)
+
+
+@pytest.mark.parametrize("use", [open_for_editing, overwrite_unread])
+def test_fsync_waits_for_no_large_file_that_hangs(
+    server: Server, work: Workspace, use: Callable[[Workspace, ExitStack], None]
+) -> None:
+    """vfs/semantics.md 4.13: nor do downloads. The bytes of a base are read on a thread that no other save waits for."""
     with ExitStack() as opened, hanging(server):
-        for number in range(MANY):
-            opened.enter_context(work.opening(f"large{number}", os.O_RDWR))
-        eventually(lambda: server.faults.injected_count, "they are on their way")
-        saves_unread(server, work)
-
-
-def test_fsync_does_not_wait_for_a_large_file_overwritten_unread(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4.13: the bytes of a base are read on a thread that no other save waits for."""
-    with hanging(server):
-        for number in range(MANY):
-            overwrite(work, f"large{number}")
-        queue = work.write_back.queue
-        eventually(
-            lambda: server.faults.injected_count and queue._busy == queue._most,
-            "as many as may run are on their way",
-        )
-        saves_unread(server, work)
-        work.write_back.client.abort_requests()
+        use(work, opened)
+        before = server.log.count("download")
+        overwrite(work, "file", fsync=True)
+        assert visible(server)["file"] == NEW
+        assert server.log.count("download") > before, "it had to read what it replaces"

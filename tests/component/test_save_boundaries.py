@@ -73,7 +73,7 @@ FLIPS = ("unlink while it is created at once", "unlink while it is staged")
 def test_an_operation_succeeds_under_any_network_fault(
     server: Server, tmp_path: Path, operation: Operation, act: Interference
 ) -> None:
-    """vfs/semantics.md 5.9, 5.11: a changing request whose answer was lost is never blindly repeated: look at the server first."""
+    """vfs/semantics.md 5.9, 5.11: a changing request whose answer was lost is never blindly repeated: a look comes first."""
     options = {"request_lifetime": LIFETIME} if act.name == "delays a request" else {}
     options |= {"timeout": 1.0} if act.is_slow else {}
     for skip in count():

@@ -75,14 +75,9 @@ JUMP = "a read far into a large file waits for everything before it (Range is ig
 NFC, NFD, ASCII, LOWER, TRIMMED = (
     f"WARN    names: the server keeps names only {form}: "
     "a save under another name fails (EIO), and its bytes stay on this machine: use such names"
-    for form in (
-        "composed (Unicode NFC; Macs write NFD)",
-        "decomposed (Unicode NFD)",
-        "in ASCII",
-        "without capitals",
-        "without a blank at the end",
-    )
-)
+    for form in ("composed (Unicode NFC; Macs write NFD)", "decomposed (Unicode NFD)", "in ASCII", "without capitals",
+                 "without a blank at the end")
+)  # fmt: skip
 EXDEV = (
     "WARN    moves: a directory that is not empty can't be renamed (EXDEV), because its contents would stay behind: "
     "use mv, which copies it"
@@ -128,9 +123,7 @@ def test_everything_printed_about_a_server_is_true(
     assert out.splitlines() == [MACHINE, *warned, checks, *cost, "a mount works"]
     assert (code, err) == (0, f"jobfs: testing whether {server.url} does what jobfs relies on\n")
     known = {
-        "moves_refused": True,
-        "moves_carry": True,
-        "ranges": True,
+        **dict.fromkeys(("moves_refused", "moves_carry", "ranges"), True),
         **facts.model_dump(exclude_unset=True),
     }
     assert KnownServer(tmp_path / "state", server.url).facts == ServerFacts(**known)
@@ -160,26 +153,26 @@ UNSURE, UNSAFE, FAILED = (
 )
 
 
-@pytest.mark.parametrize(("fault", "replaced", "rows", "end"), [
-    ({"kind": "error", "on": "create", "status": 403}, None,
+@pytest.mark.parametrize(("spoil", "replaced", "rows", "end"), [
+    (lambda server: server.faults.set_rate("error", 1.0, on="create", status=403), None,
      [f"UNSAFE  writes: making directory try: the server answered 403 Forbidden: Injected fault: {OTHER_KEY}"], UNSAFE),
-    ({"kind": "error", "on": "delete", "status": 403}, None,
+    (lambda server: server.faults.set_rate("error", 1.0, on="delete", status=403), None,
      [f"UNSAFE  creates: deleting item ID: the server answered 403 Forbidden: Injected fault: {OTHER_KEY}",
       "UNSAFE  cleanup: 3 items of this test can't be deleted (no mount shows them): mount only with --read-only"], UNSAFE),
-    ({"kind": "drop_after", "on": "create", "times": 1}, None,
+    (lambda server: server.faults.fail_next("drop_after", on="create"), None,
      ["UNSURE  writes: making directory try: the connection broke: Server disconnected without sending a response.: "
       "run this again when the server answers"], UNSURE),
-    ({"kind": "error_after", "on": "update", "times": 1, "status": 502}, None,
+    (lambda server: server.faults.fail_next("error_after", on="update", status=502), None,
      ["UNSURE  moves: renaming an item to try/to: the server answered 502 Bad Gateway: Injected fault: "
       "run this again when the server answers"], UNSURE),
-    ({"kind": "undone", "on": "update"}, None,
+    (lambda server: server.faults.set_rate("undone", 1.0, on="update"), None,
      ["UNSAFE  moves: renaming an item to try/to: the reply does not match the API reference: path is 'try/from', not 'try/to': "
       "mount only with --read-only"], UNSAFE),
-    ({"kind": "wrong_length", "on": "download", "by": -2}, None,
+    (lambda server: server.faults.set_rate("wrong_length", 1.0, on="download", by=-2), None,
      ["FAILED  reads: a download returns other bytes than were uploaded: don't use this server"], FAILED),
     (None, (FileAnswer, "chunks", lambda answer, _: iter([os.pread(answer._fd, answer.length, 0)])),
      ["FAILED  reads: a download returns other bytes than were uploaded: don't use this server"], FAILED),
-    (None, (Workspace, "_refuse_or_delete_at_target", lambda *_: None),
+    (lambda server: server.set(move_existing="replace"), None,
      ["UNSAFE  moves: a move to a taken path is not refused, so no save is safe: mount only with --read-only"], UNSAFE),
     (None, (Workspace, "update", lying),
      ["UNSAFE  moves: a move was confirmed but not made, so no save is safe: mount only with --read-only",
@@ -188,33 +181,22 @@ UNSURE, UNSAFE, FAILED = (
      ["FAILED  writes: a new file is not found by find, so a mount would miss files: don't use this server"], FAILED),
 ])  # fmt: skip
 def test_an_unreliable_server_is_reported_with_the_remedy(
-    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any] | None, replaced: Any, rows: list[str],
-    end: str,
+    run: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Server], object] | None,
+    replaced: Any, rows: list[str], end: str,
 ) -> None:  # fmt: skip
-    """vfs/semantics.md 6.13: the last line and the exit code say whether a mount works."""
-    if fault:
-        kind, on = fault.pop("kind"), fault.pop("on")
-        if "times" in fault:
-            server.faults.fail_next(kind, on=on, **fault)
-        else:
-            server.faults.set_rate(kind, 1.0, on=on, **fault)
+    """vfs/semantics.md 6.13: the last line and the exit code say whether a mount works.
+
+    save/protocol.md R13: where a move may replace, no save is safe; that is remembered, and no mount of it overlaps requests.
+    """
+    if spoil:
+        spoil(server)
     if replaced:
         monkeypatch.setattr(*replaced)
     code, out, _ = run(server.job, "--try", "--yes", "--timeout", "3")
     assert [line for line in out.splitlines() if not line.startswith("ok ")] == [*rows, end]
     assert (code, len(server.store.tree())) == (1, 3 if "cleanup" in out else 0)
-
-
-def test_a_server_whose_moves_replace_is_reported_and_remembered(
-    run: Run, server: Server, tmp_path: Path
-) -> None:
-    """vfs/semantics.md 6.13, save/protocol.md R13: no save is safe there, and no mount of it overlaps requests."""
-    server.set(move_existing="replace")
-    code, out, _ = run(server.job, "--try", "--yes")
-    row = "UNSAFE  moves: a move to a taken path is not refused, so no save is safe: mount only with --read-only"
-    assert [line for line in out.splitlines() if not line.startswith("ok ")] == [row, UNSAFE]
-    assert (code, server.store.tree()) == (1, {})
-    assert KnownServer(tmp_path / "state", server.url).facts.moves_refused is False
+    known = KnownServer(tmp_path / "state", server.url).facts
+    assert (known.moves_refused is False) is ("is not refused, so no save" in out)
 
 
 def test_a_later_trial_removes_what_a_silent_server_kept(run: Run, server: Server) -> None:

@@ -16,7 +16,8 @@ from tests.support.interferences import FAULTS, Interference, Scene, named
 from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise, start_next_mount
 from tests.support.waiting import eventually
 
-from jobfs.content import fetcher
+from jobfs.content import store
+from jobfs.content.timing import Timing
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
 
@@ -96,7 +97,8 @@ def test_an_operation_succeeds_once_a_refused_key_is_accepted_again(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Operation
 ) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: a refusal may be followed by refusals of all steps that undo the save."""
-    monkeypatch.setattr(fetcher, "_ECHO", 0.0)  # the check does not read twice, as the kernel does
+    # The check does not read twice, as the kernel does.
+    monkeypatch.setattr(store, "Timing", partial(Timing, echo=0.0))
     for skip in count():
         promise = Promise()
         with operation.started(server, tmp_path / f"{skip}", Boundaries(), timeout=3.0) as work:

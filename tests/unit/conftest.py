@@ -1,8 +1,10 @@
-"""A local server in this process, for modules that ask one over HTTP; each test finds it as it was made."""
+"""A local server in this process, for modules that ask one over HTTP, which each test finds as it was made; another disk."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +21,10 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def server(started: Server) -> Server:
     started.reset()
     return started
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """A directory in memory, on another file system than `tmp_path`."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        yield Path(directory)

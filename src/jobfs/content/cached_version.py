@@ -10,11 +10,9 @@ from pathlib import Path
 
 from jobfs.content.disk import CacheFile, DiskCache, write_all
 from jobfs.content.ranges import IntervalSet
+from jobfs.content.timing import Timing
 from jobfs.errors import FsError
 from jobfs.nodes import Version
-
-#: Seconds that a download continues after the last handle was closed, because many files are soon opened again.
-_LINGER = 0.5
 
 
 class CachedVersion:
@@ -25,7 +23,7 @@ class CachedVersion:
     be of this version. `pins`: number of open handles. `cond` uses the store's lock.
     """
 
-    def __init__(self, version: Version, size: int, disk: DiskCache) -> None:
+    def __init__(self, version: Version, size: int, disk: DiskCache, timing: Timing) -> None:
         self.version = version
         self.size = size
         self.available, self.verified = IntervalSet(), IntervalSet()
@@ -33,7 +31,7 @@ class CachedVersion:
         self.complete_file: CacheFile | None = None
         self.cond = threading.Condition(disk.lock)
         self.pins = 0
-        self._linger_until = 0.0
+        self._linger, self._linger_until = timing.linger, 0.0
         self._disk = disk
 
     @property
@@ -46,7 +44,7 @@ class CachedVersion:
     def unpin(self) -> None:
         """Note that a handle was closed; call with the lock held."""
         self.pins -= 1
-        self._linger_until = time.monotonic() + _LINGER
+        self._linger_until = time.monotonic() + self._linger
 
     def is_wanted(self) -> bool:
         """Return whether a handle is open, or was a moment ago."""

@@ -24,8 +24,6 @@ from jobfs.nodes import Item
 
 _log = logging.getLogger("jobfs.content")
 
-#: Seconds in which a failure is also the answer to the next read: the kernel repeats a read that its readahead has lost.
-_ECHO = 0.02
 #: Seconds that a reader waits past its deadline for the transfer to report its own, better worded failure.
 _GRACE = 0.5
 
@@ -38,8 +36,8 @@ class Fetcher:
     """
 
     def __init__(self, item: Item, size: int, pool: TransferPool, disk: DiskCache) -> None:
-        self.cached = CachedVersion(item.version, size, disk)
-        self.proof = VersionProof(item, size, pool.client, self.cached.cond)
+        self.cached = CachedVersion(item.version, size, disk, pool.timing)
+        self.proof = VersionProof(item, size, pool.client, self.cached.cond, pool.timing.clock)
         self.transfers: list[Transfer] = []
         self.last_failure: tuple[JobfsError, float] | None = None
         self._pool = pool
@@ -188,7 +186,7 @@ class Fetcher:
 
         Just after a failure, raises the same error again instead.
         """
-        if self.last_failure is not None and time.monotonic() - self.last_failure[1] < _ECHO:
+        if self.last_failure is not None and time.monotonic() - self.last_failure[1] < self._pool.timing.echo:
             raise copy_error(self.last_failure[0])
         position = gap[0]
         wants_whole = run.is_from_start or position == 0 or self.cached.size <= NEAR

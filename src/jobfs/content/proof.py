@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jobfs.api.client import Client
 from jobfs.api.deadline import (
     UNBOUNDED,
     Deadline,
     current_deadline,
-    steady_time,
     use_deadline,
     wait_for_notification,
 )
@@ -51,11 +50,13 @@ class VersionProof:
     """Proof that all bytes that came for the version that `item` shows, of `size` bytes, are of that version.
 
     `replies`: number of replies with these bytes that have sent their headers. `stale`: the error for readers once the server
-    has shown another version. `first_request_at`: `steady_time()` at the first request. `asking_deadline`: that of the thread
-    that is asking the server; None if there is none. `cond` uses the store's lock.
+    has shown another version. `first_request_at`: the time of `clock` at the first request. `asking_deadline`: that of the
+    thread that is asking the server; None if there is none. `cond` uses the store's lock.
     """
 
-    def __init__(self, item: Item, size: int, client: Client, cond: threading.Condition) -> None:
+    def __init__(
+        self, item: Item, size: int, client: Client, cond: threading.Condition, clock: Callable[[], float]
+    ) -> None:
         self.replies = 0
         self.stale: StaleVersionError | None = None
         self.first_request_at: float | None = None
@@ -67,6 +68,7 @@ class VersionProof:
         self._stamps = {item.updated_at}  # each value that it had: requests of this mount may change it
         self._client = client
         self._cond = cond
+        self._clock = clock
 
     @property
     def is_proven(self) -> bool:
@@ -142,7 +144,7 @@ class VersionProof:
     @property
     def is_ambiguous(self) -> bool:
         """Whether this version may name other bytes by now: its time is a whole second, which is over."""
-        return not (has_subsecond(self._updated_ns) or self._is_racy(steady_time()))
+        return not (has_subsecond(self._updated_ns) or self._is_racy(self._clock()))
 
     def _is_racy(self, began: float) -> bool:
         return is_racy(self._updated_ns, began + self._client.server_time_offset)

@@ -18,19 +18,17 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from jobfs.api.client import Client, Download
-from jobfs.api.deadline import call_blocking_hook, steady_time
+from jobfs.api.deadline import call_blocking_hook
 from jobfs.content.disk import CacheFile, DiskCache
 from jobfs.content.fetcher import Fetcher
 from jobfs.content.proof import VersionProof, is_racy
 from jobfs.content.ranges import NEAR, SequentialRun
+from jobfs.content.timing import Timing
 from jobfs.content.transfer import TransferPool
 from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError
 from jobfs.nodes import Item, Version, has_subsecond
 
 _log = logging.getLogger("jobfs.content")
-
-#: The most bytes that are fetched ahead at once: on a slow line, they compete with the bytes that readers wait for.
-_UNDER_WAY = 4 << 20
 
 
 class ContentHandle:
@@ -170,7 +168,8 @@ class ContentStore:
 
     `directory`: the cache directory of one mount, made with mode 0700; complete contents stay in it across remounts. `owner`:
     that mount's state directory. `limit` is in bytes, `timeout` in seconds without progress. `ranges`: whether the server has
-    ranges, None if that is unknown.
+    ranges, None if that is unknown. `most_ahead`: the most bytes that are fetched ahead at once, because on a slow line, they
+    compete with the bytes that readers wait for.
     """
 
     def __init__(
@@ -182,15 +181,18 @@ class ContentStore:
         limit: int,
         timeout: float = 30.0,
         ranges: bool | None = None,
+        most_ahead: int = 4 << 20,
+        timing: Timing | None = None,
     ) -> None:
         self._owner = owner
         self._lock = threading.RLock()
         self._disk = DiskCache(directory, limit, self._lock)
-        self._pool = TransferPool(client, self._lock, timeout, ranges)
+        self._pool = TransferPool(client, self._lock, timeout, ranges, timing or Timing())
         # Fetching ahead leaves two connections free, because the program that it serves may be waiting for another file.
         self._most = max(1, client.max_connections - 2)
         self._ahead = ThreadPoolExecutor(self._most, "jobfs-ahead")
         self._running = self._bytes = 0  # jobs that fetch ahead now, and their bytes
+        self._most_ahead = most_ahead
         # Large background downloads get a quarter of the connections (api/connection_queue.py).
         self._edited = ThreadPoolExecutor(max(1, client.max_connections // 4), "jobfs-edited")
         #: A fetcher lives while a handle is open or a transfer is running.
@@ -278,7 +280,7 @@ class ContentStore:
 
     def _prefetch_until_none(self, next_item: Callable[[], Item | None]) -> None:
         try:
-            while (item := next_item() if self._bytes < _UNDER_WAY else None) is not None:
+            while (item := next_item() if self._bytes < self._most_ahead else None) is not None:
                 self._fetch_for_prefetch(item)
         except Exception:
             _log.exception("fetching ahead failed: it begins again with the next read")
@@ -313,7 +315,7 @@ class ContentStore:
 
     def may_share_download(self, item: Item) -> bool:
         """Return whether a download that begins now would also serve handles opened later (see proof.is_racy)."""
-        racy = is_racy(item.updated_ns, steady_time() + self._pool.client.server_time_offset)
+        racy = is_racy(item.updated_ns, self._pool.timing.clock() + self._pool.client.server_time_offset)
         return not racy and (item.size or 0) <= self._disk.limit
 
     # -- bytes that were saved here ------------------------------------------------------------------------
@@ -356,7 +358,7 @@ class ContentStore:
         fetcher = self._fetchers.get(item.version)
         if fetcher is not None and fetcher.cached.size == size and not fetcher.cached.is_complete:
             if not kept:
-                fetcher.proof.first_request_at = steady_time()
+                fetcher.proof.first_request_at = self._pool.timing.clock()
             fetcher.install_file(file)
 
     def evict_to_limit(self) -> None:
@@ -411,7 +413,7 @@ class ContentStore:
         size = self.known_size(item)
         if size is not None:
             return size
-        began = steady_time()
+        began = self._pool.timing.clock()
         with self._pool.client.download(item.id) as body:
             size, data = _read_size_and_small_body(body, self._disk.limit)
         self._pool.sizes.remember(item.version, size)

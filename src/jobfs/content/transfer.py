@@ -11,17 +11,16 @@ from cachetools import FIFOCache
 
 from jobfs.api.client import Client, Download
 from jobfs.api.connection_queue import Priority
-from jobfs.api.deadline import UNBOUNDED, Deadline, current_deadline, retry_delay, steady_time
+from jobfs.api.deadline import UNBOUNDED, Deadline, current_deadline, retry_delay
 from jobfs.content.cached_version import CachedVersion
 from jobfs.content.proof import StaleVersionError, VersionProof
 from jobfs.content.ranges import NEAR
+from jobfs.content.timing import Timing
 from jobfs.errors import ContractError, JobfsError, UnavailableError, copy_error
 from jobfs.nodes import Version
 
 #: Seconds before the first retry after a body has broken off.
 _FIRST_PAUSE = 0.05
-#: Seconds after which a transfer may lose its thread or its connection to another one.
-_TURN = 1.0
 #: How many sizes are remembered of versions whose items have none.
 _SIZES = 1 << 17
 
@@ -51,15 +50,18 @@ class MeasuredSizes:
 
 
 class TransferPool:
-    """The client, threads and timeout of all transfers of a store, and what transfers found out about the server.
+    """The client, threads and times of all transfers of a store, and what transfers found out about the server.
 
     `lock`: the store's. `timeout`: seconds without progress. `ranges`: whether the server has ranges, None if that is
     unknown.
     """
 
-    def __init__(self, client: Client, lock: threading.RLock, timeout: float, ranges: bool | None) -> None:
+    def __init__(
+        self, client: Client, lock: threading.RLock, timeout: float, ranges: bool | None, timing: Timing
+    ) -> None:
         self.client = client
         self.timeout = timeout
+        self.timing = timing
         self.ranges = ranges
         self.sizes = MeasuredSizes(lock)
         self.closed = False
@@ -142,7 +144,7 @@ class Transfer:
         """
         self._gained = time.monotonic()
         self._is_interrupted = False
-        self._proof.first_request_at = self._proof.first_request_at or steady_time()
+        self._proof.first_request_at = self._proof.first_request_at or self._pool.timing.clock()
         self._cached.make_room(self._end_position - self.pos)
         failures = 0
         while (start := self._next_missing()) is not None:
@@ -283,7 +285,7 @@ class Transfer:
 
     def _must_yield(self, began: float) -> bool:
         """Return whether the request begun at `began` had its turn, and another transfer waits for its thread or connection."""
-        if not self._pool.ranges or time.monotonic() - began <= _TURN:
+        if not self._pool.ranges or time.monotonic() - began <= self._pool.timing.turn:
             return False
         priority = Priority.LARGE if self.deadline.is_foreground else Priority.BACKGROUND_LARGE
         self._is_interrupted = self._pool.is_starved or self._pool.client.connections.has_waiter_before(

@@ -8,15 +8,19 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobfs.content.disk import DiskCache, file_name_of, write_all
 from jobfs.nodes import Version
 
+from .world import Lock
+
+Start = Callable[..., DiskCache]
 #: A user that is not this one.
 OTHER = 65534
 AS_ROOT = pytest.mark.needs_root("only root can give files to another user")
@@ -25,22 +29,21 @@ VERSIONS = [Version(f"{number:024d}", "now", 100) for number in range(6)]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[], DiskCache]]:
+def start(tmp_path: Path, lock: Any) -> Iterator[Start]:
     """Opens a cache of 1,000 bytes in `tmp_path`/cache, as a mount does when it starts; the machine is in its boot "first"."""
     (tmp_path / "boot_id").write_text("first\n")
-    made: list[DiskCache] = []
+    with ExitStack() as stack:
 
-    def start() -> DiskCache:
-        made.append(DiskCache(tmp_path / "cache", 1000, threading.RLock(), tmp_path / "boot_id"))
-        return made[-1]
+        def start(limit: int = 1000) -> DiskCache:
+            return stack.enter_context(
+                closing(DiskCache(tmp_path / "cache", limit, lock, tmp_path / "boot_id"))
+            )
 
-    yield start
-    for disk in made:
-        disk.close()
+        yield start
 
 
 @pytest.fixture
-def disk(start: Callable[[], DiskCache]) -> DiskCache:
+def disk(start: Start) -> DiskCache:
     return start()
 
 
@@ -92,26 +95,21 @@ def test_eviction_frees_the_oldest_files_and_spares_those_in_use(disk: DiskCache
     assert disk.evict_bytes(100)
 
 
-def test_content_reused_during_an_eviction_is_kept(disk: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_reused_during_an_eviction_is_kept(disk: DiskCache, lock: Lock) -> None:
     """vfs/semantics.md 4.36: a handle that has it open goes by it that every byte is here."""
     keep(disk, *VERSIONS[:3])
-    unlink, coming = os.unlink, [VERSIONS[2]]
 
-    def unlink_slowly(path: str) -> None:
-        unlink(path)
-        if coming:
-            keep(disk, version := coming.pop())
-            assert disk.pin_and_get_size(version) == 100
+    def reuse() -> None:
+        keep(disk, VERSIONS[2])
+        assert disk.pin_and_get_size(VERSIONS[2]) == 100
 
-    monkeypatch.setattr(os, "unlink", unlink_slowly)
+    lock.before(2, reuse)  # the first file is removed
     assert disk.evict_bytes(300)
     assert (sizes(disk)[:3], disk.used_bytes) == ([None, None, 100], 100)
     assert disk.open_complete(VERSIONS[2], 100) is not None
 
 
-def test_the_oldest_file_is_evicted_first_after_a_remount(
-    start: Callable[[], DiskCache], tmp_path: Path
-) -> None:
+def test_the_oldest_file_is_evicted_first_after_a_remount(start: Start, tmp_path: Path) -> None:
     """vfs/semantics.md 3.11: the files of an earlier mount."""
     keep(start(), *VERSIONS)
     for age, version in enumerate(VERSIONS):
@@ -121,16 +119,15 @@ def test_the_oldest_file_is_evicted_first_after_a_remount(
     assert sizes(disk) == [100, 100, None, None, None, None]
 
 
-def test_the_number_of_cached_files_is_bounded(tmp_path: Path) -> None:
+def test_the_number_of_cached_files_is_bounded(start: Start) -> None:
     """vfs/semantics.md 6, Bounds: a small file that the job rewrites all day is a version each time."""
     versions = [Version(f"{number:024d}", "now", 100) for number in range(1002)]
-    with closing(DiskCache(tmp_path / "cache", 1 << 20, threading.RLock())) as disk:
-        keep(disk, *versions)
-        disk.evict_to_limit()
-        assert [disk.complete_size(version) for version in versions] == [None] * 2 + [100] * 1000
+    keep(disk := start(limit=1 << 20), *versions)
+    disk.evict_to_limit()
+    assert [disk.complete_size(version) for version in versions] == [None] * 2 + [100] * 1000
 
 
-def test_files_that_jobfs_did_not_make_are_left_alone(start: Callable[[], DiskCache], tmp_path: Path) -> None:
+def test_files_that_jobfs_did_not_make_are_left_alone(start: Start, tmp_path: Path) -> None:
     (tmp_path / "cache" / "aa").mkdir(parents=True)
     foreign = [tmp_path / "cache" / "aa" / "notes.txt", tmp_path / "cache" / "README"]
     for path in foreign:
@@ -142,9 +139,7 @@ def test_files_that_jobfs_did_not_make_are_left_alone(start: Callable[[], DiskCa
     assert (disk.used_bytes, *(path.exists() for path in foreign)) == (0, True, True)
 
 
-def test_files_that_a_power_loss_may_have_damaged_are_removed(
-    start: Callable[[], DiskCache], tmp_path: Path
-) -> None:
+def test_files_that_a_power_loss_may_have_damaged_are_removed(start: Start, tmp_path: Path) -> None:
     """vfs/semantics.md 3.2: a file of the right length may hold zeros that the kernel never replaced by the bytes."""
     disk, now = start(), time.time()
     for version, age in zip(VERSIONS, (500, 70, 50, 0), strict=False):
@@ -171,17 +166,12 @@ def planted(directory: Path, version: Version, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["foreign", "writable", "link"])
 @AS_ROOT
-def test_files_of_other_users_are_not_trusted(
-    start: Callable[[], DiskCache], tmp_path: Path, how: str
-) -> None:
+def test_files_of_other_users_are_not_trusted(start: Start, tmp_path: Path, how: str) -> None:
     start()
     planted(tmp_path / "cache", VERSIONS[0], how)
     disk = start()
-    assert (disk.complete_size(VERSIONS[0]), disk.open_complete(VERSIONS[0], 100), disk.used_bytes) == (
-        None,
-        None,
-        0,
-    )
+    assert (disk.complete_size(VERSIONS[0]), disk.open_complete(VERSIONS[0], 100)) == (None, None)
+    assert disk.used_bytes == 0
     keep(disk, VERSIONS[0])
     assert disk.open_complete(VERSIONS[0], 100) is not None
 
@@ -189,9 +179,7 @@ def test_files_of_other_users_are_not_trusted(
 # -- unfinished files
 
 
-def test_a_write_that_the_disk_cuts_off_is_continued(
-    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_a_disk_cuts_off_is_continued(disk: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 3.2: else the file would have a hole, which is read as zeros."""
     part, write = disk.create_partial(), os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, position: write(fd, data[:3], position))
@@ -199,9 +187,7 @@ def test_a_write_that_the_disk_cuts_off_is_continued(
     assert Path(part.path).read_bytes() == b"ten bytes."
 
 
-def test_the_reason_for_not_caching_a_file_is_logged(
-    disk: DiskCache, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_reason_for_not_caching_is_logged(disk: DiskCache, caplog: pytest.LogCaptureFixture) -> None:
     """vfs/semantics.md 3.12: handles still serve the bytes; a person sees why the cache stays empty."""
     part = disk.create_partial()
     os.unlink(part.path)
@@ -212,7 +198,7 @@ def test_the_reason_for_not_caching_a_file_is_logged(
     )
 
 
-def test_the_part_files_of_a_killed_mount_are_removed(start: Callable[[], DiskCache]) -> None:
+def test_the_part_files_of_a_killed_mount_are_removed(start: Start) -> None:
     left = start().create_partial()
     assert left.is_linked()
     again = start()
@@ -221,14 +207,9 @@ def test_the_part_files_of_a_killed_mount_are_removed(start: Callable[[], DiskCa
 
 @pytest.mark.parametrize("linked", [True, False], ids=["linked", "from another file system"])
 def test_a_saved_file_becomes_a_private_part_file(
-    disk: DiskCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+    disk: DiskCache, tmp_path: Path, in_memory: Path, linked: bool
 ) -> None:
-    def refuse(*paths: object) -> None:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    if not linked:
-        monkeypatch.setattr(os, "link", refuse)
-    source = tmp_path / "source"
+    source = (tmp_path if linked else in_memory) / "source"
     source.write_bytes(b"hello")
     file = disk.create_partial_from(source, 5)
     assert (os.fstat(file.fd).st_ino == source.stat().st_ino) is linked
@@ -238,7 +219,7 @@ def test_a_saved_file_becomes_a_private_part_file(
     assert not path.exists(), "nobody refers to it"
 
 
-def test_a_directory_open_to_others_becomes_private(start: Callable[[], DiskCache], tmp_path: Path) -> None:
+def test_a_directory_open_to_others_becomes_private(start: Start, tmp_path: Path) -> None:
     """vfs/semantics.md 3.10: the content cache has mode 0700."""
     (tmp_path / "cache").mkdir(mode=0o755)
     start()

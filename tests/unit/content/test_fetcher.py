@@ -15,6 +15,7 @@ from tests.support.waiting import eventually
 
 from jobfs.api.deadline import limit_time
 from jobfs.content.ranges import CHUNK, KIB, MIB
+from jobfs.content.timing import Timing
 from jobfs.errors import UnavailableError
 
 from .world import Open, item_of
@@ -115,16 +116,13 @@ def test_a_failed_prefetch_does_not_fail_the_reader(opened: Open) -> None:
         assert reader.result(20)
 
 
-def test_an_error_before_the_body_is_not_retried(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("echo", "third", "requests"), [(60.0, errno.ETIMEDOUT, 1), (0.0, 0, 3)])
+def test_an_error_before_a_body_is_not_retried(opened: Open, echo: float, third: int, requests: int) -> None:
     """The client has retried by then. For a moment the error answers the kernel's second question too."""
-    file = opened(MIB, errors=[UnavailableError("down", errno=errno.ETIMEDOUT)] * 2)
-    with monkeypatch.context() as patch:
-        patch.setattr("jobfs.content.fetcher._ECHO", 60.0)
-        assert [errno_from(file.handle.read, 0, 10) for _ in range(2)] == [errno.ETIMEDOUT] * 2
-        assert len(file.client.requests) == 1
-    eventually(lambda: errno_from(file.handle.read, 0, 10) == 0)
-    assert file.is_right(0, 10)
-    assert len(file.client.requests) == 3, "the second one had an error too"
+    errors = [UnavailableError("down", errno=errno.ETIMEDOUT)] * 2
+    file = opened(MIB, timing=Timing(echo=echo), errors=errors)
+    assert [errno_from(file.is_right, 0, 10) for _ in range(3)] == [errno.ETIMEDOUT] * 2 + [third]
+    assert len(file.client.requests) == requests
 
 
 @pytest.mark.parametrize(("timeout", "call"), [(1.0, 60.0), (60.0, 1.0)])
@@ -170,11 +168,8 @@ def test_closing_the_store_answers_every_reader(opened: Open) -> None:
         late.read(0, 10)
 
 
-def test_a_stream_without_readers_stops_soon(
-    opened: Open, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobfs.content.cached_version._LINGER", 0.0)
-    file = opened(16 * MIB, gate=1, breaks=[MIB])
+def test_a_stream_without_readers_stops_soon(opened: Open, cache: Path) -> None:
+    file = opened(16 * MIB, timing=Timing(linger=0.0), gate=1, breaks=[MIB])
     client = file.client
     assert file.is_right(0)
     client.open_gate(16)
@@ -193,11 +188,10 @@ def test_a_stream_without_readers_stops_soon(
 
 @pytest.mark.parametrize(("size", "linger", "clock"), [(MIB, 0, 0), (16 * MIB, 20, 0), (16 * MIB, 20, -1e10)])
 def test_a_running_stream_serves_the_next_open_of_the_file(
-    opened: Open, monkeypatch: pytest.MonkeyPatch, size: int, linger: float, clock: float
+    opened: Open, size: int, linger: float, clock: float
 ) -> None:
     """If it is nearly done, or was left just now; not where by the server's clock its version is young."""
-    monkeypatch.setattr("jobfs.content.cached_version._LINGER", linger)
-    file = opened(size, gate=4, server_time_offset=clock)
+    file = opened(size, timing=Timing(linger=linger), gate=4, server_time_offset=clock)
     client = file.client
     assert file.is_right(0)
     file.handle.close()

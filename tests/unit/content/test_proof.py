@@ -46,9 +46,7 @@ def test_a_second_reply_is_served_after_a_look_later_than_its_headers(opened: Op
 
 
 @pytest.mark.parametrize("change", [{"updated_at": LATER}, {"shown_size": 5}, {"gone": True}])
-def test_unverified_bytes_are_stale_unless_they_were_read_before(
-    opened: Open, change: dict[str, Any]
-) -> None:
+def test_unverified_bytes_are_stale_unless_read_before(opened: Open, change: dict[str, Any]) -> None:
     """vfs/semantics.md 3.13: else ESTALE for unread bytes; an open once the version is shown again starts a new download."""
     with jumped(opened) as (file, _, waiting):
         client = file.client

@@ -10,35 +10,28 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.support.clocks import Clock
 from tests.support.files import errno_from
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.content import ContentStore, StaleVersionError
-from jobfs.content.disk import CacheFile, DiskCache
 from jobfs.content.ranges import KIB, MIB
+from jobfs.content.timing import Timing
 from jobfs.errors import ContractError, FsError, UnavailableError
 from jobfs.nodes import Item
 
-from .world import LATER, UPDATED, FakeClient, MakeStore, Open, item_of, pattern
+from .world import LATER, NOW, UPDATED, FakeClient, MakeStore, Open, item_of, pattern
 
 Fill = Callable[..., None]
 COARSE = "2024-05-01T12:00:00Z"
 
 
-def coarse_item(size: int, seconds_ago: float, item_id: str = "c" * 24, ns: int = 0) -> Item:
+def coarse_item(size: int | None, seconds_ago: int, ns: int = 0) -> Item:
     """An item of a server that shows whole seconds, or a second and so many ns, changed a while ago."""
-    return item_of(size, item_id, updated_at=COARSE, ns=int(time.time() - seconds_ago) * 10**9 + ns)
-
-
-def at(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
-    """Time stands still, so many seconds from now."""
-    steady, now = time.clock_gettime(time.CLOCK_BOOTTIME) + ahead, time.time() + ahead
-    monkeypatch.setattr(time, "clock_gettime", lambda clock: steady)
-    monkeypatch.setattr(time, "time", lambda: now)
+    return item_of(size, "c" * 24, updated_at=COARSE, ns=(NOW - seconds_ago) * 10**9 + ns)
 
 
 def numbered(number: int, size: int) -> Item:
@@ -58,17 +51,16 @@ def files(cache: Path) -> list[Path]:
 # -- racy versions ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "case",
-    [(5, 0, 0, True), (0.5, 0, 0, False), (3600.5, -3600, 0, False), (0.5, 0, 1, True)],
-    ids=["long ago", "just now", "by the server's clock", "its time shows a fraction of a second"],
-)
+@pytest.mark.parametrize(("ago", "offset", "fraction", "kept"), [
+    pytest.param(5, 0, 0, True, id="long ago"),
+    pytest.param(1, 0, 0, False, id="just now"),
+    pytest.param(3601, -3600, 0, False, id="by the server's clock"),
+    pytest.param(1, 0, 1, True, id="its time shows a fraction of a second"),
+])  # fmt: skip
 def test_a_racy_version_is_not_kept_in_the_cache(
-    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, case: tuple[float, float, int, bool]
+    make_store: MakeStore, ago: int, offset: float, fraction: int, kept: bool
 ) -> None:
     """vfs/semantics.md 3.2; a time that can't be read proves nothing."""
-    ago, offset, fraction, kept = case
-    at(monkeypatch, 0)
     store = make_store(FakeClient(bytes(9), server_time_offset=offset))
     for one, stays in ((coarse_item(9, ago, ns=fraction), kept), (item_of(9, ns=0), False)):
         read(store, one)
@@ -77,19 +69,18 @@ def test_a_racy_version_is_not_kept_in_the_cache(
 
 @pytest.mark.parametrize("fraction", [0, 1])
 def test_bytes_of_a_racy_version_serve_only_the_handles_open_now(
-    make_store: MakeStore, cache: Path, monkeypatch: pytest.MonkeyPatch, fraction: int
+    make_store: MakeStore, cache: Path, fraction: int
 ) -> None:
     """vfs/semantics.md 3.2, 3.13: handles open at once are of one version, which whole seconds do not name once it is old."""
-    client = FakeClient(b"hello", updated_at=COARSE)
-    store, item = make_store(client), coarse_item(5, seconds_ago=0, ns=fraction)
-    monkeypatch.setattr("jobfs.content.proof._FINE", 2)
+    client, clock = FakeClient(b"hello", updated_at=COARSE), Clock(NOW)
+    store, item = make_store(client, timing=Timing(clock)), coarse_item(5, seconds_ago=0, ns=fraction)
     with store.open(item) as first:
         assert first.fetch_file().read_bytes() == b"hello"
         client.data = b"later"
         with store.open(item) as second:
             assert second.read(0, 10) == b"hello"
         assert (len(client.requests), store.is_cached(item)) == (1, True)
-        at(monkeypatch, 10)
+        clock.advance(10)
         assert read(store, item) == (b"hello" if fraction else b"later")
         assert first.read(0, 10) == b"hello"
     assert (read(store, item), store.is_cached(item), len(files(cache))) == (b"later", True, 1)
@@ -115,8 +106,7 @@ def test_a_version_saved_by_this_mount_is_not_fetched(
     data = pattern(100_000)
     client = FakeClient(data)
     store = make_store(client)
-    ahead = int(time.time() + 10) * 10**9 + 125_000_000  # by the server's clock it is not even written yet
-    item = item_of(item_size, ns=ahead)
+    item = coarse_item(item_size, -10, ns=125_000_000)  # by the server's clock it is not even written yet
     assert store.known_size(item) == item_size
     adopt(store, item, tmp_path / "saved", data)
     assert (store.is_cached(item), store.known_size(item), store.used_bytes()) == (True, len(data), len(data))
@@ -125,20 +115,15 @@ def test_a_version_saved_by_this_mount_is_not_fetched(
     again = make_store(client)
     with again.open(item) as handle:
         again.drop_replaced(item.version)
-        assert (again.is_cached(item), again.known_size(item), handle.read(0, len(data))) == (
-            True,
-            len(data),
-            data,
-        )
+        assert (again.is_cached(item), again.known_size(item)) == (True, len(data))
+        assert handle.read(0, len(data)) == data
     again.drop_replaced(item.version)
     assert (again.is_cached(item), again.used_bytes(), client.requests) == (False, 0, [])
 
 
 @pytest.mark.parametrize("says_length", [True, False])
 @pytest.mark.parametrize("size", [0, 5, MIB, MIB + 1], ids=["empty", "small", "whole", "large"])
-def test_a_size_that_items_omit_costs_one_request(
-    make_store: MakeStore, size: int, says_length: bool
-) -> None:
+def test_a_size_items_omit_costs_one_request(make_store: MakeStore, size: int, says_length: bool) -> None:
     """vfs/semantics.md 2.2: it comes from the headers of a download, or from its end."""
     data = pattern(size)
     client = FakeClient(data, says_length=says_length, chunk=4 * KIB)
@@ -160,7 +145,7 @@ def test_a_body_without_a_size_is_not_measured_forever(make_store: MakeStore) ->
 
 def test_a_download_of_another_length_than_learned_is_another_version(make_store: MakeStore) -> None:
     client = FakeClient(b"hello", updated_at=COARSE, has_sizes=False)
-    store, item = make_store(client), replace(coarse_item(0, seconds_ago=0), size=None)
+    store, item = make_store(client), coarse_item(None, seconds_ago=0)
     assert store.measure_size(item) == 5
     client.data = b"hello again"
     with store.open(item) as handle, pytest.raises(StaleVersionError):
@@ -177,27 +162,12 @@ def test_readers_of_an_unfinished_download_get_the_saved_bytes(opened: Open, tmp
         waiting = threads.submit(file.is_right, 1100 * KIB)
         adopt(file.store, file.item, tmp_path / "saved", file.client.data)
         assert waiting.result(10)
+    with file.store.exclude_verification(file.item) as readers:
+        assert not readers, "nobody needs a look before the move"
     file.client.release(0)
     eventually(lambda: file.client.requests[0].finished)
     assert (file.handle.is_complete, file.client.requests[0].sent < 2 * MIB) == (True, True)
-
-
-def test_a_saved_content_stays_whole(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, part, saved = opened(MIB), DiskCache.create_partial, [tmp_path / "saved"]
-
-    def overtaken(disk: DiskCache) -> CacheFile:
-        if saved:
-            adopt(file.store, file.item, saved.pop(), file.client.data)
-        return part(disk)
-
-    monkeypatch.setattr(DiskCache, "create_partial", overtaken)
-    assert file.is_right(0)
-    eventually(lambda: file.client.requests[0].finished)
-    file.store.attach_fetcher(file.handle).cached.store_bytes(0, bytes(100))
-    assert file.handle.is_complete
-    assert file.is_right(0, MIB)
-    with file.store.exclude_verification(file.item) as readers:
-        assert not readers, "nobody needs a look before the move"
+    assert file.is_right(0, 8 * MIB)
     assert len(file.client.requests) == 1
 
 
@@ -294,9 +264,7 @@ def test_a_saved_file_that_cannot_be_linked_is_logged(
     assert message.startswith("a saved file can't be kept in the content cache: [Errno 2] No such file")
 
 
-def test_a_save_with_a_whole_second_timestamp_serves_only_open_handles(
-    make_store: MakeStore, tmp_path: Path
-) -> None:
+def test_a_save_with_whole_seconds_serves_only_open_handles(make_store: MakeStore, tmp_path: Path) -> None:
     """Another content of the same size may get the same `updatedAt` within that second."""
     client = FakeClient(b"12345")
     store = make_store(client)
@@ -314,7 +282,7 @@ def test_a_save_with_a_whole_second_timestamp_serves_only_open_handles(
 
 
 def test_prefetch_is_bounded_in_threads_and_bytes(
-    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_store: MakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """vfs/semantics.md 3.8: in bytes and in number; what fails is left to its reader."""
     caplog.set_level(logging.INFO, "jobfs.content")
@@ -330,10 +298,9 @@ def test_prefetch_is_bounded_in_threads_and_bytes(
         store.prefetch_items(take, 9)
         client.wait(lambda: len(client.requests) == client.max_connections - 2)
     client.open_gate()
-    eventually_equal(
-        lambda: (len(client.requests), taken[8:]), (8, [None, None])
-    )  # two jobs, until nothing is left
-    monkeypatch.setattr("jobfs.content.store._UNDER_WAY", 100_000)
+    # Two jobs, until nothing is left.
+    eventually_equal(lambda: (len(client.requests), taken[8:]), (8, [None, None]))
+    store = make_store(client, most_ahead=100_000)
     client.gate, coming = 0, [numbered(number, 100_000) for number in range(10, 13)]
     store.prefetch_items(take, 1)
     client.wait(lambda: len(client.requests) == 9)
@@ -404,15 +371,12 @@ def open_below(directory: Path) -> int:
     return sum(os.path.realpath(fd).startswith(f"{directory}/") for fd in Path("/proc/self/fd").iterdir())
 
 
-def test_a_read_of_a_cached_file_opens_only_that_file(
-    make_store: MakeStore, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_of_a_cached_file_opens_only_that_file(make_store: MakeStore, cache: Path) -> None:
     item, content = item_of(1000), pattern(1000)
     store = make_store(FakeClient(content))
     assert read(store, item) == content
     before = open_below(cache)
     with store.open(item) as handle:
-        monkeypatch.setattr(store, "attach_fetcher", None)
         for _ in range(2):
             assert handle.read(10, 20) == content[10:30]
         assert handle.read(990, 20) == content[990:]
@@ -508,14 +472,12 @@ def test_a_full_disk_evicts_cached_files(make_store: MakeStore, cache: Path, ful
     assert store.used_bytes() == 0
 
 
-def test_a_directory_that_cannot_be_written_does_not_stop_a_reader(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_stops_no_reader(make_store: MakeStore, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
     client = FakeClient(pattern(100_000))
-    store = ContentStore(client, blocked / "job/cache", owner=tmp_path, limit=1 << 30)  # type: ignore[arg-type]
-    with store.open(item_of(100_000)) as handle:
+    with make_store(client, blocked / "job/cache").open(item_of(100_000)) as handle:
         assert handle.read(0, 100_000) == client.data
-    store.close()
 
 
 # -- handles ---------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from jobfs.api.connection_queue import Priority
 from jobfs.api.deadline import limit_time
 from jobfs.content import ContentStore
 from jobfs.content.ranges import KIB, MIB
+from jobfs.content.timing import Timing
 from jobfs.content.transfer import MeasuredSizes
 from jobfs.errors import ContractError, UnavailableError
 from jobfs.nodes import Item
@@ -114,11 +115,10 @@ def test_a_body_of_another_length_is_stale_if_the_item_was_written(
 
 
 @pytest.mark.parametrize(("ranges", "turn"), [(True, 0), (False, 0), (True, 60)])
-def test_transfers_take_turns(opened: Open, monkeypatch: pytest.MonkeyPatch, ranges: bool, turn: int) -> None:
+def test_transfers_take_turns(opened: Open, ranges: bool, turn: int) -> None:
     """A long download does not keep another file's reader from its first byte, unless it would restart."""
-    monkeypatch.setattr("jobfs.content.transfer._TURN", turn)
-    turns = ranges and not turn
-    file = opened(16 * MIB, max_connections=2, breaks=[64 * KIB], ranges=ranges)
+    turns, timing = ranges and not turn, Timing(turn=turn)
+    file = opened(16 * MIB, timing=timing, max_connections=2, breaks=[64 * KIB], ranges=ranges)
     client = file.client
     with file.store.open(item_of(16 * MIB, "b" * 24)) as second, ThreadPoolExecutor(1) as threads:
         assert file.is_right(0)

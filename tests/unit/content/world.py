@@ -8,18 +8,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from tests.support.clocks import Clock
 
 from jobfs.api.client import Download
 from jobfs.api.connection_queue import ConnectionQueue
 from jobfs.api.deadline import current_deadline
 from jobfs.content import ContentHandle, ContentStore
+from jobfs.content.timing import Timing
 from jobfs.errors import ApiError, NotFoundError, UnavailableError
 from jobfs.nodes import Item, Kind
 
 UPDATED = "2024-05-01T12:00:00.125Z"
 LATER = "2024-05-01T12:00:09.500Z"
 UPDATED_NS = 1_714_564_800_125_000_000
+#: The time on the clock of a store, which stands still.
+NOW = 1_800_000_000
+STILL = Timing(Clock(NOW))
 
 
 def item_of(
@@ -31,6 +37,31 @@ def item_of(
 def pattern(size: int, seed: int = 0) -> bytes:
     """Bytes that differ at every offset."""
     return random.Random(seed).randbytes(size)
+
+
+class Lock:
+    """A reentrant lock; a test may act just before an acquisition, where another thread could."""
+
+    def __init__(self) -> None:
+        self._lock, self._left, self._action = threading.RLock(), 0, threading.Event().set
+
+    def before(self, number: int, action: Callable[[], Any]) -> None:
+        """Call `action` before the acquisition of this number from now on, once."""
+        self._left, self._action = number, action
+
+    def acquire(self, *arguments: Any) -> bool:
+        self._left -= 1
+        if self._left == 0:
+            self._action()
+        return self._lock.acquire(*arguments)
+
+    __enter__ = acquire
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lock, name)
 
 
 @dataclass(eq=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -33,13 +32,6 @@ def refusing(code: int) -> Callable[..., NoReturn]:
         raise OSError(code, os.strerror(code))
 
     return refuse
-
-
-@pytest.fixture
-def in_memory() -> Iterator[Path]:
-    """A directory in memory: thousands of processes start and end there."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
-        yield Path(directory)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from queue import SimpleQueue
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -115,6 +116,14 @@ _fuse_teardown = _libfuse_function("fuse_teardown", None, _pointer, _pointer)
 _info = fuse.fuse_file_info.from_address
 
 
+@dataclass(frozen=True)
+class KernelCalls:
+    """How a session mounts, and how it reads a request from the device."""
+
+    setup: Callable[..., int | None] = _fuse_setup
+    readv: Callable[[int, Sequence[Any]], int] = os.readv
+
+
 class Session(fuse.FUSE):  # type: ignore[misc]
     """One mounted session: fusepy's callbacks, the frequent ones without its overhead. Replies only while threads are in
     `serve_requests`.
@@ -122,8 +131,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     Raises UsageError with libfuse's own words if it can't mount.
     """
 
-    def __init__(self, driver: FuseDriver, mountpoint: str, options: Sequence[str]) -> None:
+    def __init__(
+        self, driver: FuseDriver, mountpoint: str, options: Sequence[str], kernel: KernelCalls | None = None
+    ) -> None:
         self.operations = driver
+        self._kernel = kernel or KernelCalls()
         self.raw_fi, self.encoding, self.use_ns = True, "utf-8", True
         self._table = self._make_callbacks()
         self._mountpoint = _pointer()
@@ -164,7 +176,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         threads = _int()
         with TemporaryFile("w+", errors="replace") as output:
             with _redirect_stderr(output):
-                session = _fuse_setup(
+                session = self._kernel.setup(
                     len(words), arguments, ctypes.byref(table), ctypes.sizeof(table),
                     ctypes.byref(self._mountpoint), ctypes.byref(threads), None,
                 )  # fmt: skip
@@ -201,7 +213,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     def _receive(self, buffers: list[ctypes.Array[ctypes.c_char]]) -> int | None:
         """Read a request; return its length, 0 if there is none to serve, or None if the file system is gone."""
         try:
-            return os.readv(self.device, buffers)
+            return self._kernel.readv(self.device, buffers)
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return None

@@ -6,8 +6,11 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.waiting import eventually
@@ -15,41 +18,63 @@ from tests.unit.vfs.world import World
 
 pytest.importorskip("fuse", exc_type=ImportError)
 
-from jobfs.fuse import loop
 from jobfs.fuse.driver import FuseDriver
 from jobfs.fuse.events import HelperCall
 from jobfs.fuse.loop import LoopPool, Session
 from jobfs.fuse.requests import Opcode
+from jobfs.fuse.sizes import KernelSizes
 from jobfs.nodes import Attr
+from jobfs.vfs import Vfs
 
 from .kernel import Kernel, SocketMount
 
+Hooks = dict[str, Callable[..., object]]
 #: Seconds for which the kernel may keep what it gets.
 VALID = 5.0
 
 
 @pytest.fixture
-def mount(monkeypatch: pytest.MonkeyPatch) -> Iterator[SocketMount]:
-    mount = SocketMount()
-    prototype = type(loop._fuse_setup)
-    monkeypatch.setattr(loop, "_fuse_setup", prototype(mount.fuse_setup))
-    monkeypatch.setattr(os, "readv", mount.readv)
-    yield mount
-    mount.close()
+def mount() -> Iterator[SocketMount]:
+    with closing(SocketMount()) as mount:
+        yield mount
+
+
+class HookedVfs(Vfs):
+    """Calls the hook of an operation, if there is one, before it does the operation."""
+
+    def __init__(self, hooks: Hooks, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._hooks = hooks
+
+    def _enter(self, operation: str, *arguments: object) -> None:
+        if operation in self._hooks:
+            self._hooks[operation](*arguments)
+
+    def statfs(self) -> dict[str, int]:
+        self._enter("statfs")
+        return super().statfs()
+
+    def getattr(self, path: str) -> Attr:
+        self._enter("getattr", path)
+        return super().getattr(path)
+
+    def fgetattr(self, fh: int) -> Attr:
+        self._enter("fgetattr", fh)
+        return super().fgetattr(fh)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, local_symlinks=True)
-    yield world
-    world.close()
+def hooks() -> Hooks:
+    """What a test does before an operation of the Vfs, by the operation's name."""
+    return {}
 
 
 @pytest.fixture
-def shown(world: World) -> World:
+def world(tmp_path: Path, hooks: Hooks) -> Iterator[World]:
     """Two files and a directory, as the last listing has shown them."""
-    world.seed({"file": b"old", "other": b"another", "dir": None})
-    return world
+    with closing(World(tmp_path, vfs_type=partial(HookedVfs, hooks), local_symlinks=True)) as world:
+        world.seed({"file": b"old", "other": b"another", "dir": None})
+        yield world
 
 
 @pytest.fixture
@@ -58,15 +83,14 @@ def driver(world: World) -> FuseDriver:
 
 
 @pytest.fixture
+def sizes(driver: FuseDriver) -> KernelSizes:
+    return driver.kernel_sizes
+
+
+@pytest.fixture
 def session(mount: SocketMount, driver: FuseDriver) -> Iterator[Session]:
-    options = [
-        "use_ino",
-        "hard_remove",
-        f"attr_timeout={VALID}",
-        f"entry_timeout={VALID}",
-        "negative_timeout=0",
-    ]
-    session = Session(driver, "/mnt", options)
+    valid = [f"{what}_timeout={VALID}" for what in ("attr", "entry")]
+    session = Session(driver, "/mnt", ["use_ino", "hard_remove", *valid, "negative_timeout=0"], mount.calls)
     yield session
     session.close()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # fuse_teardown restores the default
@@ -116,6 +140,5 @@ class Helper:
 
 @pytest.fixture
 def helper(driver: FuseDriver, tmp_path: Path) -> Iterator[Helper]:
-    helper = Helper(driver, tmp_path)
-    yield helper
-    helper.close()
+    with closing(Helper(driver, tmp_path)) as helper:
+        yield helper

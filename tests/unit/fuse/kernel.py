@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import pytest
+import fuse
 
-fuse = pytest.importorskip("fuse", exc_type=ImportError)
-
-from jobfs.fuse import loop  # noqa: E402
-from jobfs.fuse.replies import ChannelOperations, _send_prototype  # noqa: E402
-from jobfs.fuse.requests import Opcode  # noqa: E402
+from jobfs.fuse import loop
+from jobfs.fuse.replies import ChannelOperations, _send_prototype
+from jobfs.fuse.requests import Opcode
 
 #: Opcodes that only the tests name.
 READLINK, SYMLINK, WRITE, STATFS, OPENDIR, LINK, MKNOD, FSYNCDIR = 5, 6, 16, 17, 27, 13, 8, 30
@@ -252,7 +250,7 @@ def _fuse_new() -> Any:
 
 
 class SocketMount:
-    """Stands in for `fuse_setup`, and does all of it except the mount: libfuse gets a socket as its device.
+    """Stands in for a mount (`calls`): `setup` does all of `fuse_setup` except mounting, and libfuse gets a socket as its device.
 
     `words`: the command line that it was called with. If there is a `complaint`, it writes that to stderr, and fails.
     `errors`: those with which the next reads of requests fail.
@@ -267,17 +265,18 @@ class SocketMount:
         self.words: list[bytes] = []
         self.complaint: bytes | None = None
         self.errors: list[int] = []
+        self.calls = loop.KernelCalls(self._setup, self._readv)
         self._operations = ChannelOperations(send=_send_prototype(self._send))
 
-    def fuse_setup(
-        self, count: int, words: int, table: int, size: int, mountpoint: Any, threaded: int, data: None
+    def _setup(
+        self, count: int, words: Any, table: Any, size: int, mountpoint: Any, threaded: Any, data: None
     ) -> int | None:
-        self.words = list((ctypes.c_char_p * count).from_address(words))
+        self.words = list(words)
         if self.complaint is not None:
             os.write(2, self.complaint)
             return None
-        mountpoint.contents.value = None
-        _int.from_address(threaded).value = 0
+        ctypes.cast(mountpoint, ctypes.POINTER(_pointer)).contents.value = None
+        ctypes.cast(threaded, ctypes.POINTER(_int)).contents.value = 0
         channel = loop._fuse_chan_new(ctypes.byref(self._operations), self.device.fileno(), 33 * 4096, None)
         given = (ctypes.c_char_p * 3)(b"jobfs", b"-o", self.words[3])
         arguments = _Arguments(3, ctypes.cast(given, _pointer), 0)
@@ -291,9 +290,9 @@ class SocketMount:
         os.write(self.device.fileno(), b"".join(map(ctypes.string_at, words[::2], words[1::2])))
         return 0
 
-    def readv(self, descriptor: int, buffers: Sequence[Any]) -> int:
+    def _readv(self, descriptor: int, buffers: Sequence[Any]) -> int:
         """Read a request; the end of the socket is that of the file system."""
-        length = _readv(descriptor, buffers)
+        length = os.readv(descriptor, buffers)
         if self.errors:
             raise OSError(self.errors.pop(0), "as the kernel")
         if not length:
@@ -318,6 +317,3 @@ class SocketMount:
     def close(self) -> None:
         self._mine.close()
         self.device.close()
-
-
-_readv = os.readv

@@ -12,18 +12,19 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import fuse
 import pytest
 from tests.support.files import errno_from
 from tests.unit.vfs.world import CALLER, World
 
-fuse = pytest.importorskip("fuse", exc_type=ImportError)
+from jobfs import errors
+from jobfs.errors import FsError
+from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, to_vfs_path
+from jobfs.fuse.sizes import KernelSizes
+from jobfs.nodes import Attr
 
-from jobfs import errors  # noqa: E402
-from jobfs.errors import FsError  # noqa: E402
-from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, to_vfs_path  # noqa: E402
-from jobfs.nodes import Attr  # noqa: E402
-
-from .kernel import DIRECT_IO, FSYNCDIR, GID, LINK, MKNOD, STATFS, UID, Kernel  # noqa: E402
+from .conftest import Hooks
+from .kernel import DIRECT_IO, FSYNCDIR, GID, LINK, MKNOD, STATFS, UID, Kernel
 
 
 def test_a_packed_stat_is_what_c_reads() -> None:
@@ -74,9 +75,7 @@ def test_an_error_gives_the_program_its_errno(
     assert [errno_of(operation, error) for operation in ("fsync", "flush")] == [save] * 2
 
 
-def test_a_call_raises_nothing_but_an_errno(
-    driver: FuseDriver, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_raises_nothing_but_an_errno(driver: FuseDriver, hooks: Hooks) -> None:
     def failure(operation: str, *args: Any) -> int:
         with pytest.raises(fuse.FuseOSError) as caught:
             driver(operation, *args)
@@ -84,7 +83,7 @@ def test_a_call_raises_nothing_but_an_errno(
 
     assert failure("getattr", "/missing") == errno.ENOENT
     assert failure("no_such_operation") == errno.EIO
-    monkeypatch.setattr(world.vfs, "statfs", lambda: sys.exit(3))
+    hooks["statfs"] = sys.exit
     assert failure("statfs", "/") == errno.EIO
 
 
@@ -96,38 +95,38 @@ def test_the_kernel_is_not_invited_to_ask_for_extended_attributes(driver: FuseDr
 # Answers that are repeated: the same object comes back
 
 
-def test_attributes_expire_once_anything_may_have_changed(driver: FuseDriver, shown: World) -> None:
+def test_attributes_expire_once_anything_may_have_changed(driver: FuseDriver, world: World) -> None:
     def is_repeated(path: str) -> bool:
         first = driver.getattr(path)
-        assert first == pack_stat(shown.vfs.getattr(path[1:]))
+        assert first == pack_stat(world.vfs.getattr(path[1:]))
         return driver.getattr(path) is first
 
     assert (is_repeated("/file"), is_repeated("/dir")) == (True, True)
-    shown.seed({"file": b"longer"})
+    world.seed({"file": b"longer"})
     assert is_repeated("/file")
-    shown.vfs.create("new", 0o644, os.O_RDWR, CALLER)
+    world.vfs.create("new", 0o644, os.O_RDWR, CALLER)
     assert (is_repeated("/new"), is_repeated("/file")) == (False, True), "a local file changes by itself"
-    shown.expire()
-    shown.server.is_away = True
+    world.expire()
+    world.server.is_away = True
     assert not is_repeated("/file"), "it is not known for how long it holds"
 
 
-def test_the_attributes_of_a_listing_are_computed_once(driver: FuseDriver, shown: World) -> None:
+def test_the_attributes_of_a_listing_are_computed_once(driver: FuseDriver, world: World) -> None:
     """fuse/notes.md, Names and attributes: those of READDIRPLUS are the listing's, as long as these hold."""
-    shown.seed({"dir/a": b"1", "dir/b": b"2", "dir/c": b"3"})
+    world.seed({"dir/a": b"1", "dir/b": b"2", "dir/c": b"3"})
 
     def is_repeated(name: str) -> bool:
         found = driver.getattr(f"/dir/{name}", listed=True)
-        assert found == pack_stat(shown.vfs.getattr(f"dir/{name}"))
+        assert found == pack_stat(world.vfs.getattr(f"dir/{name}"))
         return found is listed[name]
 
     listed = dict(driver.readdir("/dir"))
     assert listed.keys() == {"a", "b", "c"}
     assert is_repeated("a")
-    shown.vfs.open("dir/b", os.O_RDWR)
+    world.vfs.open("dir/b", os.O_RDWR)
     assert not is_repeated("b"), "it is open: its attributes may change"
     listed = dict(driver.readdir("/dir"))
-    shown.seed({"dir/d": b"4"})
+    world.seed({"dir/d": b"4"})
     assert not is_repeated("c"), "the listing is from before"
     with pytest.raises(FsError):
         driver.getattr("/dir/none", listed=True)
@@ -136,14 +135,12 @@ def test_the_attributes_of_a_listing_are_computed_once(driver: FuseDriver, shown
 # The size that the kernel has
 
 
-def test_an_open_of_a_file_of_another_size_makes_the_kernel_look_again(
-    shown: World, kernel: Kernel, driver: FuseDriver
-) -> None:
+def test_an_open_of_another_size_makes_the_kernel_look_again(kernel: Kernel, sizes: KernelSizes) -> None:
     """vfs/semantics.md 3.17: the first open of a path by a thread gets ESTALE; its next one is the kernel's second."""
     node, other = kernel.lookup("file").node, kernel.lookup("other").node
     assert kernel.open(node).reply_flags & DIRECT_IO == 0
-    driver.kernel_sizes.note_sent(node, 2, driver.kernel_sizes.logical_clock)
-    driver.kernel_sizes.note_sent(other, 2, driver.kernel_sizes.logical_clock)
+    sizes.note_sent(node, 2, sizes.logical_clock)
+    sizes.note_sent(other, 2, sizes.logical_clock)
 
     def opened(node: int, thread: int = 1) -> int:
         return errno_from(kernel.open, node, thread=thread)
@@ -156,28 +153,26 @@ def test_an_open_of_a_file_of_another_size_makes_the_kernel_look_again(
     assert opened(node) == errno.ESTALE, "the program has opened another file since"
 
 
-def test_reads_and_writes_update_the_recorded_kernel_size(
-    shown: World, kernel: Kernel, driver: FuseDriver
-) -> None:
+def test_reads_and_writes_update_the_recorded_kernel_size(kernel: Kernel, sizes: KernelSizes) -> None:
     """vfs/semantics.md 3.17."""
     file = kernel.open(kernel.lookup("file").node, os.O_RDWR)
-    size = driver.kernel_sizes.get
+    size = sizes.get
     assert size(file.node) == 3
     kernel.write(file, b"DER", 2)
     assert (kernel.read(file, 100), size(file.node)) == (b"olDER", 5)
-    driver.kernel_sizes.note_sent(file.node, 7, driver.kernel_sizes.logical_clock)
+    sizes.note_sent(file.node, 7, sizes.logical_clock)
     assert (kernel.read(file, 5), size(file.node)) == (b"olDER", 7)
     assert (kernel.read(file, 6), size(file.node)) == (b"olDER", None)
 
 
 @pytest.mark.parametrize(("new", "expires"), [(b"old", False), (b"older", True)])
 def test_a_read_of_a_longer_version_expires_the_kernels_size(
-    shown: World, kernel: Kernel, new: bytes, expires: bool
+    world: World, kernel: Kernel, new: bytes, expires: bool
 ) -> None:
     """vfs/semantics.md 3.17: otherwise the program would find the end of the previous version in this one."""
     file = kernel.open(kernel.lookup("file").node)
     assert [kernel.read(file), kernel.read(file, 9, 3)] == [b"old", b""]
-    shown.seed({"file": new})
+    world.seed({"file": new})
     assert kernel.read(file, 9, 3) == new[3:]
     assert kernel.notified == [file.node] * expires
 
@@ -189,7 +184,7 @@ def names_in(world: World) -> set[str]:
     return {name for name, _ in world.vfs.listdir("")}
 
 
-def test_a_created_name_belongs_to_the_caller(shown: World, kernel: Kernel) -> None:
+def test_a_created_name_belongs_to_the_caller(kernel: Kernel) -> None:
     kernel.mkdir("made", 0o750)
     kernel.create("new", mode=0o640)
     kernel.symlink("link", "dir/target")
@@ -200,38 +195,38 @@ def test_a_created_name_belongs_to_the_caller(shown: World, kernel: Kernel) -> N
     assert kernel.readlink(kernel.lookup("link").node) == "dir/target"
 
 
-def test_a_name_is_moved_or_removed(shown: World, kernel: Kernel) -> None:
+def test_a_name_is_moved_or_removed(world: World, kernel: Kernel) -> None:
     kernel.rename("file", "new")
-    assert names_in(shown) == {"new", "other", "dir"}
+    assert names_in(world) == {"new", "other", "dir"}
     kernel.unlink("new")
     kernel.rmdir("dir")
-    assert names_in(shown) == {"other"}
+    assert names_in(world) == {"other"}
 
 
 @pytest.mark.parametrize("opcode", [LINK, MKNOD])
-def test_hard_links_and_special_files_are_not_permitted(shown: World, kernel: Kernel, opcode: int) -> None:
+def test_hard_links_and_special_files_are_not_permitted(world: World, kernel: Kernel, opcode: int) -> None:
     """vfs/semantics.md 2.13."""
     before = {
         LINK: struct.pack("=Q", kernel.lookup("file").node), MKNOD: struct.pack("=IIII", stat.S_IFIFO, 0, 0, 0)
     }[opcode]  # fmt: skip
     assert errno_from(kernel.call, opcode, before + b"new\0") == errno.EPERM
-    assert names_in(shown) == {"file", "other", "dir"}
+    assert names_in(world) == {"file", "other", "dir"}
 
 
-def test_attributes_are_set(shown: World, kernel: Kernel) -> None:
+def test_attributes_are_set(world: World, kernel: Kernel) -> None:
     node = kernel.lookup("file").node
     kernel.setattr(node, mode=stat.S_IFREG | 0o600)
     kernel.setattr(node, uid=5, gid=6)
     kernel.setattr(node, atime=7 * 10**9 + 8, mtime=9 * 10**9 + 10)
-    attr = shown.vfs.getattr("file")
+    attr = world.vfs.getattr("file")
     assert (stat.S_IMODE(attr.mode), attr.uid, attr.gid) == (0o600, 5, 6)
     assert (attr.atime_ns, attr.mtime_ns) == (7 * 10**9 + 8, 9 * 10**9 + 10)
     kernel.setattr(node, mtime=11)
-    attr = shown.vfs.getattr("file")
+    attr = world.vfs.getattr("file")
     assert (attr.atime_ns, attr.mtime_ns) == (7 * 10**9 + 8, 11), "a time that is not set stays"
 
 
-def test_a_file_is_truncated_by_its_name_or_by_a_handle(shown: World, kernel: Kernel) -> None:
+def test_a_file_is_truncated_by_its_name_or_by_a_handle(kernel: Kernel) -> None:
     file = kernel.open(kernel.lookup("file").node, os.O_RDWR)
     kernel.setattr(file.node, size=2)
     assert kernel.read(file) == b"ol"
@@ -240,7 +235,7 @@ def test_a_file_is_truncated_by_its_name_or_by_a_handle(shown: World, kernel: Ke
     assert kernel.read(file) == b"o"
 
 
-def test_a_page_of_a_mapping_is_not_appended(shown: World, kernel: Kernel) -> None:
+def test_a_page_of_a_mapping_is_not_appended(kernel: Kernel) -> None:
     file = kernel.open(kernel.lookup("file").node, os.O_RDWR | os.O_APPEND)
     kernel.write(file, b"OL", 0, mapped=True)
     kernel.write(file, b"er", 0)
@@ -248,17 +243,17 @@ def test_a_page_of_a_mapping_is_not_appended(shown: World, kernel: Kernel) -> No
 
 
 @pytest.mark.parametrize("call", [Kernel.flush, Kernel.fsync])
-def test_a_closed_or_synced_file_is_saved(shown: World, kernel: Kernel, call: Callable[..., None]) -> None:
+def test_a_closed_or_synced_file_is_saved(world: World, kernel: Kernel, call: Callable[..., None]) -> None:
     file = kernel.create("new")
     kernel.write(file, b"data")
     call(kernel, file)
-    unsent = [entry["path"] for entry in shown.vfs.list_unsent()]
+    unsent = [entry["path"] for entry in world.vfs.list_unsent()]
     assert unsent == ([] if call is Kernel.fsync else ["new"])
     kernel.call(FSYNCDIR, struct.pack("=QQ", kernel.opendir(), 0))
 
 
-def test_statfs_has_the_figures_of_the_vfs(shown: World, kernel: Kernel) -> None:
+def test_statfs_has_the_figures_of_the_vfs(world: World, kernel: Kernel) -> None:
     blocks, _, _, files, _, size, name_max = struct.unpack_from("=5Q2I", kernel.call(STATFS))
-    figures = shown.vfs.statfs()
+    figures = world.vfs.statfs()
     assert (files, size, name_max) == (figures["f_files"], figures["f_bsize"], figures["f_namemax"])
     assert blocks > 0

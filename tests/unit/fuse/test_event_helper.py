@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 from jobfs.fuse.event_helper import make_call
 from jobfs.fuse.events import HelperCall
 
-_OTHER = Path("/dev/shm")
 #: What each call leaves of a directory with "empty/", "file" and "old" (see `found`).
 MADE = [
     (HelperCall("create", "new"), "empty file new* old"), (HelperCall("mkdir", "new"), "empty file new* old"),
@@ -55,25 +53,18 @@ def test_a_helper_makes_its_calls_only_on_the_mount(place: Path, call: HelperCal
 
 
 @pytest.mark.parametrize("way", ["mounted further down", "a link"])
-@pytest.mark.parametrize(
-    "call", ["create", "mkdir", "modify", "close", "attributes", "unlink", "rmdir", "rename"]
-)
-def test_the_helper_makes_no_call_on_another_file_system(tmp_path: Path, call: str, way: str) -> None:
+@pytest.mark.parametrize("call", ["create new", "mkdir new", "rmdir empty", "rename file new", *(
+    f"{call} file" for call in ("modify", "close", "attributes", "unlink")
+)])  # fmt: skip
+def test_a_helper_makes_no_call_on_another_disk(tmp_path: Path, in_memory: Path, call: str, way: str) -> None:
     """vfs/semantics.md 7.7: the helper that produces the events of the job's changes alters no file."""
-    assert _OTHER.stat().st_dev != tmp_path.stat().st_dev
-    place = _OTHER / f"jobfs-test-{os.getpid()}"
-    name = "new" if call in ("create", "mkdir") else "directory" if call == "rmdir" else "file"
-    directory, start = (tmp_path, "link") if way == "a link" else (Path("/"), str(place)[1:])
-    (tmp_path / "link").symlink_to(place)
-    (place / "directory").mkdir(parents=True)
-    (place / "file").write_text("precious")
-    try:
-        before = {each.name: each.stat() for each in place.iterdir()}
-        paths = [f"{start}/{name}", *([f"{start}/new"] if call == "rename" else [])]
-        assert make_call(str(directory), directory.stat().st_dev, call, *paths) in (
-            errno.ENOENT,
-            errno.ENOTDIR,
-        )
-        assert {each.name: each.stat() for each in place.iterdir()} == before
-    finally:
-        shutil.rmtree(place)
+    assert in_memory.stat().st_dev != tmp_path.stat().st_dev
+    (tmp_path / "link").symlink_to(in_memory)
+    (in_memory / "empty").mkdir()
+    (in_memory / "file").write_text("precious")
+    before = {each.name: each.stat() for each in in_memory.iterdir()}
+    directory, start = (tmp_path, "link") if way == "a link" else (Path("/"), str(in_memory)[1:])
+    name, *paths = call.split()
+    code = make_call(str(directory), directory.stat().st_dev, name, *(f"{start}/{path}" for path in paths))
+    assert code in (errno.ENOENT, errno.ENOTDIR)
+    assert {each.name: each.stat() for each in in_memory.iterdir()} == before

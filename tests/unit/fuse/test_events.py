@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import stat
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ from jobfs.errors import FsError
 from jobfs.fuse.driver import FuseDriver
 from jobfs.fuse.events import EventInjector, HelperCall
 from jobfs.fuse.requests import Opcode
+from jobfs.fuse.sizes import KernelSizes
 from jobfs.nodes import Attr
 
 from .conftest import Helper
@@ -47,10 +48,7 @@ def injector(place: Path) -> Iterator[EventInjector]:
 def test_the_helper_answers_call_after_call(place: Path, injector: EventInjector) -> None:
     """fuse/events.py: names of any kind; one process does it all."""
     odd = "l'ine\n\"ü"
-    assert [injector.inject(HelperCall("create", odd)), injector.inject(HelperCall("create", odd))] == [
-        0,
-        errno.EEXIST,
-    ]
+    assert [injector.inject(HelperCall("create", odd)) for _ in range(2)] == [0, errno.EEXIST]
     assert injector.inject(HelperCall("rename", odd, "new")) == 0
     assert (place / "new").exists()
     assert len(injector.helpers) == 1
@@ -81,16 +79,18 @@ def test_a_hung_helper_is_replaced(injector: EventInjector) -> None:
     eventually(lambda: injector.inject(HelperCall("modify", "file")) == 0 and second not in injector.helpers)
 
 
-def test_a_dead_helper_is_remembered_until_it_is_replaced(
-    injector: EventInjector, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dead_helper_is_remembered_until_it_is_replaced(injector: EventInjector) -> None:
     """fuse/events.py: libfuse knows nothing of the file that it had open; it aborts if it hears of the release."""
     injector.inject(HelperCall("modify", "file"))
     ((process, helper),) = injector.helpers.items()
     helper.kill()
     helper.wait()
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: os.stat("/none"))
-    assert injector.inject(HelperCall("modify", "file")) == errno.EPIPE
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))  # no process can be started
+    try:
+        assert injector.inject(HelperCall("modify", "file")) == errno.EPIPE
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert [*injector.helpers] == [process]
 
 
@@ -125,7 +125,7 @@ REQUESTS = {
 
 @pytest.mark.parametrize("name", [*REQUESTS, None])
 def test_a_helper_has_only_the_request_of_its_call(
-    shown: World, kernel: Kernel, helper: Helper, name: str | None
+    world: World, kernel: Kernel, helper: Helper, name: str | None
 ) -> None:
     """vfs/semantics.md 7.7: any other request, such as one that comes late, is refused, and does not reach libfuse."""
     others = {*Opcode, 5, 6, 13, 16, 17, 21, 22, 36, 45} - {
@@ -137,13 +137,13 @@ def test_a_helper_has_only_the_request_of_its_call(
     for opcode in others:
         assert errno_from(kernel.call, opcode, bytes(96) + b"file\0", thread=helper.pid) == errno.EIO, opcode
     assert kernel.call(Opcode.FLUSH, bytes(24), thread=helper.pid) == b""
-    assert shown.requests() == []
-    assert {name for name, _ in shown.vfs.listdir("")} == {"file", "other", "dir"}
+    assert world.requests() == []
+    assert {name for name, _ in world.vfs.listdir("")} == {"file", "other", "dir"}
 
 
 @pytest.mark.parametrize("name", [None, "create", "mkdir", "modify", "attributes"])
 def test_attributes_in_replies_to_the_helper_are_valid_for_no_time(
-    shown: World, kernel: Kernel, driver: FuseDriver, helper: Helper, name: str | None
+    world: World, kernel: Kernel, helper: Helper, name: str | None, sizes: KernelSizes
 ) -> None:
     """fuse/events.py: so the next program asks. Until then the kernel's size is not relied on (vfs/semantics.md 3.17)."""
     node, size = kernel.lookup("file").node, struct.pack("=Q", len(b"old"))
@@ -155,20 +155,20 @@ def test_attributes_in_replies_to_the_helper_are_valid_for_no_time(
         assert (reply[:12], reply[24:32]) == (bytes(12), size)
     else:
         assert (reply[:8], reply[16:40], reply[48:56]) == (struct.pack("=Q", node), bytes(24), size)
-    assert driver.kernel_sizes.get(node) is None
-    assert shown.requests() == []
+    assert sizes.get(node) is None
+    assert world.requests() == []
 
 
 @pytest.mark.parametrize(("name", "reply"), [
     ("unlink", b""), ("close", struct.pack("=QII", 2**64 - 2, KEEP_CACHE | NO_FLUSH, 0))
 ])  # fmt: skip
 def test_a_removal_or_an_open_of_the_helper_is_only_answered(
-    shown: World, kernel: Kernel, helper: Helper, name: str, reply: bytes
+    world: World, kernel: Kernel, helper: Helper, name: str, reply: bytes
 ) -> None:
     node = kernel.lookup("file").node
     helper.begin(HelperCall(name, "file"))
     assert kernel.call(REQUESTS[name][0], b"file\0".rjust(16, b"\0"), node, thread=helper.pid) == reply
-    assert (kernel.lookup("file").node, shown.vfs.is_open("file")) == (node, False)
+    assert (kernel.lookup("file").node, world.vfs.is_open("file")) == (node, False)
 
 
 @pytest.mark.parametrize(("call", "previous", "missing"), [
@@ -179,10 +179,10 @@ def test_a_removal_or_an_open_of_the_helper_is_only_answered(
     (HelperCall("modify", "file"), "", ""), (None, "", ""),
 ], ids=str)  # fmt: skip
 def test_the_helper_finds_the_state_that_its_call_requires(
-    shown: World, driver: FuseDriver, helper: Helper, call: HelperCall | None, previous: str, missing: str
+    world: World, driver: FuseDriver, helper: Helper, call: HelperCall | None, previous: str, missing: str
 ) -> None:
     """fuse/events.py: a name to be made is not there, and a name to be removed is as it was, with the directories above it."""
-    now = {path: shown.vfs.getattr(path) for path in ("file", "other", "dir")}
+    now = {path: world.vfs.getattr(path) for path in ("file", "other", "dir")}
     before = {path: attr._replace(size=77) for path, attr in now.items()}
     if call is not None:
         helper.begin(call, **before)
@@ -195,10 +195,9 @@ def test_the_helper_finds_the_state_that_its_call_requires(
     assert {path: driver.injector.attr_for_helper(path) for path in now} == now
 
 
-@pytest.mark.parametrize(
-    ("there", "moves"),
-    [({"new": 1}, True), ({"new": 1, "old": 2}, False), ({"new": 2}, False), ({}, False), ({"new": 1, "old": 1}, False)],
-)  # fmt: skip
+@pytest.mark.parametrize(("there", "moves"), [
+    ({"new": 1}, True), ({"new": 1, "old": 2}, False), ({"new": 2}, False), ({}, False), ({"new": 1, "old": 1}, False),
+])  # fmt: skip
 def test_a_node_moves_only_if_it_is_still_the_renamed_file(there: dict[str, int], moves: bool) -> None:
     """vfs/semantics.md 7.3: a program may have made a file at either name since."""
 

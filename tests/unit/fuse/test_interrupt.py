@@ -8,13 +8,11 @@ import signal
 import struct
 import subprocess
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from tests.support.waiting import eventually, eventually_equal
 
-from jobfs.fuse import interrupt, requests
+from jobfs.fuse import interrupt
 from jobfs.fuse.interrupt import Interrupter
 from jobfs.fuse.requests import Opcode, WorkerSlot
 
@@ -102,21 +100,32 @@ def test_a_changing_request_is_not_answered_early(lab: Lab, opcode: int, flags: 
     assert bool(looked(lab, 3)) is early
 
 
+class Observed(WorkerSlot):
+    """A slot in which another thread works: each look at its sequence finds the next of these."""
+
+    def __init__(self, *sequences: int) -> None:
+        super().__init__(64)
+        self._sequences = iter(sequences)
+
+    @property
+    def sequence(self) -> int:
+        return next(self._sequences)
+
+    @sequence.setter
+    def sequence(self, number: int) -> None:
+        """The sequence is given."""
+
+
+@pytest.mark.parametrize(("sequences", "is_trusted"), [
+    ((1, 1, 1), True), ((1, 1, 3), False), ((1, 1, 2), False), ((1, 3), False), ((2, 2), False),
+])  # fmt: skip
 def test_a_request_overwritten_during_the_check_is_not_trusted(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    sequences: tuple[int, ...], is_trusted: bool
 ) -> None:
     """One thread reads the next request into the buffer while another looks."""
-    header = requests._HEADER
-
-    def overwrite(buffer: Any) -> tuple[Any, ...]:
-        lab.answered()
-        lab.request(Opcode.LOOKUP, 4)
-        return header.unpack_from(buffer)
-
-    lab.request(Opcode.LOOKUP, 2)
-    assert lab.slot.stuck_request() is None
-    monkeypatch.setattr(requests, "_HEADER", SimpleNamespace(unpack_from=overwrite))
-    assert lab.slot.stuck_request() is None
+    slot = Observed(*sequences)
+    assert slot.stuck_request() is None
+    assert (slot.stuck_request() is not None) is is_trusted
 
 
 def test_the_interrupter_survives_any_error(lab: Lab) -> None:

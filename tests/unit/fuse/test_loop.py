@@ -9,7 +9,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from unittest.mock import Mock
+from typing import Any
 
 import pytest
 from tests.support.files import errno_from
@@ -22,8 +22,9 @@ from jobfs.fuse.driver import FuseDriver
 from jobfs.fuse.events import HelperCall
 from jobfs.fuse.loop import IDLE_THREADS, LoopPool, ReadToken, Session
 from jobfs.fuse.requests import Opcode, WorkerSlot
+from jobfs.fuse.sizes import KernelSizes
 
-from .conftest import VALID, Helper
+from .conftest import VALID, Helper, Hooks
 from .kernel import MEGABYTE, MKNOD, ROOT, STATFS, Kernel, SocketMount
 
 OLD, NEW = b"old", b"longer"
@@ -45,7 +46,7 @@ def test_a_failed_mount_is_reported_in_the_words_of_libfuse(
 ) -> None:
     mount.complaint = complaint
     with pytest.raises(UsageError) as failed:
-        Session(driver, "/mnt", [])
+        Session(driver, "/mnt", [], mount.calls)
     assert str(failed.value) == f"could not mount: {reason}"
     os.write(2, b"later")
     assert capfd.readouterr().err == "later"
@@ -53,12 +54,12 @@ def test_a_failed_mount_is_reported_in_the_words_of_libfuse(
 
 @pytest.mark.parametrize(("offered", "longest"), [(0, 32 * 4096), (1 << 22, MEGABYTE)])
 def test_the_kernel_learns_the_longest_write_at_its_first_request(
-    world: World, mount: SocketMount, session: Session, pool: LoopPool, offered: int, longest: int
+    mount: SocketMount, session: Session, pool: LoopPool, offered: int, longest: int
 ) -> None:
     """fuse/notes.md, Files: the kernel refuses to read into a buffer that is shorter."""
     reply = mount.kernel.init(offered)
     assert int.from_bytes(reply[20:24], "little") == longest
-    file = mount.kernel.create("file")
+    file = mount.kernel.create("new")
     data = os.urandom(longest)
     assert mount.kernel.write(file, data) == longest
     assert mount.kernel.getattr(file.node, file.handle).size == longest
@@ -68,9 +69,9 @@ def test_the_kernel_learns_the_longest_write_at_its_first_request(
 
 
 @pytest.fixture
-def held(world: World, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
-    held = Held(world, kernel)
-    monkeypatch.setattr(world.vfs, "statfs", held.wait)
+def held(kernel: Kernel, hooks: Hooks) -> Iterator[Held]:
+    held = Held(kernel)
+    hooks["statfs"] = held.wait
     yield held
     held.answered.set()
 
@@ -78,18 +79,16 @@ def held(world: World, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> Itera
 class Held:
     """Calls for `statfs`, which wait until they are `answered`; `is_announced`: their threads say first that they will wait."""
 
-    def __init__(self, world: World, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self._kernel, self._waiting = kernel, threading.Semaphore(0)
-        self._statfs = world.vfs.statfs
         self.answered = threading.Event()
         self.is_announced = True
 
-    def wait(self) -> dict[str, int]:
+    def wait(self) -> None:
         if self.is_announced:
             call_blocking_hook()
         self._waiting.release()
         self.answered.wait()
-        return self._statfs()
 
     def begin(self, count: int = 1) -> list[int]:
         """Make so many calls, and return their numbers once they wait."""
@@ -142,12 +141,14 @@ def test_threads_that_are_no_longer_needed_end(kernel: Kernel, held: Held) -> No
 
 
 def test_a_thread_that_cannot_start_is_started_at_the_next_check(
-    kernel: Kernel, held: Held, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    kernel: Kernel, held: Held, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no memory")))
+    threading.stack_size(1 << 47)  # more than any process can map
+    try:
         held.begin()
-    assert "no thread for another request: no memory" in caplog.text
+    finally:
+        threading.stack_size(0)
+    assert "no thread for another request: can't start new thread" in caplog.text
     assert stat.S_ISDIR(kernel.getattr().mode)
 
 
@@ -164,17 +165,9 @@ def test_a_thread_loses_the_read_token_once_however_often_it_waits() -> None:
     assert token.acquire(slot)
 
 
-def test_a_call_has_the_time_limit_of_the_mount(
-    world: World, kernel: Kernel, driver: FuseDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = []
-
-    def statfs() -> dict[str, int]:
-        deadline = current_deadline()
-        limits.append(deadline and deadline.timeout)
-        return {}
-
-    monkeypatch.setattr(world.vfs, "statfs", statfs)
+def test_a_call_has_the_time_limit_of_the_mount(kernel: Kernel, driver: FuseDriver, hooks: Hooks) -> None:
+    limits = list[Any]()
+    hooks["statfs"] = lambda: limits.append((deadline := current_deadline()) and deadline.timeout)
     driver.timeout = 7.0
     kernel.call(STATFS)
     assert limits == [7.0]
@@ -189,18 +182,14 @@ def test_a_request_that_was_withdrawn_is_skipped(mount: SocketMount, kernel: Ker
 
 
 def test_an_unexpected_error_is_answered_and_its_thread_continues(
-    kernel: Kernel,
-    undisturbed: LoopPool,
-    driver: FuseDriver,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    kernel: Kernel, undisturbed: LoopPool, driver: FuseDriver, caplog: pytest.LogCaptureFixture
 ) -> None:
     """vfs/semantics.md 3.15: no call waits forever."""
-    threads = loop_threads()
-    with monkeypatch.context() as patch:
-        patch.setattr(driver, "get_attr_cache", lambda: 1 // 0)
-        number = kernel.send(Opcode.GETATTR, bytes(16))
-        assert errno_from(kernel.receive, number) == errno.EIO
+    threads, cache = loop_threads(), driver.get_attr_cache()
+    cache[ROOT] = 7  # type: ignore[assignment]
+    number = kernel.send(Opcode.GETATTR, bytes(16))
+    assert errno_from(kernel.receive, number) == errno.EIO
+    cache.clear()
     assert f"request {number} (opcode 3) failed unexpectedly" in caplog.text
     assert stat.S_ISDIR(kernel.getattr().mode)
     assert loop_threads() == threads
@@ -244,14 +233,13 @@ def test_no_call_begins_after_the_pool_was_closed(
     mount: SocketMount, kernel: Kernel, pool: LoopPool, world: World, ends: list[int]
 ) -> None:
     """A program whose call is not begun gets an error when the process ends, and nothing has been done."""
-    world.seed({"dir": None})
     assert pool.close(20)
     kernel.send(Opcode.RMDIR, b"dir\0")
     eventually_equal(lambda: ends, [1])
-    assert [name for name, _ in world.vfs.listdir("")] == ["dir"]
+    assert {name for name, _ in world.vfs.listdir("")} == {"file", "other", "dir"}
 
 
-def test_closing_waits_for_calls_in_progress(
+def test_a_close_waits_for_calls_that_run(
     kernel: Kernel, session: Session, pool: LoopPool, held: Held
 ) -> None:
     (number,) = held.begin()
@@ -283,8 +271,8 @@ def replace_by_job(world: World) -> None:
     world.list_again()
 
 
-def test_the_kernel_gets_the_attributes_of_the_vfs(shown: World, kernel: Kernel) -> None:
-    attr = shown.vfs.getattr("file")
+def test_the_kernel_gets_the_attributes_of_the_vfs(world: World, kernel: Kernel) -> None:
+    attr = world.vfs.getattr("file")
     for found in (kernel.lookup("file").attributes, kernel.getattr(kernel.lookup("file").node)):
         assert (found.ino, found.mode, found.uid, found.gid, found.size, found.mtime) == (
             attr.ino, attr.mode, attr.uid, attr.gid, attr.size, attr.mtime_ns,
@@ -295,7 +283,7 @@ def test_the_kernel_gets_the_attributes_of_the_vfs(shown: World, kernel: Kernel)
 
 
 def test_a_known_reply_is_repeated_until_anything_has_changed(
-    shown: World, kernel: Kernel, driver: FuseDriver
+    world: World, kernel: Kernel, driver: FuseDriver, sizes: KernelSizes
 ) -> None:
     """vfs/semantics.md 1.4: a change is seen within the TTL; until then the kernel's question costs nothing."""
     node = kernel.lookup("file").node
@@ -305,17 +293,15 @@ def test_a_known_reply_is_repeated_until_anything_has_changed(
     reply[24:32] = (77).to_bytes(8, "little")
     cache[node] = bytes(reply)
     assert kernel.getattr(node) == first._replace(size=77)
-    assert driver.kernel_sizes.get(node) == 77
+    assert sizes.get(node) == 77
     file = kernel.open(kernel.lookup("file").node)
     assert kernel.getattr(node, file.handle).size == len(OLD), "the handle's own attributes"
     kernel.release(file)
-    replace_by_job(shown)
+    replace_by_job(world)
     assert kernel.getattr(node).size == len(NEW)
 
 
-def test_attributes_that_may_change_by_themselves_are_not_repeated(
-    shown: World, kernel: Kernel, driver: FuseDriver
-) -> None:
+def test_attributes_that_change_by_themselves_are_not_repeated(kernel: Kernel, driver: FuseDriver) -> None:
     file = kernel.create("new")
     kernel.write(file, b"data")
     assert (kernel.getattr(file.node).size, kernel.getattr(file.node, file.handle).size) == (4, 4)
@@ -323,17 +309,17 @@ def test_attributes_that_may_change_by_themselves_are_not_repeated(
 
 
 def test_a_repeated_reply_that_is_refused_leaves_the_size_unknown(
-    shown: World, mount: SocketMount, kernel: Kernel, driver: FuseDriver
+    mount: SocketMount, kernel: Kernel, sizes: KernelSizes
 ) -> None:
     """vfs/semantics.md 3.17: its program got EINTR instead."""
     node = kernel.lookup("file").node
     kernel.getattr(node)
     mount.refuse_replies()
     kernel.send(Opcode.GETATTR, bytes(16), node)
-    eventually(lambda: driver.kernel_sizes.get(node) is None)
+    eventually(lambda: sizes.get(node) is None)
 
 
-def test_a_file_is_read_and_written_at_its_offsets(shown: World, kernel: Kernel, driver: FuseDriver) -> None:
+def test_a_file_is_read_and_written_at_its_offsets(world: World, kernel: Kernel, driver: FuseDriver) -> None:
     file = kernel.open(kernel.lookup("file").node, os.O_RDWR)
     assert [kernel.read(file), kernel.read(file, 2), kernel.read(file, 9, 1), kernel.read(file, 9, 3)] == [
         b"old", b"ol", b"ld", b"",
@@ -342,25 +328,25 @@ def test_a_file_is_read_and_written_at_its_offsets(shown: World, kernel: Kernel,
     assert kernel.read(file) == b"olDER"
     kernel.flush(file)
     kernel.fsync(file)
-    assert b"olDER" in shown.server.contents.values()
+    assert b"olDER" in world.server.contents.values()
     assert driver.nodes == {file.handle: file.node}
     kernel.release(file)
     assert driver.nodes == {}
     assert errno_from(kernel.read, file) == errno.EBADF
 
 
-def test_a_directory_lists_its_names(shown: World, kernel: Kernel) -> None:
+def test_a_directory_lists_its_names(kernel: Kernel) -> None:
     assert kernel.list().keys() == {".", "..", "file", "other", "dir"}
 
 
-def test_a_removed_directory_that_is_open_lists_nothing(shown: World, kernel: Kernel) -> None:
+def test_a_removed_directory_that_is_open_lists_nothing(kernel: Kernel) -> None:
     node = kernel.lookup("dir").node
     assert kernel.list(node).keys() == {".", ".."}
     kernel.rmdir("dir")
     assert errno_from(kernel.list, node) == errno.ENOENT
 
 
-def test_an_open_file_outlives_its_name(shown: World, kernel: Kernel) -> None:
+def test_an_open_file_outlives_its_name(kernel: Kernel) -> None:
     """fuse/notes.md, Files: libfuse has no path for its node, and `fstat` names no handle."""
     node = kernel.lookup("file").node
     file = kernel.open(node)
@@ -373,12 +359,12 @@ def test_an_open_file_outlives_its_name(shown: World, kernel: Kernel) -> None:
 # Two versions of a file at once
 
 
-def test_a_lookup_finds_a_new_version_at_a_node_of_its_own(shown: World, kernel: Kernel) -> None:
+def test_a_lookup_finds_a_new_version_at_a_node_of_its_own(world: World, kernel: Kernel) -> None:
     """vfs/semantics.md 3.13: the program that reads the old version stays at its node."""
     old = kernel.lookup("file").node
     file = kernel.open(old)
     assert kernel.read(file) == OLD
-    replace_by_job(shown)
+    replace_by_job(world)
     new = kernel.lookup("file")
     assert (new.node != old, new.attributes.size, new.attributes.valid) == (True, len(NEW), VALID)
     assert kernel.read(kernel.open(new.node)) == NEW
@@ -386,22 +372,22 @@ def test_a_lookup_finds_a_new_version_at_a_node_of_its_own(shown: World, kernel:
     assert kernel.getattr(old).size == len(OLD)
 
 
-def test_a_node_shows_the_version_that_is_open_there(shown: World, kernel: Kernel) -> None:
+def test_a_node_shows_the_version_that_is_open_there(world: World, kernel: Kernel) -> None:
     """vfs/semantics.md 3.13. The kernel keeps nothing of it: the next open may find another version."""
     node = kernel.lookup("file").node
     file = kernel.open(node)
     assert kernel.read(file) == OLD
     assert kernel.getattr(node, file.handle).valid == VALID
-    replace_by_job(shown)
+    replace_by_job(world)
     for found in (kernel.getattr(node), kernel.getattr(node, file.handle)):
         assert (found.size, found.valid) == (len(OLD), 0.0)
 
 
-def test_a_file_that_is_open_for_writing_keeps_its_node(shown: World, kernel: Kernel) -> None:
+def test_a_file_that_is_open_for_writing_keeps_its_node(world: World, kernel: Kernel) -> None:
     before = kernel.lookup("file")
     file = kernel.open(before.node, os.O_RDWR)
     assert kernel.read(file) == OLD
-    replace_by_job(shown)
+    replace_by_job(world)
     found = kernel.lookup("file")
     assert (found.node, found.attributes.valid) == (before.node, 0.0)
     assert found.attributes.ino == before.attributes.ino
@@ -410,7 +396,7 @@ def test_a_file_that_is_open_for_writing_keeps_its_node(shown: World, kernel: Ke
 # Requests of the helper that produces events
 
 
-def test_an_event_of_a_creation_changes_nothing(shown: World, kernel: Kernel, helper: Helper) -> None:
+def test_an_event_of_a_creation_changes_nothing(world: World, kernel: Kernel, helper: Helper) -> None:
     """vfs/semantics.md 7.7: until the helper creates the name, it finds nothing there; then the job's file."""
     helper.begin(HelperCall("create", "file"))
     assert errno_from(kernel.lookup, "file", thread=helper.pid) == errno.ENOENT
@@ -418,39 +404,30 @@ def test_an_event_of_a_creation_changes_nothing(shown: World, kernel: Kernel, he
     kernel.call(MKNOD, struct.pack("=IIII", stat.S_IFREG | 0o644, 0, 0, 0) + b"file\0", thread=helper.pid)
     found = kernel.lookup("file", thread=helper.pid).attributes
     assert (found.size, found.valid) == (len(OLD), 0.0)
-    assert shown.requests() == []
+    assert world.requests() == []
 
 
-def test_an_event_of_a_removed_directory_removes_only_its_node(
-    shown: World, kernel: Kernel, helper: Helper
-) -> None:
+def test_an_event_of_an_rmdir_removes_only_the_node(world: World, kernel: Kernel, helper: Helper) -> None:
     """fuse/notes.md, Events: a new directory of the same name has another node."""
     node = kernel.lookup("dir").node
-    helper.begin(HelperCall("rmdir", "dir"), dir=shown.vfs.getattr("dir"))
+    helper.begin(HelperCall("rmdir", "dir"), dir=world.vfs.getattr("dir"))
     kernel.call(Opcode.RMDIR, b"dir\0", thread=helper.pid)
-    assert {name for name, _ in shown.vfs.listdir("")} == {"file", "other", "dir"}
+    assert {name for name, _ in world.vfs.listdir("")} == {"file", "other", "dir"}
     assert kernel.lookup("dir").node != node
 
 
-@pytest.mark.parametrize(
-    ("is_open", "is_moved", "error"),
-    [
-        ("", True, 0),
-        ("", False, errno.EBUSY),
-        ("file", True, errno.EBUSY),
-        ("new", True, errno.EBUSY),
-    ],
-    ids=["moved", "not moved", "the old file is open", "the new file is open"],
-)
+@pytest.mark.parametrize(("is_open", "is_moved", "error"), [
+    ("", True, 0), ("", False, errno.EBUSY), ("file", True, errno.EBUSY), ("new", True, errno.EBUSY),
+], ids=["moved", "not moved", "the old file is open", "the new file is open"])  # fmt: skip
 def test_an_event_of_a_rename_moves_the_node_unless_the_file_is_open(
-    shown: World, kernel: Kernel, helper: Helper, is_open: str, is_moved: bool, error: int
+    world: World, kernel: Kernel, helper: Helper, is_open: str, is_moved: bool, error: int
 ) -> None:
     """vfs/semantics.md 7.3: the kernel keeps the pages of the file that the job has renamed."""
-    before, node = shown.vfs.getattr("file"), kernel.lookup("file").node
+    before, node = world.vfs.getattr("file"), kernel.lookup("file").node
     files = [kernel.open(node)] if is_open == "file" else []
     if is_moved:
-        shown.server.update("id of file", path="new")
-        shown.list_again()
+        world.server.update("id of file", path="new")
+        world.list_again()
     files += [kernel.open(kernel.lookup("new").node)] if is_open == "new" else []
     helper.begin(HelperCall("rename", "file", "new"), file=before)
     body = struct.pack("=Q", ROOT) + b"file\0new\0"
@@ -461,15 +438,13 @@ def test_an_event_of_a_rename_moves_the_node_unless_the_file_is_open(
         assert kernel.read(file) == OLD
 
 
-def test_a_file_that_a_helper_opens_is_unknown_to_libfuse(
-    shown: World, kernel: Kernel, helper: Helper
-) -> None:
+def test_a_file_a_helper_opens_is_unknown_to_libfuse(world: World, kernel: Kernel, helper: Helper) -> None:
     """fuse/notes.md, Events: its RELEASE names no process."""
     node = kernel.lookup("file").node
     helper.begin(HelperCall("close", "file"))
     file = kernel.open(node, os.O_WRONLY, thread=helper.pid)
-    assert not shown.vfs.is_open("file")
+    assert not world.vfs.is_open("file")
     kernel.release(file)
     other = kernel.open(node)
     kernel.release(other)
-    assert not shown.vfs.is_open("file")
+    assert not world.vfs.is_open("file")

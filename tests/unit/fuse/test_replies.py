@@ -10,21 +10,20 @@ import stat
 import struct
 from collections.abc import Callable
 
+import fuse
 import pytest
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
 from tests.unit.vfs.world import World
 
-fuse = pytest.importorskip("fuse", exc_type=ImportError)
+from jobfs.fuse.driver import FuseDriver
+from jobfs.fuse.loop import LoopPool
+from jobfs.fuse.replies import ReadDirPlus
+from jobfs.fuse.requests import CurrentSlot, Opcode, WorkerSlot
+from jobfs.fuse.sizes import KernelSizes
 
-from jobfs.fuse.driver import FuseDriver  # noqa: E402
-from jobfs.fuse.loop import LoopPool  # noqa: E402
-from jobfs.fuse.replies import ReadDirPlus  # noqa: E402
-from jobfs.fuse.requests import CurrentSlot, Opcode, WorkerSlot  # noqa: E402
-from jobfs.fuse.sizes import KernelSizes  # noqa: E402
-from jobfs.nodes import Attr  # noqa: E402
-
-from .kernel import MEGABYTE, NO_FLUSH, Kernel, SocketMount  # noqa: E402
+from .conftest import Hooks
+from .kernel import MEGABYTE, NO_FLUSH, Kernel, SocketMount
 
 # Flags of INIT.
 BIG_WRITES, READDIRPLUS, MAX_PAGES = 1 << 5, 1 << 13 | 1 << 14, 1 << 22
@@ -36,9 +35,7 @@ INIT, AFTER = struct.Struct("=IIIIHHI"), struct.Struct("=IHH")
 
 
 @pytest.mark.parametrize("offered", [READDIRPLUS, MAX_PAGES, READDIRPLUS | MAX_PAGES, 0])
-def test_the_kernel_gets_what_it_offers_and_libfuse_lacks(
-    mount: SocketMount, pool: LoopPool, offered: int
-) -> None:
+def test_the_kernel_gets_offers_that_libfuse_lacks(mount: SocketMount, pool: LoopPool, offered: int) -> None:
     """fuse/notes.md, Files: a write of 1 MiB is one request; before Linux 4.20, and else, libfuse's reply stays."""
     reply = mount.kernel.init(offered | BIG_WRITES)
     major, _, readahead, flags, *_, max_write = INIT.unpack_from(reply)
@@ -51,22 +48,20 @@ def test_the_kernel_gets_what_it_offers_and_libfuse_lacks(
 
 
 def test_an_init_that_libfuse_refuses_stays_refused(mount: SocketMount, pool: LoopPool) -> None:
-    assert (
-        errno_from(mount.kernel.call, Opcode.INIT, struct.pack("=IIII48x", 6, 0, 0, MAX_PAGES))
-        == errno.EPROTO
-    )
+    old = struct.pack("=IIII48x", 6, 0, 0, MAX_PAGES)
+    assert errno_from(mount.kernel.call, Opcode.INIT, old) == errno.EPROTO
 
 
 # READDIRPLUS
 
 
 @pytest.fixture
-def many(shown: World) -> World:
+def many(world: World) -> World:
     """Fifty files more, of one of which the server gives no size."""
-    shown.seed({f"file {number}": b"x" for number in range(50)})
-    shown.omit_size("file 7")
-    shown.list_again()
-    return shown
+    world.seed({f"file {number}": b"x" for number in range(50)})
+    world.omit_size("file 7")
+    world.list_again()
+    return world
 
 
 def test_a_listing_brings_the_node_of_each_name(many: World, kernel: Kernel) -> None:
@@ -77,35 +72,33 @@ def test_a_listing_brings_the_node_of_each_name(many: World, kernel: Kernel) -> 
     assert all(node == kernel.lookup(name).node for name, node in found.items() if node)
 
 
-def test_a_listing_has_no_size_other_than_the_kernels(
-    shown: World, kernel: Kernel, driver: FuseDriver
-) -> None:
+def test_a_listing_has_no_size_other_than_the_kernels(kernel: Kernel, sizes: KernelSizes) -> None:
     """vfs/semantics.md 1, TTL: it drops what came while the listing was made, and would read a new version to the old end."""
     node = kernel.lookup("file").node
-    driver.kernel_sizes.note_sent(node, 99, driver.kernel_sizes.logical_clock)
+    sizes.note_sent(node, 99, sizes.logical_clock)
     found = kernel.list(opcode=Opcode.READDIRPLUS)
     assert (found["file"], bool(found["other"])) == (0, True)
-    assert (driver.kernel_sizes.get(node), driver.kernel_sizes.get(found["other"])) == (99, len(b"another"))
+    assert (sizes.get(node), sizes.get(found["other"])) == (99, len(b"another"))
     kernel.forget(node)
     assert kernel.lookup("file").node != node, "libfuse has forgotten the lookup of the listing"
 
 
-def test_an_error_of_a_listing_is_passed_on(shown: World, kernel: Kernel) -> None:
+def test_an_error_of_a_listing_is_passed_on(world: World, kernel: Kernel) -> None:
     node = kernel.lookup("dir").node
-    shown.server.items.pop("id of dir")
-    shown.list_again()
+    world.server.items.pop("id of dir")
+    world.list_again()
     assert errno_from(kernel.list, node, Opcode.READDIRPLUS) == errno.ENOENT
 
 
 def test_nodes_of_a_listing_that_the_kernel_refuses_are_forgotten(
-    many: World, mount: SocketMount, kernel: Kernel, driver: FuseDriver
+    many: World, mount: SocketMount, kernel: Kernel, sizes: KernelSizes
 ) -> None:
     """The listing of a killed program is refused: the kernel would never ask libfuse to forget its nodes."""
     node = kernel.lookup("file").node
     with mount.long_replies_refused():
         kernel.send(Opcode.READDIRPLUS, struct.pack("=QQII16x", kernel.opendir(), 0, 1 << 15, 0))
-        eventually(lambda: driver.kernel_sizes.may_differ(node + 50, 1))
-    assert driver.kernel_sizes.get(node + 1) is None
+        eventually(lambda: sizes.may_differ(node + 50, 1))
+    assert sizes.get(node + 1) is None
     assert kernel.lookup("other").node > node + 50
 
 
@@ -147,68 +140,56 @@ SIZED = pytest.mark.parametrize("request_size", [lookup, get_attributes, set_mod
 
 @SIZED
 def test_every_reply_with_a_size_is_noted(
-    shown: World, kernel: Kernel, driver: FuseDriver, request_size: Callable[[Kernel, int], int]
+    kernel: Kernel, request_size: Callable[[Kernel, int], int], sizes: KernelSizes
 ) -> None:
     """vfs/semantics.md 3.17."""
     node = kernel.lookup("file").node
-    driver.kernel_sizes.forget(node)
+    sizes.forget(node)
     kernel.receive(request_size(kernel, node))
-    assert driver.kernel_sizes.get(node) == len(b"old")
+    assert sizes.get(node) == len(b"old")
 
 
 @SIZED
 def test_a_size_is_unknown_if_another_reply_overlaps(
-    shown: World,
+    world: World,
     kernel: Kernel,
     driver: FuseDriver,
     request_size: Callable[[Kernel, int], int],
-    monkeypatch: pytest.MonkeyPatch,
+    hooks: Hooks,
+    sizes: KernelSizes,
 ) -> None:
     """vfs/semantics.md 3.17: the kernel drops one of the two."""
-    node, getattr_of = kernel.lookup("file").node, shown.vfs.getattr
-
-    def overlapped(path: str) -> Attr:
-        driver.kernel_sizes.note_sent(node, 50, driver.kernel_sizes.logical_clock)
-        return getattr_of(path)
-
-    monkeypatch.setattr(shown.vfs, "getattr", overlapped)
+    node = kernel.lookup("file").node
+    hooks["getattr"] = lambda path: sizes.note_sent(node, 50, sizes.logical_clock)
     driver.get_attr_cache().clear()
     kernel.receive(request_size(kernel, node))
-    assert driver.kernel_sizes.get(node) is None
+    assert sizes.get(node) is None
 
 
 @SIZED
 def test_a_size_is_unknown_if_its_reply_does_not_arrive(
-    shown: World,
-    mount: SocketMount,
-    kernel: Kernel,
-    driver: FuseDriver,
-    request_size: Callable[[Kernel, int], int],
+    mount: SocketMount, kernel: Kernel, request_size: Callable[[Kernel, int], int], sizes: KernelSizes
 ) -> None:
     node = kernel.lookup("file").node
     mount.refuse_replies()
     request_size(kernel, node)
-    eventually(lambda: driver.kernel_sizes.get(node) is None)
+    eventually(lambda: sizes.get(node) is None)
 
 
-def test_the_size_of_a_created_or_truncated_file_is_zero(
-    shown: World, kernel: Kernel, driver: FuseDriver
-) -> None:
+def test_the_size_of_a_created_or_truncated_file_is_zero(kernel: Kernel, sizes: KernelSizes) -> None:
     """vfs/semantics.md 3.17: the reply to an open with O_TRUNC has no size, and the kernel sets it."""
-    assert driver.kernel_sizes.get(kernel.create("new").node) == 0
+    assert sizes.get(kernel.create("new").node) == 0
     node = kernel.lookup("file").node
     kernel.open(node, os.O_RDWR)
-    assert driver.kernel_sizes.get(node) == len(b"old")
+    assert sizes.get(node) == len(b"old")
     assert kernel.read(kernel.open(node, os.O_RDWR | os.O_TRUNC)) == b""
-    assert driver.kernel_sizes.get(node) == 0
+    assert sizes.get(node) == 0
 
 
 @pytest.mark.parametrize(
     ("flags", "no_flush"), [(os.O_RDONLY, NO_FLUSH), (os.O_RDWR, 0), (os.O_RDONLY | os.O_TRUNC, 0)]
 )
-def test_a_file_that_is_only_read_is_not_flushed(
-    shown: World, kernel: Kernel, flags: int, no_flush: int
-) -> None:
+def test_a_file_that_is_only_read_is_not_flushed(kernel: Kernel, flags: int, no_flush: int) -> None:
     assert kernel.open(kernel.lookup("file").node, flags).reply_flags & NO_FLUSH == no_flush
 
 
@@ -217,48 +198,44 @@ def test_a_file_that_is_only_read_is_not_flushed(
 
 @pytest.mark.parametrize("request_of", [Kernel.open, Kernel.getattr])
 def test_the_kernel_looks_again_once_for_a_lost_file(
-    shown: World, kernel: Kernel, request_of: Callable[..., object]
+    world: World, kernel: Kernel, request_of: Callable[..., object]
 ) -> None:
     """fuse/notes.md, Errors: ESTALE makes it look up the name; `rm -rf` expects ENOENT of a removed directory then."""
     node, other = kernel.lookup("file").node, kernel.lookup("other").node
-    shown.server.items.clear()
-    shown.list_again()
-    assert [errno_from(request_of, kernel, node) for _ in range(3)] == [
-        errno.ESTALE,
-        errno.ENOENT,
-        errno.ESTALE,
-    ]
+    world.server.items.clear()
+    world.list_again()
+    numbers = [errno_from(request_of, kernel, node) for _ in range(3)]
+    assert numbers == [errno.ESTALE, errno.ENOENT, errno.ESTALE]
     assert errno_from(request_of, kernel, other) == errno.ESTALE, "another node"
     assert errno_from(request_of, kernel, other, thread=2) == errno.ESTALE, "another thread"
 
 
-def test_an_open_that_succeeds_ends_the_second_look(shown: World, kernel: Kernel) -> None:
+def test_an_open_that_succeeds_ends_the_second_look(world: World, kernel: Kernel) -> None:
     node = kernel.lookup("file").node
-    item = shown.server.items.pop("id of file")
-    shown.list_again()
+    item = world.server.items.pop("id of file")
+    world.list_again()
     assert errno_from(kernel.open, node) == errno.ESTALE
-    shown.server.items["id of file"] = item
-    shown.list_again()
+    world.server.items["id of file"] = item
+    world.list_again()
     kernel.release(kernel.open(node))
-    shown.server.items.clear()
-    shown.list_again()
+    world.server.items.clear()
+    world.list_again()
     assert errno_from(kernel.open, node) == errno.ESTALE
 
 
 @pytest.mark.parametrize("closing", [1, 2])
 def test_a_stat_through_a_closing_handle_uses_another(
-    shown: World, kernel: Kernel, driver: FuseDriver, closing: int, monkeypatch: pytest.MonkeyPatch
+    world: World, kernel: Kernel, driver: FuseDriver, closing: int, hooks: Hooks
 ) -> None:
     """vfs/semantics.md 4: a name is there at every moment, also where its last reader ends while another file takes it."""
     node = kernel.lookup("file").node
     files = [kernel.open(node) for _ in range(2)]
     kernel.unlink("file")
-    closes, fgetattr = [file.handle for file in files][:closing], shown.vfs.fgetattr
+    closes = [file.handle for file in files][:closing]
 
-    def close_first(handle: int) -> Attr:
+    def close_first(handle: int) -> None:
         if handle in closes:
             driver.release(None, fuse.fuse_file_info(fh=handle))
-        return fgetattr(handle)
 
-    monkeypatch.setattr(shown.vfs, "fgetattr", close_first)
+    hooks["fgetattr"] = close_first
     assert errno_from(kernel.getattr, node) == (0 if closing == 1 else errno.ESTALE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -69,10 +69,12 @@ class ServerInMemory(FakeClient):
 
     def get_instance(self) -> Instance:
         self._look("job")
+        self._asked("job")
         return Instance.model_validate({"data": {"workspaceInstance": {"expertJob": self.job}}})
 
     def list_page(self, take: int, skip: int) -> Page:
         self._look("list")
+        self._asked("list")
         items = [*self.items.values()]
         return Page(items[skip : skip + take], len(items), take)
 
@@ -89,6 +91,7 @@ class ServerInMemory(FakeClient):
         self, item_id: str, start: int = 0, end: int | None = None, *, size: int | None = None
     ) -> Iterator[Download]:
         self._look(f"download {item_id}")
+        self._asked("download")
         if item_id not in self.contents:
             raise NotFoundError("gone")
         body = self.contents[item_id][start:end]
@@ -98,16 +101,19 @@ class ServerInMemory(FakeClient):
 class World:
     """What a mount is made of, each part made when a test asks for it; nothing is sent by itself.
 
-    `after`: an earlier mount of the same job on this machine, which is closed first.
+    `after`: an earlier mount of the same job on this machine, which is closed first. `vfs_type` makes the Vfs.
     """
 
-    def __init__(self, home: Path, after: World | None = None, **options: Any) -> None:
+    def __init__(
+        self, home: Path, after: World | None = None, vfs_type: Callable[..., Vfs] = Vfs, **options: Any
+    ) -> None:
         if after is not None:
             after.close()
             home = after.home
         given: dict[str, Any] = {"ttl": TTL, "write_back_delay": 60.0, "timeout": 5.0, **options}
         self.settings = Settings(state_dir=home / "state", cache_dir=home / "cache", uid=1, gid=2, **given)
         self.home: Path = home
+        self._vfs_type = vfs_type
         self.server: ServerInMemory = ServerInMemory() if after is None else after.server
         self.clock, self._counted, self._is_closed = Clock(), 0, False
         self.slot = directory.acquire_state_directory(
@@ -137,7 +143,9 @@ class World:
     @cached_property
     def vfs(self) -> Vfs:
         """All parts in one; a test that asks for it asks for none of the parts below."""
-        return Vfs(self.settings, self.slot, self._client, self.content, self.namespace, self._known)
+        return self._vfs_type(
+            self.settings, self.slot, self._client, self.content, self.namespace, self._known
+        )
 
     @cached_property
     def write_back(self) -> WriteBack:

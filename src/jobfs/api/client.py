@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -27,7 +26,7 @@ from jobfs.api.bodies import (
     make_json_body,
 )
 from jobfs.api.connection_queue import LARGE
-from jobfs.api.deadline import call_blocking_hook, current_deadline
+from jobfs.api.deadline import Pace, call_blocking_hook, current_deadline
 from jobfs.api.failures import MismatchError, RequestInfo
 from jobfs.api.models import Instance, ItemStyle, Page, parse_instance, parse_item, parse_page
 from jobfs.api.wire import PLAIN, HeldConnection, Payload, Reply, Wire
@@ -95,6 +94,7 @@ class Client(AbstractContextManager["Client"]):
         max_connections: int = 16,
         create_encoding: CreateEncoding = "auto",
         transport: httpx.BaseTransport | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.job_id = check_job_id(job_id)
         self.base_url = normalize_base_url(base_url)
@@ -102,8 +102,9 @@ class Client(AbstractContextManager["Client"]):
         self._root = f"/api/studio/v1/expert_jobs/{job_id}/workspace_instance/"
         self._items = f"{self._root}items/"
         self._wire = Wire(
-            self.base_url, key, timeout=timeout, max_connections=max_connections, transport=transport
-        )
+            self.base_url, key, timeout=timeout, max_connections=max_connections, transport=transport,
+            pace=pace or Pace(),
+        )  # fmt: skip
         self.health, self.connections = self._wire.health, self._wire.connections
         self._forms = CreateFormSelector(create_encoding)
         #: What paths begin with on this server, "" or "/"; None until an item was seen.
@@ -129,7 +130,7 @@ class Client(AbstractContextManager["Client"]):
         wait for that thread during its first half second.
         """
         with self.health.lock:
-            now = time.monotonic()
+            now = self.health.clock()
             if now - self._asked >= _PROBE_EVERY and (
                 self.health.unreachable_reason or not self._asking.is_alive()
             ):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from typing import TypeVar
 
 from jobfs.errors import JobfsError, OutOfTimeError, UnavailableError
@@ -179,19 +180,31 @@ def timeout_error(work: str) -> OutOfTimeError:
 
 
 #: Seconds before the first retry, and the most between two retries; before jitter, unless the caller gives others.
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 2.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The clock by which a client judges its server, and the pauses between its attempts, as `retry_delay` takes them."""
+
+    clock: Callable[[], float] = time.monotonic
+    first_pause: float = _FIRST_PAUSE
+    longest_pause: float = _LONGEST_PAUSE
 
 
 def retry_delay(
-    attempt: int, error: JobfsError | None = None, *, first_delay: float = 0.0, max_delay: float = 0.0
+    attempt: int,
+    error: JobfsError | None = None,
+    *,
+    first_delay: float = _FIRST_PAUSE,
+    max_delay: float = _LONGEST_PAUSE,
 ) -> float:
     """Return the seconds to wait after failed attempt `attempt` (from 0): the `Retry-After` of `error`, plus backoff.
 
     The backoff grows from `first_delay` to `max_delay`, with jitter, so that calls that failed together do not retry together.
     """
     requested = error.wait if isinstance(error, UnavailableError) else 0.0
-    backoff = min((first_delay or FIRST_PAUSE) * 2.0 ** min(attempt, 16), max_delay or LONGEST_PAUSE)
+    backoff = min(first_delay * 2.0 ** min(attempt, 16), max_delay)
     return requested + backoff * random.uniform(0.5, 1.0)
 
 

@@ -17,7 +17,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 
@@ -45,13 +45,14 @@ class Health:
     """The health of one server, updated by every attempt; safe for many threads. Times are in seconds.
 
     `timeout`: that of a call, without progress. Attributes to read: `answering`: the last attempt got an answer that concerns
-    the request (not 429 or 5xx). `last_ok`: `time.monotonic()` of the last such answer. `last_error`: why the last attempt
+    the request (not 429 or 5xx). `last_ok`: the time of `clock` at the last such answer. `last_error`: why the last attempt
     failed, None if it succeeded. `latency`: moving average until a reply begins. `requests`: number of attempts.
     `clock_offset`: how far the server's clock is ahead of `steady_time`. `unreachable_reason`: why the server is out of
     reach, None if it is not known to be.
     """
 
-    def __init__(self, timeout: float = math.inf) -> None:
+    def __init__(self, timeout: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.answering = self.key_refused = False
         self.last_ok: float | None = None
         self.last_error: str | None = None
@@ -83,7 +84,7 @@ class Health:
         for a program as `require_reachable` does.
         """
         with self.lock:
-            now, patience = time.monotonic(), math.inf
+            now, patience = self.clock(), math.inf
             if foreground:
                 self.require_reachable(call)
             elif (wait := self.background_delay(changing=call.is_change)) > 0:
@@ -107,7 +108,7 @@ class Health:
             )
 
     def silence_predicate(self, since: float) -> str:
-        """Complete the sentence "the server …" if requests get no reply, and none has come after `since` (monotonic time).
+        """Complete the sentence "the server …" if requests get no reply, and none has come after `since` (a time of `clock`).
 
         Return "" otherwise: a server that was not asked is not silent.
         """
@@ -125,7 +126,7 @@ class Health:
         """Return the seconds until the background may send a read, or a change; 0.0 if it may now."""
         with self.lock:
             probe = self._next_probe if self._allows_only_probes(changing) else 0.0
-            return max(0.0, max(self._left_alone_until, probe) - time.monotonic())
+            return max(0.0, max(self._left_alone_until, probe) - self.clock())
 
     @property
     def is_limited_to_probes(self) -> bool:
@@ -138,7 +139,7 @@ class Health:
         with self.lock:
             self._waiting += 1
             if self._waiting == 1:
-                self._waiting_since = time.monotonic()
+                self._waiting_since = self.clock()
         try:
             yield
         finally:
@@ -151,7 +152,7 @@ class Health:
         """Note the start of any reply, with its Date header; `began`, `ended`: `steady_time()` at the request, and now."""
         with self.lock:
             known = self._heard > 0
-            self._heard = self._began = self._ended = time.monotonic()
+            self._heard = self._began = self._ended = self.clock()
             self._refusals = 0
             if self.unreachable_reason is not None:
                 self.unreachable_reason = None
@@ -168,7 +169,7 @@ class Health:
     def note_no_reply(self, seconds: float, why: str, *, refused: bool = False) -> None:
         """Note that a request waited for `seconds` without a reply, or was not sent for want of a connection (`refused`)."""
         with self.lock:
-            now = time.monotonic()
+            now = self.clock()
             began = max(now - seconds, self._heard)
             if began > self._ended + _BETWEEN:
                 self._began, self._refusals = began, 0
@@ -186,7 +187,7 @@ class Health:
         """Note a success; `latency` None leaves the average unchanged."""
         with self.lock:
             self.answering, self.key_refused = True, False
-            self.last_ok, self.last_error = time.monotonic(), None
+            self.last_ok, self.last_error = self.clock(), None
             if latency is not None:
                 self.latency = (
                     latency if self.latency is None else self.latency + (latency - self.latency) / 8
@@ -196,7 +197,7 @@ class Health:
     def note_error(self, call: RequestInfo, error: ApiError) -> None:
         """Note what an error says about the server."""
         with self.lock:
-            now = time.monotonic()
+            now = self.clock()
             if isinstance(error, UnauthorizedError):
                 self.answering = self.key_refused = True
                 self.last_ok, self.last_error = now, str(error)

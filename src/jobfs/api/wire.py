@@ -20,7 +20,7 @@ from jobfs import __version__, names
 from jobfs.api.access import KeySource, redact_key
 from jobfs.api.bodies import RequestBody, read_body
 from jobfs.api.connection_queue import LARGE, ConnectionQueue, Priority, make_transport
-from jobfs.api.deadline import Deadline, current_deadline, retry_delay, steady_time, timeout_error
+from jobfs.api.deadline import Deadline, Pace, current_deadline, retry_delay, steady_time, timeout_error
 from jobfs.api.failures import (
     NO_WAY,
     MismatchError,
@@ -135,8 +135,10 @@ class Wire:
         timeout: float,
         max_connections: int,
         transport: httpx.BaseTransport | None = None,
+        pace: Pace,
     ) -> None:
-        self.health = Health(timeout)
+        self._pace = pace
+        self.health = Health(timeout, pace.clock)
         self.connections = ConnectionQueue(max_connections)
         self._key = key
         self._timeout = timeout
@@ -209,9 +211,13 @@ class Wire:
             except UnavailableError as error:
                 # A subclass is final: the request may have been carried out.
                 final = connection is not None or type(error) is not UnavailableError
-                if final or not self._wait_and_may_retry(call, deadline, retry_delay(attempt, error)):
+                if final or not self._wait_and_may_retry(call, deadline, self._retry_delay(attempt, error)):
                     raise
                 last, attempt = error, attempt + 1
+
+    def _retry_delay(self, attempt: int, error: UnavailableError) -> float:
+        pace = self._pace
+        return retry_delay(attempt, error, first_delay=pace.first_pause, max_delay=pace.longest_pause)
 
     def _wait_and_may_retry(self, call: RequestInfo, deadline: Deadline, pause: float) -> bool:
         """Wait `pause` seconds before the next attempt; return False early if the server, the deadline or `close` allows none."""

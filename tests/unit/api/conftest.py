@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,19 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from jobfs.api import deadline
 from jobfs.api.access import fixed_key
 from jobfs.api.client import Client
-from jobfs.api.deadline import limit_time
+from jobfs.api.deadline import Pace, limit_time
 from jobfs.nodes import Permission
 
 from .world import JOB, KEY, Create, Handler, Make
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadline, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(deadline, "LONGEST_PAUSE", 0.002)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +33,8 @@ def make() -> Iterator[Make]:
 
         def made(handler: Handler, **options: Any) -> Client:
             given = {"timeout": 5.0, "transport": httpx.MockTransport(handler), **options}
-            key = given.pop("key", fixed_key(KEY))
+            key, clock = given.pop("key", fixed_key(KEY)), given.pop("clock", time.monotonic)
+            given["pace"] = Pace(clock, first_pause=0.001, longest_pause=0.002)
             base_url = given.pop("base_url", "https://api.example.test")
             return stack.enter_context(Client(base_url, JOB, key, **given))
 

@@ -5,15 +5,17 @@ import gzip
 import json
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import httpx
 import pytest
+from tests.support.items import TID, hidden
 
 from jobfs import errors
 from jobfs.api.client import Client
 from jobfs.api.failures import RequestInfo
-from jobfs.names import Role, hidden_path
+from jobfs.names import Role
 from jobfs.nodes import Lifecycle, Permission
 
 from .world import ID, Chunks, Create, Make, Script, failure, many, one, wire_item
@@ -91,24 +93,22 @@ def test_an_update_whose_answer_shows_something_else_is_not_trusted(
 
 def test_no_error_message_contains_a_hidden_name(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """Messages name the file, not the hidden path that its bytes have; so do messages of the server."""
-    hidden = hidden_path("dir/notes.md", "1" * 12, "2" * 16, Role.STAGED)
-    client = make(
-        Script(*[failure(422, f"{hidden}, {hidden}: no")] * 2, one(hidden, type="workspaceItemFile"))
-    )
+    path = hidden("dir/notes.md", Role.STAGED)
+    client = make(Script(*[failure(422, f"{path}, {path}: no")] * 2, one(path, type="workspaceItemFile")))
     with pytest.raises(
         errors.InvalidRequestError,
         match=r"^renaming an item to dir/notes\.md: .*dir/notes\.md, dir/notes\.md: no",
     ):
-        client.update(ID, path=hidden)
+        client.update(ID, path=path)
     with pytest.raises(errors.WrongAnswerError, match=r"path is 'dir/notes\.md', not 'new'"):
         client.update(ID, path="new")
-    assert ".jobfs-" not in caplog.text + str(RequestInfo("uploading", "POST", "/x", hidden))
+    assert ".jobfs-" not in caplog.text + str(RequestInfo("uploading", "POST", "/x", path))
 
 
-HIDDEN_F4 = hidden_path("f4.txt", "1" * 12, "2" * 16, Role.STAGED)
+HIDDEN_F4 = hidden("f4.txt", Role.STAGED)
 
 
-@pytest.mark.parametrize("asked", ["f4.txt", HIDDEN_F4.replace("2" * 16, "3" * 16)])
+@pytest.mark.parametrize("asked", ["f4.txt", HIDDEN_F4.replace(TID, "3" * 16)])
 def test_a_move_that_was_acknowledged_and_not_done_is_reported(
     make: Make, caplog: pytest.LogCaptureFixture, asked: str
 ) -> None:
@@ -129,15 +129,13 @@ def test_an_update_speaks_the_style_of_the_servers_own_items(make: Make) -> None
     assert json.loads(script.bodies[1]) == {"path": "/b"}
 
 
-HIDDEN = hidden_path("d", "f" * 12, "0" * 16, Role.STAGED)
+HIDDEN = hidden("d", Role.STAGED)
 
 
 def forms(script: Script) -> list[str]:
     """Encoding and type name of every request that has a body."""
     encodings = {"application/json": "json"}
-    types = [
-        encodings.get(request.headers.get("content-type", ""), "multipart") for request in script.requests
-    ]
+    types = [encodings.get(each.headers.get("content-type", ""), "multipart") for each in script.requests]
     pairs = [(kind, body) for kind, body in zip(types, script.bodies, strict=True) if body]
     return [kind + (" long" if b"workspaceItem" in body else " short") for kind, body in pairs]
 
@@ -160,13 +158,38 @@ def seen(make: Make) -> Seen:
     return seen
 
 
-@pytest.mark.parametrize("spelling", ["long", "short"])
-def test_multipart_comes_first_in_the_servers_own_spelling(seen: Seen, create: Create, spelling: str) -> None:
-    client, script = seen(one(), shown={} if spelling == "long" else {"type": "file"})
-    create(client)
-    assert forms(script) == [f"multipart {spelling}"]
-    assert script.requests[0].headers["content-length"] == str(len(script.bodies[0]))
-    assert "transfer-encoding" not in script.requests[0].headers
+INVALID = errors.InvalidRequestError
+#: How a client begins, what the server answers to creates, the forms that are sent, and as what each create ends.
+FORMS: dict[str, tuple[dict[str, Any], list[httpx.Response], list[str], list[tuple[type[errors.ApiError], str] | None]]] = {
+    "multipart first": ({}, [one()], ["multipart long"], [None]),
+    "in the server's own spelling": ({"shown": {"type": "file"}}, [one()], ["multipart short"], [None]),
+    **{f"{pinned} alone": (
+        {"create_encoding": pinned}, [failure(422)], [f"{pinned} long", f"{pinned} short"], [(INVALID, "because")],
+    ) for pinned in ("multipart", "json")},
+    "a 415 only says that the form was wrong, and no form is learned": (
+        {}, [failure(415, "media type"), failure(422, "too long"), failure(422, "type"), failure(422, "type"), one()],
+        ["multipart long", "json long", "multipart short", "json short", "multipart long"], [(INVALID, "too long"), None],
+    ),
+    "none after a lost answer": (
+        {}, [failure(422), failure(500)], ["multipart long", "json long"], [(errors.AnswerLostError, "500")],
+    ),
+    **{f"none after a {status}, once one has worked": (
+        {}, [one(), failure(status, "ten files")], ["multipart long"] * 2, [None, (errors.ApiError, "ten files")],
+    ) for status in (400, 415, 422)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FORMS)
+def test_another_form_is_tried_only_if_the_form_may_be_wrong(seen: Seen, create: Create, case: str) -> None:
+    options, answers, sent, ends = FORMS[case]
+    client, script = seen(*answers, **options)
+    for end in ends:
+        with pytest.raises(end[0], match=end[1]) if end else nullcontext():
+            create(client)
+    assert forms(script) == sent
+    for request, body in zip(script.requests, script.bodies, strict=True):
+        assert request.headers.get("content-length", "0") == str(len(body))
+        assert "transfer-encoding" not in request.headers
 
 
 @pytest.mark.parametrize("refusal", [(415,), (422,), (400, "Malformed JSON"), (400, "Invalid path")])
@@ -191,35 +214,6 @@ def test_the_working_encoding_is_remembered_per_kind_of_item(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("pinned", ["multipart", "json"])
-def test_a_pinned_encoding_is_never_left(seen: Seen, create: Create, pinned: str) -> None:
-    client, script = seen(failure(422), create_encoding=pinned)
-    with pytest.raises(errors.InvalidRequestError):
-        create(client)
-    assert forms(script) == [f"{pinned} long", f"{pinned} short"]
-
-
-def test_an_error_of_the_accepted_form_is_raised_and_no_form_learned(seen: Seen, create: Create) -> None:
-    """A 415 only says that the form was wrong; the 422 to the other form is the server's answer."""
-    refusals = (failure(422, reason) for reason in ("too long", "type", "type"))
-    client, script = seen(failure(415, "media type"), *refusals, one())
-    with pytest.raises(errors.InvalidRequestError, match="too long"):
-        create(client)
-    create(client)
-    every = ["multipart long", "json long", "multipart short", "json short"]
-    assert forms(script) == [*every, "multipart long"]
-
-
-@pytest.mark.parametrize("status", [400, 415, 422])
-def test_a_refusal_is_final_once_a_form_has_worked(make: Make, create: Create, status: int) -> None:
-    script = Script(one(), failure(status, "No more than ten files"))
-    client = make(script)
-    create(client)
-    with pytest.raises(errors.ApiError, match="ten files"):
-        create(client)
-    assert forms(script) == ["multipart long"] * 2
-
-
 @pytest.mark.parametrize(
     "refusal", [(status, "no") for status in (401, 403, 404, 405, 413, 507)] + [(400, "Path already exists")]
 )
@@ -230,13 +224,6 @@ def test_a_refusal_of_another_kind_is_final(make: Make, create: Create, refusal:
         create(make(script))
     assert caught.value.status == refusal[0]
     assert len(script.requests) == 1
-
-
-def test_no_other_form_is_tried_after_a_lost_answer(make: Make, create: Create) -> None:
-    script = Script(failure(422), failure(500))
-    with pytest.raises(errors.AnswerLostError):
-        create(make(script))
-    assert len(script.requests) == 2
 
 
 @pytest.mark.parametrize("refusal", [(400, "must start with a slash"), (422, [{"path": ["path"]}])])
@@ -274,7 +261,7 @@ def test_a_create_whose_answer_shows_something_else_is_not_trusted(
     (f"{HIDDEN}READ", f"{HIDDEN}read", "'dREAD' as 'dread'"),
     (f"{HIDDEN}a:b", f"{HIDDEN}a_b", "'da:b' as 'da_b'"),
     (f"Docs/{HIDDEN}", f"docs/{HIDDEN}", "'Docs/d' as 'docs/d'"),
-    ("d", "D", ""), (HIDDEN, HIDDEN.replace("0" * 16, "1" * 16), ""), (HIDDEN, f"elsewhere/{HIDDEN}", ""),
+    ("d", "D", ""), (HIDDEN, HIDDEN.replace(TID, "1" * 16), ""), (HIDDEN, f"elsewhere/{HIDDEN}", ""),
 ])  # fmt: skip
 def test_a_hidden_item_stored_under_another_form_of_its_name_is_deleted(
     make: Make, asked: str, shown: str, kept: str

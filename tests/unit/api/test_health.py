@@ -15,8 +15,6 @@ from tests.support.clocks import Clock
 from tests.support.waiting import eventually
 
 from jobfs import errors
-from jobfs.api import client as client_module
-from jobfs.api import health as module
 from jobfs.api.client import Client
 from jobfs.api.deadline import limit_time, use_deadline
 from jobfs.api.failures import RequestInfo
@@ -30,11 +28,14 @@ CHANGE = RequestInfo("uploading", "POST", "/x", is_change=True)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    for each in (module, client_module):
-        monkeypatch.setattr(each, "time", clock)
-    return clock
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def held(clock: Clock) -> Health:
+    """The health of a server whose calls may take 30 seconds."""
+    return Health(30.0, clock)
 
 
 def admitted(held: Health, call: RequestInfo = CHANGE) -> bool:
@@ -100,9 +101,8 @@ def test_replies_narrow_the_clock_offset_until_the_clock_is_set() -> None:
     assert abs(health.clock_offset - 3580) < 1
 
 
-def test_retry_after_delays_reads_and_changes_and_is_bounded(clock: Clock) -> None:
+def test_retry_after_delays_reads_and_changes_and_is_bounded(held: Health, clock: Clock) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: no server holds up unsent files for ever."""
-    held = Health()
     for asked, holds in ((60.0, 60), (1e9, 900)):
         fail(held, wait=asked)
         fail(held, wait=5.0)
@@ -114,14 +114,12 @@ def test_retry_after_delays_reads_and_changes_and_is_bounded(clock: Clock) -> No
         assert (admitted(held), held.background_delay(changing=True)) == (True, 0.0)
 
 
-def test_after_a_429_without_retry_after_requests_pause_for_a_second(clock: Clock) -> None:
-    held = Health()
+def test_after_a_429_without_retry_after_requests_pause_for_a_second(held: Health) -> None:
     fail(held, status=429)
     assert held.background_delay(changing=False) == 1.0
 
 
-def test_an_outage_is_probed_once_a_second_until_a_success(clock: Clock) -> None:
-    held = Health()
+def test_an_outage_is_probed_once_a_second_until_a_success(held: Health, clock: Clock) -> None:
     fail(held, 2)
     assert (admitted(held), held.is_limited_to_probes) == (True, False)
     fail(held)
@@ -138,9 +136,8 @@ def test_an_outage_is_probed_once_a_second_until_a_success(clock: Clock) -> None
     assert all(admitted(held) for _ in range(5))
 
 
-def test_a_probe_of_a_failing_server_gets_more_time_with_each_second(clock: Clock) -> None:
+def test_a_probe_of_a_failing_server_gets_more_time_with_each_second(held: Health, clock: Clock) -> None:
     """With little time only, a server that has become slow would never be found again."""
-    held = Health()
     assert held.admit_with_timeout(CHANGE, foreground=False) > 1e6
     held.note_success(changing=False)
     fail(held, 3)
@@ -171,10 +168,9 @@ def test_a_single_429_pauses_all_background_requests(make: Make) -> None:
 
 
 def test_three_refused_connections_within_two_seconds_are_an_outage(
-    clock: Clock, caplog: pytest.LogCaptureFixture
+    held: Health, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """vfs/semantics.md 1: then whatever needs the server fails at once; one line in the log says so, and one that it is over."""
-    held = Health(30.0)
     heard(held)
     refuse(held, clock, 0.0, 0.1, 0.3, 0.7, 0.8)
     assert (held.is_limited_to_probes, is_refused(held)) == (False, False)
@@ -189,10 +185,9 @@ def test_three_refused_connections_within_two_seconds_are_an_outage(
 
 @pytest.mark.parametrize("gaps", [(0.0, 2.1), (0.0, 0.5, 0.5, 0.9), (0.0, 60.0, 60.0, 60.0)])
 def test_a_server_restarted_within_two_seconds_counts_as_reachable(
-    clock: Clock, gaps: tuple[float, ...]
+    held: Health, clock: Clock, gaps: tuple[float, ...]
 ) -> None:
     """Nor if it is restarted again a minute later without a request in between, or once more after an answer."""
-    held = Health(30.0)
     refuse(held, clock, *gaps)
     assert (held.unreachable_reason, is_refused(held)) == (None, False)
     heard(held)
@@ -200,9 +195,8 @@ def test_a_server_restarted_within_two_seconds_counts_as_reachable(
     assert (held.unreachable_reason, is_refused(held)) == (None, False)
 
 
-def test_a_call_that_timed_out_makes_the_server_unreachable(clock: Clock) -> None:
+def test_a_call_that_timed_out_makes_the_server_unreachable(held: Health, clock: Clock) -> None:
     """vfs/semantics.md 3: forty calls that the kernel runs one at a time end as soon as one; a call looks, then changes."""
-    held = Health(30.0)
     heard(held)
     for seconds in (4.0, 26.0):
         assert not is_refused(held)
@@ -219,8 +213,7 @@ def test_a_call_that_timed_out_makes_the_server_unreachable(clock: Clock) -> Non
     assert not is_refused(held)
 
 
-def test_timeouts_far_apart_or_between_replies_are_not_an_outage(clock: Clock) -> None:
-    held = Health(30.0)
+def test_timeouts_far_apart_or_between_replies_are_not_an_outage(held: Health, clock: Clock) -> None:
     clock.now += 29
     heard(held)
     clock.now += 2
@@ -234,7 +227,7 @@ def test_timeouts_far_apart_or_between_replies_are_not_an_outage(clock: Clock) -
 def test_an_unreachable_server_gets_one_request_a_second_in_total(make: Make, clock: Clock) -> None:
     """vfs/semantics.md 1: calls of programs and of the background; all fail at once."""
     script = Script(httpx.ConnectError("refused"))
-    client = make(script)
+    client = make(script, clock=clock)
     refuse(client.health, clock, 0.0, 1.0, 1.0)
 
     def in_program(_: int) -> int:
@@ -252,7 +245,7 @@ def test_an_unreachable_server_gets_one_request_a_second_in_total(make: Make, cl
 
 
 def test_the_next_due_call_finds_that_the_server_is_back(make: Make, clock: Clock) -> None:
-    client = make(Script(many(), one()))
+    client = make(Script(many(), one()), clock=clock)
     refuse(client.health, clock, 0.0, 1.0, 1.0)
     clock.now += 1.001
     with limit_time():
@@ -280,7 +273,7 @@ def test_no_call_waits_long_to_learn_whether_the_server_is_back(make: Make) -> N
 
 def test_a_server_is_silent_if_unreachable_or_without_replies(clock: Clock) -> None:
     """vfs/semantics.md 6.17: an answer of any kind counts, an error too; a server that is not asked is not silent."""
-    health = Health(timeout=10)
+    health = Health(10.0, clock)
     health.note_reply(formatdate(usegmt=True), 0.0, 0.0)
     assert health.silence_predicate(clock.now - 1) == ""
     clock.now += 5

@@ -217,14 +217,11 @@ def test_a_redirect_between_forms_of_a_path_repeats_the_whole_request(
     assert b"hello" in script.bodies[0]
 
 
-@pytest.mark.parametrize(
-    "location",
-    [
-        f"{ROOT}items/moved", f"https://evil.example.test{ROOT}items/{ID}/", f"{HERE}.evil.test{ROOT}items/{ID}/",
-        f"http://api.example.test{ROOT}items/{ID}/", f"{HERE}:8443{ROOT}items/{ID}/", f"//evil.example.test{ROOT}items/{ID}/",
-        f"https://user@api.example.test{ROOT}items/{ID}/", "file:///etc/passwd", "", "https://[",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("location", [
+    f"{ROOT}items/moved", f"https://evil.example.test{ROOT}items/{ID}/", f"{HERE}.evil.test{ROOT}items/{ID}/",
+    f"http://api.example.test{ROOT}items/{ID}/", f"{HERE}:8443{ROOT}items/{ID}/", f"//evil.example.test{ROOT}items/{ID}/",
+    f"https://user@api.example.test{ROOT}items/{ID}/", "file:///etc/passwd", "", "https://[",
+])  # fmt: skip
 def test_no_other_redirect_is_followed(make: Make, caplog: pytest.LogCaptureFixture, location: str) -> None:
     """vfs/semantics.md 6.11: the key is never sent after a redirect to another origin (5: EIO and a log line)."""
     script = Script(redirect(location), one())

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar, cast
 
+from tests.support import items
+
 from jobfs import names
 from jobfs.api.bodies import CreateForm
 from jobfs.api.client import Client
@@ -42,8 +44,7 @@ from jobfs.state.server import KnownServer
 
 R = TypeVar("R", File, Change)
 OLD, NEW = b"old", b"new"
-MOUNT = "0123456789ab"
-TID = "0123456789abcdef"
+MOUNT, TID, hidden = items.MOUNT, items.TID, items.hidden
 
 
 def away(error: Exception | None = None) -> None:
@@ -53,10 +54,6 @@ def away(error: Exception | None = None) -> None:
 
 def sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def hidden(target: str, role: names.Role = names.Role.ASIDE, tid: str = TID, mount: str = MOUNT) -> str:
-    return names.hidden_path(target, mount, tid, role)
 
 
 class FakeClient:

@@ -119,27 +119,22 @@ def reported(before: Sequence[Item], now: Sequence[Item]) -> list[tuple[str, str
     ]
 
 
-@pytest.mark.parametrize(
-    ("before", "now", "expected"),
-    [
-        ([item("x", "1")], [item("y", "1")], ["renamed y x"]),
-        ([item("x", "1"), FOLDER], [item("d/y", "1"), FOLDER], ["renamed d/y x"]),
-        ([item("x", "1")], [item("d/y", "1"), FOLDER], ["deleted x", "created d", "created d/y"]),
-        ([item("d/y", "1"), FOLDER], [item("x", "1")], ["deleted d/y", "deleted d", "created x"]),
-        ([item("d/y", "1"), FOLDER], [item("d", "1")], ["deleted d/y", "deleted d", "created d"]),
-        ([item("d/y", "1"), item("z", "2")], [item("y", "1"), item("d", "2")],
-         ["deleted d/y", "deleted z", "deleted d", "created d", "created y"]),
-        ([item("d/y", "1"), FOLDER], [item("e/y", "1"), replace(FOLDER, path="e")],
-         ["deleted d/y", "deleted d", "created e", "created e/y"]),
-        ([item("x", "1"), item("y", "2")], [item("y", "1")], ["deleted x", "changed y"]),
-        ([item("x", "1")], [item("x", "2")], ["changed x"]),
-        ([item("x", "1")], [item("x", "1", size=5)], ["changed x"]),
-        ([FOLDER], [replace(FOLDER, updated_at="later")], []),
-        ([FOLDER], [replace(FOLDER, id="other")], ["changed d"]),
-    ],
-)  # fmt: skip
-def test_each_kind_of_difference_is_reported(
-    before: list[Item], now: list[Item], expected: list[str]
-) -> None:
+@pytest.mark.parametrize(("before", "now", "expected"), [
+    ([item("x", "1")], [item("y", "1")], ["renamed y x"]),
+    ([item("x", "1"), FOLDER], [item("d/y", "1"), FOLDER], ["renamed d/y x"]),
+    ([item("x", "1")], [item("d/y", "1"), FOLDER], ["deleted x", "created d", "created d/y"]),
+    ([item("d/y", "1"), FOLDER], [item("x", "1")], ["deleted d/y", "deleted d", "created x"]),
+    ([item("d/y", "1"), FOLDER], [item("d", "1")], ["deleted d/y", "deleted d", "created d"]),
+    ([item("d/y", "1"), item("z", "2")], [item("y", "1"), item("d", "2")],
+     ["deleted d/y", "deleted z", "deleted d", "created d", "created y"]),
+    ([item("d/y", "1"), FOLDER], [item("e/y", "1"), replace(FOLDER, path="e")],
+     ["deleted d/y", "deleted d", "created e", "created e/y"]),
+    ([item("x", "1"), item("y", "2")], [item("y", "1")], ["deleted x", "changed y"]),
+    ([item("x", "1")], [item("x", "2")], ["changed x"]),
+    ([item("x", "1")], [item("x", "1", size=5)], ["changed x"]),
+    ([FOLDER], [replace(FOLDER, updated_at="later")], []),
+    ([FOLDER], [replace(FOLDER, id="other")], ["changed d"]),
+])  # fmt: skip
+def test_each_kind_of_difference_is_found(before: list[Item], now: list[Item], expected: list[str]) -> None:
     """vfs/semantics.md 7: a file is renamed where its directories stay; a directory is deleted, and created with all in it."""
     assert [" ".join(filter(None, one)) for one in reported(before, now)] == expected

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.support.clocks import Clock
+from tests.support.items import hidden
 
 from jobfs import names
 from jobfs.namespace.differences import DifferenceKind
@@ -20,7 +21,7 @@ from jobfs.namespace.tree import ItemTree
 from jobfs.nodes import Item, Kind
 
 from .test_differences import Look, looks
-from .world import Server, hidden, item
+from .world import Server, item
 
 PARTS = 3
 REMOVED = OwnChange(9, {"1"}, {"d"}, with_descendants=True, deleted=True)
@@ -341,15 +342,11 @@ def test_own_changes_during_a_listing_are_known_unless_a_directory_moved() -> No
     assert known.ids_changed_since(ticket) == set()
 
 
-@pytest.mark.parametrize(
-    ("change", "old", "new", "kept", "doubts"),
-    [
-        (OwnChange(9, {"1"}, {"x", "y"}), [item("y", "1")], [item("x", "1")], ["y"], {"x", "y"}),
-        (OwnChange(9, {"1"}, {"x"}), [item("x", "1")], [item("x", "2")], ["x", "x"], {"x"}),
-        (REMOVED, [], [item("d", "1"), item("d/x", "2")], ["d/x"], {"d"}),
-    ],
-    ids=["renamed", "taken", "new in a removed directory"],
-)
+@pytest.mark.parametrize(("change", "old", "new", "kept", "doubts"), [
+    (OwnChange(9, {"1"}, {"x", "y"}), [item("y", "1")], [item("x", "1")], ["y"], {"x", "y"}),
+    (OwnChange(9, {"1"}, {"x"}), [item("x", "1")], [item("x", "2")], ["x", "x"], {"x"}),
+    (REMOVED, [], [item("d", "1"), item("d/x", "2")], ["d/x"], {"d"}),
+], ids=["renamed", "taken", "new in a removed directory"])  # fmt: skip
 def test_an_older_listing_does_not_revert_an_own_change(
     change: OwnChange, old: list[Item], new: list[Item], kept: list[str], doubts: set[str]
 ) -> None:

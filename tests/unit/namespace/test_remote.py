@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from tests.support.items import hidden
 
 from jobfs.api import deadline
 from jobfs.errors import FsError, UnavailableError
 from jobfs.namespace.metadata_cache import NEVER
 from jobfs.nodes import Item, Lifecycle, implicit_directory
 
-from .world import KERNEL, TTL, World, hidden, nothing
+from .world import KERNEL, TTL, World, nothing
 
 
 def test_the_first_lookup_reads_one_listing_that_answers_everything(world: World) -> None:
@@ -57,9 +58,7 @@ def test_a_stat_after_expiry_costs_one_find_dated_at_its_start(world: World) -> 
     assert world.server.asked() == [("find", "a.txt")], "with our own change it is as young as it was"
 
 
-def test_when_names_changed_is_looked_up_under_the_lock(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_when_names_changed_is_found_under_the_lock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of cachetools is not thread-safe: what is found in it may be gone when it is fetched."""
     held: list[bool] = []
 
@@ -468,7 +467,7 @@ def test_a_refresh_during_a_listing_reads_another_listing(world: World) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "listed"), [(0.1, True), (0.3, False)])
-def test_many_lookups_with_a_small_maximum_age_cause_a_quick_listing(
+def test_many_lookups_of_a_small_age_cause_a_quick_listing(
     world: World, seconds: float, listed: bool
 ) -> None:
     """vfs/semantics.md 4: unlink looks at most 1 s ago; a listing takes a fifth of that at most."""

@@ -7,6 +7,7 @@ import itertools
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
+from tests.support.items import hidden
 
 from jobfs import names
 from jobfs.names import HiddenName, Role
@@ -20,7 +21,7 @@ from jobfs.namespace.tree import (
 )
 from jobfs.nodes import Item, Kind, Lifecycle, implicit_directory
 
-from .world import hidden, item
+from .world import item
 
 HIDDEN = str(HiddenName("0" * 12, "1" * 16, Role.ASIDE, "x.txt"))
 PATHS = ["/".join(parts) for depth in (1, 2, 3) for parts in itertools.product(("a", "b"), repeat=depth)]
@@ -133,18 +134,15 @@ def test_hostile_and_hidden_paths_are_not_shown_and_ordinary_ones_are(path: str)
     assert is_never_shown(path) is (path not in ORDINARY)
 
 
-@pytest.mark.parametrize(
-    ("path", "missed"),
-    [
-        (hidden("a/x"), True),
-        (hidden("a/x", Role.STAGED), True),
-        (hidden("a/x", Role.REMOVED), False),
-        (hidden("a/x", Role.TRIED), False),
-        (hidden("a/y"), False),
-        (hidden("x"), False),
-        (f"{hidden('d', Role.REMOVED)}/{hidden('x')}", False),
-    ],
-)
+@pytest.mark.parametrize(("path", "missed"), [
+    (hidden("a/x"), True),
+    (hidden("a/x", Role.STAGED), True),
+    (hidden("a/x", Role.REMOVED), False),
+    (hidden("a/x", Role.TRIED), False),
+    (hidden("a/y"), False),
+    (hidden("x"), False),
+    (f"{hidden('d', Role.REMOVED)}/{hidden('x')}", False),
+])  # fmt: skip
 def test_a_name_missing_beside_the_hidden_item_of_a_save_is_missed(path: str, missed: bool) -> None:
     """save/protocol.md: a mount that misses a name it knew asks once more before it believes it."""
     before, now = (

@@ -16,7 +16,6 @@ from jobfs.api.client import Client
 from jobfs.api.health import Health
 from jobfs.api.models import Page
 from jobfs.errors import ApiError, NotFoundError
-from jobfs.names import Role
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Lifecycle
 
@@ -183,8 +182,3 @@ def item(path: str, item_id: str = "", **fields: Any) -> Item:
     """A file of the job at `path`, its id made of the path unless given."""
     given = {"kind": Kind.FILE, "lifecycle": Lifecycle.EXPERT_JOB, **fields}
     return Item(id=item_id or f"id of {path}", path=path, **given)
-
-
-def hidden(target: str, role: Role = Role.ASIDE) -> str:
-    """The hidden path of an item that a save set aside from `target`."""
-    return names.hidden_path(target, "0" * 12, "1" * 16, role)

@@ -8,16 +8,17 @@ import os
 import re
 import resource
 from inspect import Parameter
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
-from tests.unit.save.world import away
 
 from jobfs.api.health import Health
 from jobfs.errors import TooLargeError
 from jobfs.namespace import Namespace
+from jobfs.nodes import Version
 from jobfs.vfs.attributes import AttributeOperations
 from jobfs.vfs.core import Vfs, raise_descriptor_limit
 from jobfs.vfs.drain import Drain
@@ -96,13 +97,32 @@ def test_a_retry_sends_what_the_server_has_refused(world: World) -> None:
     """vfs/semantics.md 4.12."""
     vfs = world.vfs
     vfs.start()
-    world.server.before["create"] = [lambda: away(TooLargeError("too large", status=413))]
+    world.server.fail("create", TooLargeError("too large", status=413))
     handle = vfs.create("file", 0o644, os.O_WRONLY, CALLER)
     assert errno_from(vfs.fsync, handle.fh) == errno.EFBIG
     vfs.release(handle.fh)
     assert vfs.retry("other") == []
     assert vfs.retry("file") == ["file"]
     eventually(lambda: [*world.server.paths.values()] == ["file"])
+
+
+#: Each operation that changes something, and its arguments.
+CHANGES: list[tuple[str, *tuple[Any, ...]]] = [
+    ("open", "file", os.O_RDWR), ("open", "file", os.O_RDONLY | os.O_TRUNC), ("create", "new", 0o644, os.O_RDWR, CALLER),
+    ("truncate", "file", 0), ("mkdir", "a", 0o755, CALLER), ("rmdir", "a"), ("unlink", "a"), ("rename", "a", "b"),
+    ("symlink", "a", "target", CALLER), ("chmod", "file", 0o700), ("chown", "file", 1, 1), ("utimens", "file", 1, 1),
+    ("upload_then_set_attributes", "file", {}), ("unlink_if_version", "file", Version("id of file", "1", 1), "0" * 64),
+]  # fmt: skip
+
+
+def test_a_read_only_mount_changes_nothing(make_world: MakeWorld) -> None:
+    """vfs/semantics.md 4.40."""
+    world = make_world(read_only=True)
+    world.seed({"file": b"x"})
+    failed = [(name, errno_from(getattr(world.vfs, name), *arguments)) for name, *arguments in CHANGES]
+    assert failed == [(name, errno.EROFS) for name, *_ in CHANGES]
+    assert world.requests() == []
+    assert errno_from(world.vfs.open, "file", os.O_RDONLY) == 0
 
 
 def test_a_stop_closes_open_files_once(world: World) -> None:

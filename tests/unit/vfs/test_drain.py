@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
-from tests.unit.save.world import away
+from tests.support.items import TID, hidden
 
 from jobfs.errors import TooLargeError
-from jobfs.names import Role, hidden_path
 from jobfs.nodes import SendProgress
 from jobfs.state.records import Verb
 
@@ -59,7 +58,7 @@ def test_a_flush_names_the_unsent_files_after_its_timeout(world: World) -> None:
 
 def test_a_refused_file_does_not_keep_a_flush_waiting(sending: World) -> None:
     """vfs/semantics.md 4.11, 4.13: it is named at once, and the others are sent."""
-    sending.server.before["create"] = [lambda: away(TooLargeError("too large", status=413))]
+    sending.server.fail("create", TooLargeError("too large", status=413))
     sending.write("large", b"123")
     sending.write_back.queue.drain(20.0, "")
     sending.write("small", b"1")
@@ -79,15 +78,13 @@ def test_a_flush_waits_for_the_cleanup_of_asides(sending: World) -> None:
 
 def test_only_hidden_items_of_this_mount_are_listed_and_exposed(world: World) -> None:
     """vfs/semantics.md 4.23, 4.24: those of another mount are left alone; no file is deleted."""
-    mine, theirs = (
-        hidden_path("dir/file", mount, "1" * 16, Role.ASIDE) for mount in (world.slot.mount_id, "f" * 12)
-    )
+    mine, theirs = (hidden("dir/file", mount=mount) for mount in (world.slot.mount_id, "f" * 12))
     world.seed(
         {"dir": None, mine: b"kept", theirs: b"another mount's", "dir/.jobfs-notes": b"an ordinary file"}
     )
     assert [item.path for item in world.drain.hidden_items_of(world.slot.mount_id)] == [mine]
     assert world.drain.wait_for_cleanup(0.0) == [mine]
-    world.state.plan_change(Verb.PUT, "dir/file", tid="1" * 16)  # it would show the item later
+    world.state.plan_change(Verb.PUT, "dir/file", tid=TID)  # it would show the item later
     (line,) = world.drain.expose_hidden_items(world.slot.mount_id)
     assert "dir/file" in line
     assert world.view.get("dir/file").path == "dir/file"

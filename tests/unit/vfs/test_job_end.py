@@ -7,37 +7,28 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from tests.support.clocks import Clock
 
 from jobfs.errors import UnavailableError
 from jobfs.settings import Settings
 from jobfs.vfs.job_end import JobEnd
 
 
-class Clock:
-    """Time that passes only in `sleep`."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds <= 1.0, "a caller that hangs up is noticed soon"
-        self.now += seconds
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(0.0)
 
 
 def ending(clock: Clock, job: Any, ttl: float = 5.0) -> tuple[JobEnd, Mock, Mock]:
     """A JobEnd whose requests for the job all get this answer, with its report and its namespace."""
     report = Mock(fetch_job=Mock(side_effect=lambda: job()))
     namespace = Mock(status=Mock(return_value=SimpleNamespace(effective_ttl=ttl)))
-    job_end = JobEnd(report, namespace, Settings(), clock=clock.monotonic, pause=clock.sleep)
-    return job_end, report, namespace
+
+    def pause(seconds: float) -> None:
+        assert seconds <= 1.0, "a caller that hangs up is noticed soon"
+        clock.advance(seconds)
+
+    return JobEnd(report, namespace, Settings(), clock=clock, pause=pause), report, namespace
 
 
 @pytest.mark.parametrize(("ttl", "times"), [(0.5, 6), (5.0, 6), (15.0, 2)])
@@ -49,23 +40,21 @@ def test_a_running_job_is_polled_as_often_as_by_a_watch(clock: Clock, ttl: float
     namespace.refresh.assert_not_called()
 
 
-def test_names_cached_by_the_kernel_expire_before_wait_returns(clock: Clock) -> None:
-    """vfs/semantics.md 7.10."""
+def test_what_the_kernel_cached_before_the_listing_expires(clock: Clock) -> None:
+    """vfs/semantics.md 7.10: what the kernel asks for afterwards is of this listing."""
     waiting, _, namespace = ending(clock, lambda: {"status": "completed"})
-    namespace.refresh.side_effect = lambda: clock.sleep(0.5)
+    listed: list[float] = []
+
+    def refresh() -> None:
+        listed.append(clock.now)
+        clock.advance(0.5)
+
+    namespace.refresh.side_effect = refresh
     job = waiting.wait(None, Mock(), lambda: False)
     assert job is not None
     assert job["status"] == "completed"
+    assert listed == [0.0]
     assert clock.now == 0.5 + Settings().kernel_timeout > 0.5
-
-
-def test_wait_lists_the_workspace_before_the_kernels_answers_expire(clock: Clock) -> None:
-    """vfs/semantics.md 7.10: what the kernel cached before the listing has expired; what it asks for later is of this listing."""
-    waiting, _, namespace = ending(clock, lambda: {"status": "completed"})
-    listed: list[float] = []
-    namespace.refresh.side_effect = lambda: listed.append(clock.now)
-    waiting.wait(None, Mock(), lambda: False)
-    assert (listed, clock.now) == ([0.0], Settings().kernel_timeout)
 
 
 @pytest.mark.parametrize("until", [7.0, 60.0])

@@ -8,12 +8,12 @@ import os
 
 import pytest
 from tests.support.files import errno_from
-from tests.unit.save.world import away
+from tests.support.items import hidden
 
 from jobfs.api.deadline import steady_time
 from jobfs.document import ENDED, Status
 from jobfs.errors import TooLargeError
-from jobfs.names import Role, hidden_path
+from jobfs.names import Role
 from jobfs.nodes import Lifecycle
 from jobfs.state.directory import acquire_state_directory
 from jobfs.state.records import Stage, Verb
@@ -34,20 +34,11 @@ def test_the_status_has_each_field_of_its_document(world: World) -> None:
 def test_the_job_is_as_the_server_reported_it(world: World) -> None:
     """vfs/semantics.md 6.6: a value of another type than the reference says is not known."""
     usage = {"totalTokens": 7}
-    world.server.job = {
-        "status": "processing",
-        "currentStep": 3,
-        "totalSteps": "many",
-        "model": "",
-        "usage": usage,
-    }
+    progress = {"status": "processing", "currentStep": 3, "totalSteps": "many"}
+    world.server.job = {**progress, "model": "", "usage": usage}
     job = world.report.fetch_job()
-    assert (job["status"], job["ended"], job["current_step"], job["total_steps"]) == (
-        "processing",
-        False,
-        3,
-        None,
-    )
+    assert (job["status"], job["ended"]) == ("processing", False)
+    assert (job["current_step"], job["total_steps"]) == (3, None)
     assert (job["model"], job["tokens"]) == (None, 7)
     world.server.job = {"model": "large", "usage": "none"}
     job = world.report.fetch_job()
@@ -95,7 +86,7 @@ def test_unsent_and_refused_files_are_listed_with_their_reason(world: World) -> 
     handle = world.files.create("open", 0o644, os.O_RDWR, CALLER)
     world.files.write(handle.fh, b"12", 0)
     world.write("dir-less", b"123")
-    world.server.before["create"] = [lambda: away(TooLargeError("too large", status=413))]
+    world.server.fail("create", TooLargeError("too large", status=413))
     assert errno_from(world.drain_file, "dir-less") == errno.EFBIG
     unsent = {entry["path"]: (entry["size"], entry["state"]) for entry in world.report.list_unsent()}
     assert unsent == {"open": (2, "dirty"), "dir-less": (3, "failed")}
@@ -149,7 +140,7 @@ def test_hidden_items_of_others_are_reported_after_an_hour(world: World) -> None
     """save/protocol.md, Recovery: the status of every mount lists foreign hidden items older than an hour."""
     now = int(steady_time() * 1e9)
     for mount, age in (("f" * 12, 3700), ("e" * 12, 3500), (world.slot.mount_id, 3700)):
-        path = hidden_path("x", mount, "0" * 16, Role.ASIDE)
+        path = hidden("x", mount=mount)
         world.put(path, b"x", updated_ns=now - age * 1_000_000_000)
     world.list_again()
     (found,) = world.report.status()["foreign_hidden"]
@@ -180,7 +171,7 @@ def test_a_problem_names_the_command_that_recovers_an_ended_mount(world: World) 
 def test_cleanup_is_listed_but_for_probes_of_the_server(world: World) -> None:
     """save/protocol.md R4: how the server handles creates is no save."""
     world.seed({})
-    probe = hidden_path("x", world.slot.mount_id, "1" * 16, Role.STAGED)
+    probe = hidden("x", Role.STAGED, mount=world.slot.mount_id)
     for target in (probe, "file"):
         world.state.plan_change(Verb.PUT, target, stage=Stage.PLACED)
     world.state.plan_change(Verb.PUT, "cancelled", stage=Stage.CANCELLED)

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 from tests.support.files import errno_from
+from tests.support.items import hidden
 from tests.unit.save.world import sha
 
-from jobfs.names import Role, hidden_path
 from jobfs.nodes import Kind, Permission, Version
 from jobfs.state.copies import SAVES, read_copy
 
 from .conftest import MakeWorld
 from .world import CALLER, World
 
-HIDDEN = hidden_path("x", "0" * 12, "1" * 16, Role.STAGED)
+HIDDEN = hidden("x")
 
 REFUSED = [
     ("mkdir", ("dir",), errno.EEXIST),
@@ -83,20 +83,6 @@ def test_refused_operations_make_no_request(world: World) -> None:
     ]
     assert found == REFUSED
     assert (world.requests(), world.view.list("")) == ([], before)
-
-
-def test_a_read_only_mount_refuses_all_changes_of_names(make_world: MakeWorld) -> None:
-    """vfs/semantics.md 4.40."""
-    world = make_world(read_only=True)
-    for operation, *paths in (
-        ("mkdir", "a"),
-        ("rmdir", "a"),
-        ("unlink", "a"),
-        ("symlink", "a"),
-        ("rename", "a", "b"),
-    ):
-        assert errno_from(call, world, operation, *paths) == errno.EROFS
-    assert world.requests() == []
 
 
 def test_mkdir_remembers_mode_bits_that_the_api_lacks(world: World) -> None:

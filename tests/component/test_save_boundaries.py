@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import count, product
 from pathlib import Path
@@ -20,6 +21,7 @@ from jobfs.content import store
 from jobfs.content.timing import Timing
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
+from jobfs.save import writeback
 
 KILLS, CUTS_POWER = named("machine", "kills the mount"), named("machine", "cuts the power")
 
@@ -36,7 +38,8 @@ def test_an_operation_leaves_old_or_new_content_wherever_its_mount_ends(
 
     vfs/semantics.md 4.4 and save/protocol.md, Vocabulary, (S): without power only synced state survives, and that is enough.
     """
-    monkeypatch.setattr("jobfs.save.writeback._SYNC_EVERY", 60.0)  # else a file may be back at its old path
+    # Else a file may be back at its old path.
+    monkeypatch.setattr(writeback, "INTERVALS", replace(writeback.INTERVALS, sync=60.0))
     for at in count(1):
         scene, promise, fate = Scene("dir/file", server.store), Promise(), FATES[at % len(FATES)]
         boundaries = Boundaries(at, partial(act.act, scene))

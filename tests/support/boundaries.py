@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -254,9 +255,9 @@ def hurrying(scratch_delay: float = 0.2) -> Iterator[None]:
             default_hook(arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writeback, "_TIDY_EVERY", 0.02)
+        patch.setattr(writeback, "INTERVALS", replace(writeback.INTERVALS, tidy=0.02))
         patch.setattr(rename, "SCRATCH_DELAY", scratch_delay)
-        patch.setattr(save_queue, "_BACKOFF", 0.05)
+        patch.setattr(save_queue, "LIMITS", replace(save_queue.LIMITS, first_delay=0.05))
         patch.setattr(cleanup, "_AGAIN", 0.02)
         patch.setattr(cleanup, "_LIST_EVERY", 0.05)
         patch.setattr(health, "_PROBE_EVERY", 0.1)

@@ -98,6 +98,8 @@ class Context:
     timeout: float
     cache_limit: int
     server: KnownServer
+    #: A monotonic clock, in seconds.
+    clock: Callable[[], float] = time.monotonic
     #: Until when unanswered requests may still create hidden items (monotonic seconds): a later listing shows them all (R4).
     relist_after: float = 0.0
     #: By item id, the path that this mount gave an item while an earlier request on the item might still be carried out.
@@ -128,7 +130,7 @@ class Context:
     def renew_if_old(self, observation: Observation, connection: HeldConnection) -> Observation:
         """Return `observation`, or a new one made on `connection` if it is too old (R8). Raises as `hold_connection`."""
         item = observation.item
-        if time.monotonic() - observation.observed_at <= max(
+        if self.clock() - observation.observed_at <= max(
             _FRESH, self.client.health.latency or 0.0, observation.valid_for
         ):
             return observation
@@ -136,7 +138,7 @@ class Context:
         if again.path != item.path or (observation.is_exact and again.version != item.version):
             self.namespace.invalidate(item.path)
             raise ItemChangedError(f"{item.path} was changed on the server since it was looked at")
-        return observation._replace(item=again, observed_at=time.monotonic())
+        return observation._replace(item=again, observed_at=self.clock())
 
     @contextlib.contextmanager
     def mark_unsure_if_lost(self, item_id: str) -> Iterator[None]:
@@ -206,7 +208,7 @@ class Context:
     def note_rename(self, item_id: str, path: str) -> None:
         """Note that this mount moved an item to `path`, if an earlier request may still move the item elsewhere."""
         with self.state.lock:
-            if item_id in self._contested or self.unsure_until(item_id) > time.monotonic():
+            if item_id in self._contested or self.unsure_until(item_id) > self.clock():
                 self._contested[item_id] = path
 
     def note_directory_rename(self, old: str, new: str) -> None:
@@ -251,7 +253,7 @@ class Context:
         Raises ApiError if the item can't be moved back.
         """
         if reason := names.describe_other_form(asked_path, item.path):
-            self.update_item(Observation(item, time.monotonic()), path=old_path)
+            self.update_item(Observation(item, self.clock()), path=old_path)
             raise BadRequestError(reason)
 
     def retry_with_room(self, attempt: Callable[[], T], needs: Callable[[], int] = lambda: 0) -> T:
@@ -287,11 +289,11 @@ class Context:
 
     def late_request_deadline(self) -> float:
         """Return until when a request that goes unanswered now may still be carried out (monotonic seconds, R7)."""
-        return time.monotonic() + self.lifetime
+        return self.clock() + self.lifetime
 
     def mark_unanswered(self, item_id: str) -> float:
         """Note that a request on the item went unanswered, or may have; return `late_request_deadline`."""
-        now, until = time.monotonic(), self.late_request_deadline()
+        now, until = self.clock(), self.late_request_deadline()
         with self.state.lock:
             self._unsure = {other: until for other, until in self._unsure.items() if until > now}
             self._unsure[item_id] = until

@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from jobfs import names
 from jobfs.api import deadline
@@ -30,16 +31,30 @@ from jobfs.state.records import Stage, Verb
 
 log = logging.getLogger("jobfs.save")
 
-#: Seconds until a failed Change runs again: after the first failure, and at most.
-_BACKOFF, _MOST = 0.5, 8.0
-#: Seconds between checks whether background requests may be sent again.
-_POLL_INTERVAL = 0.25
 #: Most saves that have hidden items in the workspace at a time.
 MOST_HIDING = 32
-#: If more than `_CROWD` new Changes are due within `_EARLY` seconds, they start at once.
-_EARLY, _CROWD = 0.5, 32
 #: Seconds until a closed file is sent if a program still has it open for writing.
 WHILE_OPEN = 60.0
+
+
+@dataclass(frozen=True)
+class QueueLimits:
+    """The bounds of a queue; times are in seconds.
+
+    A failed Change runs again after `first_delay`, and after `max_delay` at most. `poll_interval` is the time between checks
+    whether background requests may be sent again. At most `max_hiding` saves have hidden items in the workspace at a time. If
+    more than `crowd` new Changes are due within `early` seconds, they start at once.
+    """
+
+    first_delay: float = 0.5
+    max_delay: float = 8.0
+    poll_interval: float = 0.25
+    max_hiding: int = MOST_HIDING
+    early: float = 0.5
+    crowd: int = 32
+
+
+LIMITS = QueueLimits()
 
 
 class ChangeQueue:
@@ -52,6 +67,7 @@ class ChangeQueue:
         self._replacer = replacer
         self._items = items
         self.delay = delay
+        self.limits = LIMITS
         self._reservations = context.state.reservations
         self._lock = context.state.lock
         #: Heaps of Changes by due time: Changes that need room to start, and all others.
@@ -63,7 +79,7 @@ class ChangeQueue:
         self._pool = ThreadPoolExecutor(self._most, "jobfs-save")
         #: How many threads of the pool have a Change.
         self._busy = 0
-        self._thread = Background("jobfs-queue", self._dispatch, retry=_POLL_INTERVAL)
+        self._thread = Background("jobfs-queue", self._dispatch, retry=LIMITS.poll_interval)
         self._health = context.client.health
 
     def start(self) -> None:
@@ -164,9 +180,8 @@ class ChangeQueue:
                     (heap[0][0] - now for heap in (self._started_heap, self._new_heap) if heap),
                     default=WHILE_OPEN,
                 )
-                self._lock.wait(
-                    _POLL_INTERVAL if self._health.is_limited_to_probes or due <= 0 else due + 0.001
-                )
+                poll = self._health.is_limited_to_probes or due <= 0
+                self._lock.wait(self.limits.poll_interval if poll else due + 0.001)
         return None
 
     def _requeue_ready(self, now: float) -> None:
@@ -182,11 +197,11 @@ class ChangeQueue:
             return None
         change = self._pop_due(self._started_heap, now)
         if change is None and self._may_add_hidden_items():
-            soon = now + _EARLY
+            soon, crowd = now + self.limits.early, self.limits.crowd
             waiting = sum(
-                entry[0] <= soon and self._is_current(entry) for entry in self._new_heap[: 3 * _CROWD]
+                entry[0] <= soon and self._is_current(entry) for entry in self._new_heap[: 3 * crowd]
             )
-            change = self._pop_due(self._new_heap, soon if waiting > _CROWD else now)
+            change = self._pop_due(self._new_heap, soon if waiting > crowd else now)
         return change
 
     def _is_current(self, entry: tuple[float, int, Change]) -> bool:
@@ -214,7 +229,7 @@ class ChangeQueue:
     def _may_add_hidden_items(self) -> bool:
         """Return whether one more save may have hidden items in the workspace."""
         self._running = {seq: change for seq, change in self._running.items() if seq in self._state.changes}
-        return sum(map(_has_hidden_items, self._running.values())) < MOST_HIDING
+        return sum(map(_has_hidden_items, self._running.values())) < self.limits.max_hiding
 
     def _claim(self, change: Change, until: deadline.Deadline) -> None:
         change.started = True
@@ -248,7 +263,8 @@ class ChangeQueue:
         """
         pause = max(later - time.monotonic(), 0.0)
         if error is not None:
-            pause = deadline.retry_delay(change.attempts, error, first_delay=_BACKOFF, max_delay=_MOST)
+            first, most = self.limits.first_delay, self.limits.max_delay
+            pause = deadline.retry_delay(change.attempts, error, first_delay=first, max_delay=most)
         with self._lock:
             change.deadline, change.error = None, error
             change.attempts = change.attempts + 1 if error is not None else 0

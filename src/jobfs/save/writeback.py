@@ -6,6 +6,7 @@ import errno
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobfs import process
@@ -30,12 +31,22 @@ from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")
 
-#: Seconds between disk syncs, between checks for a new listing, and between returns of free memory to the system.
-_SYNC_EVERY, _TIDY_EVERY, _TRIM_EVERY = 0.5, 1.0, 15.0
 #: Seconds without a listing after which one is read, if a tombstone remains: a late create may have left an item.
 _LIST_EVERY = 3600.0
 #: For how many request lifetimes a tombstone is kept; it goes with the first listing after that.
 _LIFETIMES = 20
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Seconds between disk syncs, between checks for a new listing, and between returns of free memory to the system."""
+
+    sync: float = 0.5
+    tidy: float = 1.0
+    trim: float = 15.0
+
+
+INTERVALS = Intervals()
 
 
 class WriteBack:
@@ -50,8 +61,10 @@ class WriteBack:
         mount: str,
         settings: Settings,
         server: KnownServer,
+        intervals: Intervals | None = None,
     ) -> None:
         """`directory`: the state directory of the mount; `mount`: its id. Raises UsageError if the journal can't be used."""
+        self._every = every = intervals or INTERVALS
         self.client = client
         self.namespace = namespace
         self.content = content
@@ -80,10 +93,10 @@ class WriteBack:
         #: The number of the snapshot that `_process_listing` has processed; 0: none yet, so no item is known to be gone.
         self._snapshot = 0
         self._threads = [
-            Background("jobfs-sync", self._sync_disk, first=_SYNC_EVERY, retry=_SYNC_EVERY),
+            Background("jobfs-sync", self._sync_disk, first=every.sync, retry=every.sync),
             # Not in "jobfs-sync": it may remove thousands of files, and closed bytes must be synced within a second.
-            Background("jobfs-fit", self._trim_cache, first=_SYNC_EVERY, retry=_SYNC_EVERY),
-            Background("jobfs-tidy", self._process_listing, first=_TIDY_EVERY, retry=_TIDY_EVERY),
+            Background("jobfs-fit", self._trim_cache, first=every.sync, retry=every.sync),
+            Background("jobfs-tidy", self._process_listing, first=every.tidy, retry=every.tidy),
         ]
 
     def start(self) -> None:
@@ -114,17 +127,17 @@ class WriteBack:
             for file in list(self.state.unclosed):
                 self.record_closed(file)
                 self.queue.schedule(file)
-        return _SYNC_EVERY
+        return self._every.sync
 
     def _trim_cache(self) -> float:
         """Bring the content cache under its limit: saves add to it without a check."""
         self.content.evict_to_limit()
-        return _SYNC_EVERY
+        return self._every.sync
 
     def _process_listing(self) -> float:
         """Return free memory to the system, and process the last listing if it is new. Raises ApiError, FsError(EIO)."""
         now, number = time.monotonic(), self.namespace.snapshot_number
-        if now - self._last_trim > _TRIM_EVERY:
+        if now - self._last_trim > self._every.trim:
             self._last_trim = now
             process.trim_memory()
         again = self.context.relist_after
@@ -139,7 +152,7 @@ class WriteBack:
             self._last_relist = now
             if self.state.journal.has_any_tombstone:
                 self.namespace.refresh()
-        return _TIDY_EVERY
+        return self._every.tidy
 
     # -- what a close and an fsync mean (vfs/semantics.md 4)
 

@@ -17,7 +17,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -27,14 +28,24 @@ log = logging.getLogger("jobfs.state")
 
 #: The names of the two stores' directories, in the state directory of a mount.
 SAVES, BASES = "saves", "bases"
-#: The limits of one store: bytes in all, bytes of one copy, and by default the number of copies.
-MOST_BYTES, LARGEST, MOST_FILES = 256 << 20, 64 << 20, 1000
+#: The limits of one store: bytes of one copy, and by default the number of copies.
+LARGEST, MOST_FILES = 64 << 20, 1000
 #: How long a save is kept, in seconds.
 SAVES_LIFETIME = 30 * 86400.0
 
 _INDEX = "index"
-#: An index is rewritten when more lines than this are outdated.
-_OUTDATED = 4000
+
+
+@dataclass(frozen=True)
+class CopyLimits:
+    """The limits of one store: bytes in all, and of one copy. The index is rewritten when more than `outdated` lines are."""
+
+    total: int = 256 << 20
+    largest: int = LARGEST
+    outdated: int = 4000
+
+
+LIMITS = CopyLimits()
 
 
 class Copy(NamedTuple):
@@ -103,10 +114,17 @@ class CopyStore:
     """A directory of copies, always within its limits. Thread-safe. Errors of the disk are logged, not raised."""
 
     def __init__(
-        self, directory: Path, *, max_files: int = MOST_FILES, lifetime: float | None = None
+        self,
+        directory: Path,
+        *,
+        max_files: int = MOST_FILES,
+        lifetime: float | None = None,
+        limits: CopyLimits = LIMITS,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`max_files`: the largest number of copies. `lifetime`: how long each is kept, in seconds; None for no limit."""
         self._directory, self._most, self._lifetime = directory, max_files, lifetime
+        self._limits, self._clock = limits, clock
         self._lock = threading.Lock()
         self._index = -1
         #: The number of lines in the index; whether a line is missing there or was cut off.
@@ -148,11 +166,11 @@ class CopyStore:
 
         `source` must not change later. `commit` or `discard` must follow; until `commit`, `path` keeps its earlier copy.
         """
-        if not 0 < size <= LARGEST or not self._most or self._index < 0:
+        if not 0 < size <= self._limits.largest or not self._most or self._index < 0:
             return None
         with self._lock:
             self._evict(size, more=path not in self._table.numbers)
-            copy = Copy(path, self._next_number, size, time.time(), sha256)
+            copy = Copy(path, self._next_number, size, self._clock(), sha256)
             self._next_number += 1
             self._prepared[copy.number] = size
         try:
@@ -224,12 +242,13 @@ class CopyStore:
             self._index = -1
 
     def _has_expired(self, copy: Copy) -> bool:
-        return self._lifetime is not None and time.time() - copy.made > self._lifetime
+        return self._lifetime is not None and self._clock() - copy.made > self._lifetime
 
     def _evict(self, room: int = 0, *, more: bool = False) -> None:
         """Remove the oldest copies until `room` more bytes, and one `more` copy, are within the limits."""
         table = self._table
-        most_files, most_bytes = self._most - more, MOST_BYTES - room - sum(self._prepared.values())
+        most_files = self._most - more
+        most_bytes = self._limits.total - room - sum(self._prepared.values())
         while table.by_number:
             oldest = next(iter(table.by_number.values()))
             fits = len(table.by_number) <= most_files and table.total_bytes <= most_bytes
@@ -252,7 +271,7 @@ class CopyStore:
 
     def _append_or_rewrite(self, text: bytes, count: int) -> None:
         self._lines += count
-        outdated = self._lines - len(self._table.by_number) > _OUTDATED
+        outdated = self._lines - len(self._table.by_number) > self._limits.outdated
         try:
             if outdated or self._incomplete or os.write(self._index, text) < len(text):
                 self._rewrite()

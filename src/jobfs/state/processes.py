@@ -16,8 +16,8 @@ from pathlib import Path
 from threading import Condition
 from typing import NamedTuple
 
-#: How long the process of a thread is remembered, in seconds, and for how many threads at most.
-_RECENT, _THREADS = 1.0, 4096
+#: How long the process of a thread is remembered, in seconds.
+_RECENT = 1.0
 #: How many `/proc` entries are read at most to find the ancestors of one process.
 _ANCESTORS = 1000
 #: How many processes become due for `find_ended` with each look-up, and with each new process; how many one call checks.
@@ -75,16 +75,40 @@ class _Facts(NamedTuple):
     parent: str
 
 
+class ProcDirectory:
+    """A `/proc`, read without a lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+
+    @property
+    def is_own_namespace(self) -> bool:
+        """True if it belongs to this PID namespace; in another one, the numbers mean other processes."""
+        try:
+            return os.readlink(f"{self._path}/self") == str(os.getpid())
+        except OSError:
+            return True
+
+    def read(self, pid: str, name: str) -> str:
+        """Return the text of the file `name` of a process. Raises OSError."""
+        with open(f"{self._path}/{pid}/{name}", errors="replace") as file:
+            return file.read()
+
+    def has(self, pid: str) -> bool:
+        """Return whether any process has this number."""
+        return os.path.exists(f"{self._path}/{pid}")
+
+
 class Processes:
     """The known processes. Every method may be called from any thread, and raises nothing.
 
     `/proc` is read without the lock.
     """
 
-    def __init__(self, lock: Condition, proc: Path) -> None:
-        """`lock`: the state's."""
-        self._lock, self._proc = lock, str(proc)
-        self._is_own = _is_own_namespace(proc)
+    def __init__(self, lock: Condition, proc: ProcDirectory, *, max_threads: int = 4096) -> None:
+        """`lock`: the state's. `max_threads`: for how many threads at most the process is remembered."""
+        self._lock, self._proc, self._max_threads = lock, proc, max_threads
+        self._is_own = proc.is_own_namespace
         #: By thread: its process, and until when that may be used, in monotonic seconds.
         self._recent: dict[int, tuple[Process | None, float]] = {}
         #: By number and start time; `find_ended` checks the first one next.
@@ -104,7 +128,7 @@ class Processes:
             return process
         process = self._look_up(thread) if thread > 0 and self._is_own else None
         with self._lock:
-            if len(self._recent) >= _THREADS:
+            if len(self._recent) >= self._max_threads:
                 self._recent.clear()
             self._recent[thread] = process, now + _RECENT
             self.due += _CHECKS
@@ -124,7 +148,7 @@ class Processes:
 
     def _look_up(self, thread: int) -> Process | None:
         try:
-            status = self._read_proc_file(str(thread), "status")
+            status = self._proc.read(str(thread), "status")
             number = status.partition("\nTgid:")[2].split(None, 1)[0]
         except (OSError, IndexError):
             return None
@@ -160,15 +184,10 @@ class Processes:
 
     def _read_facts(self, number: str) -> _Facts | None:
         try:
-            fields = self._read_proc_file(number, "stat").rpartition(") ")[2].split()
+            fields = self._proc.read(number, "stat").rpartition(") ")[2].split()
             return _Facts(number, fields[_START], fields[_PARENT])
         except (OSError, IndexError):
             return None
-
-    def _read_proc_file(self, pid: str, name: str) -> str:
-        """Return the text of the file `name` of a process in /proc. Raises OSError."""
-        with open(f"{self._proc}/{pid}/{name}", errors="replace") as file:
-            return file.read()
 
     def _add(self, parent: Process | None, key: tuple[str, str]) -> Process:
         process = Process(parent, *key, serial=self.next_serial)
@@ -196,11 +215,8 @@ class Processes:
             checked = [*itertools.islice(self._known.values(), count)]
             for process in checked:
                 self._known.move_to_end(process.key)
-        return [process for process in checked if not process.uses and not self._is_running(process)]
-
-    def _is_running(self, process: Process) -> bool:
-        """Return whether any process has this one's number: if another one reuses it, the end is noticed when that ends too."""
-        return os.path.exists(f"{self._proc}/{process.key[0]}")
+        # If another process reuses the number, the end is noticed when that ends, too.
+        return [process for process in checked if not process.uses and not self._proc.has(process.key[0])]
 
     def check_next(self, process: Process) -> None:
         """Make a process the next that `find_ended` checks. The caller holds the lock."""
@@ -213,11 +229,3 @@ class Processes:
         if self._known.pop(process.key, None) is not None and process.parent is not None:
             process.parent.uses -= 1
             self.check_next(process.parent)
-
-
-def _is_own_namespace(proc: Path) -> bool:
-    """Return whether `proc` belongs to this PID namespace; in another one, the numbers mean other processes."""
-    try:
-        return os.readlink(proc / "self") == str(os.getpid())
-    except OSError:
-        return True

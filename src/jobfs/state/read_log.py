@@ -13,6 +13,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition
 from typing import Any
@@ -22,15 +23,26 @@ from cachetools import LRUCache
 from jobfs import names
 from jobfs.nodes import Item
 from jobfs.state.note_log import Entry, NoteLog
-from jobfs.state.processes import Process, Processes
+from jobfs.state.processes import ProcDirectory, Process, Processes
 from jobfs.state.records import Base
 
 _NONE = Base()
-#: Limits: of all notes; of the notes of one process, before its own are evicted first; of the paths in `ReadLog._placed`; of the
-#: look-ups in `ReadLog._missing`.
-_NOTES, _OWN, _PLACED, _MISSING = 10_000, 1_000, 10_000, 10_000
+#: Limits: of the paths in `ReadLog._placed`; of the look-ups in `ReadLog._missing`.
+_PLACED, _MISSING = 10_000, 10_000
 #: How many notes of an ended process are moved at most while the lock is held once.
 _MOVED = 64
+
+
+@dataclass(frozen=True)
+class NoteLimits:
+    """The limits of the notes: of all; of one process, before its own are evicted first. `threads`: see `Processes`."""
+
+    total: int = 10_000
+    own: int = 1_000
+    threads: int = 4096
+
+
+LIMITS = NoteLimits()
 
 
 class ReadRecord:
@@ -71,13 +83,15 @@ _FORGOTTEN = ReadRecord(None, 0, None, wrote=False, read=True)
 class ReadRecords:
     """The notes, indexed by path and by process. The caller holds the lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_own: int = LIMITS.own) -> None:
+        """`max_own`: the most notes of a process before its own are evicted first."""
+        self._max_own = max_own
         self.by_path: dict[str, dict[Process, ReadRecord]] = {}
         #: Notes by process and path: the process that has been idle longest first, and of each process its oldest note first.
         self._running: OrderedDict[Process, OrderedDict[str, ReadRecord]] = OrderedDict()
         #: The same for `ended_descendants`.
         self._ended: OrderedDict[Process, OrderedDict[str, ReadRecord]] = OrderedDict()
-        #: Processes with more than `_OWN` notes.
+        #: Processes with more than `max_own` notes.
         self._large: set[Process] = set()
         self.count = 0
 
@@ -120,7 +134,7 @@ class ReadRecords:
         return note
 
     def process_over_limit(self, process: Process) -> Process | None:
-        """Return a process with more than `_OWN` notes, None if there is none: `process` first, else the one with most notes."""
+        """Return a process with more than `max_own` notes, None if there is none: `process` first, else the one with the most."""
         if process in self._large:
             return process
         return max(self._large, key=lambda large: len(self._running[large]), default=None)
@@ -133,7 +147,7 @@ class ReadRecords:
         return self._ended if process.is_ended_descendants else self._running
 
     def _update_large(self, process: Process, count: int) -> None:
-        if count > _OWN and not process.is_ended_descendants:
+        if count > self._max_own and not process.is_ended_descendants:
             self._large.add(process)
         else:
             self._large.discard(process)
@@ -142,12 +156,19 @@ class ReadRecords:
 class ReadLog:
     """The notes of one mount, and the versions that it has placed. Methods may be called from any thread, and raise nothing."""
 
-    def __init__(self, lock: Condition, proc: Path = Path("/proc"), saved: Path | None = None) -> None:
+    def __init__(
+        self,
+        lock: Condition,
+        proc: Path = Path("/proc"),
+        saved: Path | None = None,
+        limits: NoteLimits = LIMITS,
+    ) -> None:
         """`lock`: the state's. `saved`: the file with the log of the notes, None if they end with the mount."""
         self._lock = lock
-        self._processes = Processes(lock, proc)
+        self._limits = limits
+        self._processes = Processes(lock, ProcDirectory(proc), max_threads=limits.threads)
         self._numbers = itertools.count(1)
-        self._notes = ReadRecords()
+        self._notes = ReadRecords(limits.own)
         #: Processes with a smaller `serial` were known when a note was last evicted for the limit of all notes.
         self._evicted = 0
         #: By path: the version that this mount placed last.
@@ -168,7 +189,7 @@ class ReadLog:
         for entry in self._log.load(self._processes.find_heir):
             with suppress(LookupError, TypeError, AttributeError):  # another version of jobfs has written it
                 repeat[entry[0]](*entry[1:])
-        while self._notes.count > _NOTES:
+        while self._notes.count > self._limits.total:
             self._evict_note(self._notes.least_active_process())
         self._log.compact(self._entries())
 
@@ -299,7 +320,7 @@ class ReadLog:
             self._notes.mark_newest(process, path)
             return
         self._notes.put(process, path, ReadRecord(item, number, known, wrote=wrote, read=read))
-        if self._notes.count > _NOTES:
+        if self._notes.count > self._limits.total:
             self._evict_note(process)
 
     def _evict_note(self, process: Process) -> None:

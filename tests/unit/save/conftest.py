@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from jobfs.save.upload import Uploader
+from jobfs.nodes import Kind
 
 from .world import World
 
@@ -20,13 +21,13 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mount does not ask the server how creates are taken."""
-    monkeypatch.setattr(Uploader, "count_create_and_probe", lambda self, path: None)
+def unasked(world: World) -> None:
+    """The mount knows that this server takes a second create at a path, and does not ask."""
+    world.context.server.learn(rejects=dict.fromkeys(Kind, False))
 
 
 @pytest.fixture
-def stale_looks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def stale_looks(world: World) -> None:
     """Each look is too old once its request has a connection (save/protocol.md R8)."""
-    monkeypatch.setattr("jobfs.save.context._FRESH", 0.0)
+    world.context.clock = lambda: time.monotonic() + 0.5
     world.client.health.latency = 0.0

@@ -91,13 +91,9 @@ def test_no_base_is_kept_if_its_bytes_are_missing_or_no_copy_results(world: Worl
 
 @pytest.mark.parametrize(
     ("base", "asides", "is_kept"),
-    [
-        (BASE, [ASIDE], True),
-        (BASE, [], False),
-        (replace(BASE, sha256=sha(b"other")), [ASIDE], False),
-        (replace(BASE, sha256=""), [ASIDE], False),
-    ],
-)
+    [(BASE, [ASIDE], True), (BASE, [], False), (replace(BASE, sha256=""), [ASIDE], False),
+     (replace(BASE, sha256=sha(b"other")), [ASIDE], False)],
+)  # fmt: skip
 def test_a_kept_save_is_passed_on_if_only_it_has_the_bytes_of_the_base(
     world: World, tmp_path: Path, base: Base, asides: list[Aside], is_kept: bool
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -56,7 +58,9 @@ READ = ["download a", "delete a"]
 TABLE: dict[str, tuple[dict[str, Any], list[str] | None]] = {
     "the bytes of the base": ({}, READ),
     "what was just saved": ({"base": replace(BASE, sha256=""), "saved": sha(CONTENT)}, READ),
+    "a directory": ({"base": Base("a", "moved")}, None),
     "another size": ({"base": replace(BASE, size=3)}, None),
+    "what a late request may have moved here": ({}, None),
     "other bytes": ({"base": replace(BASE, sha256=sha(OTHER))}, None),
     "the same version, which moves keep": ({"base": Base("a", "moved", len(CONTENT))}, ["delete a"]),
     "the same version, young": ({"base": Base("a", "moved", len(CONTENT), racy=True)}, None),
@@ -69,34 +73,23 @@ TABLE: dict[str, tuple[dict[str, Any], list[str] | None]] = {
 
 @pytest.mark.parametrize("what", TABLE)
 def test_an_aside_is_deleted_if_base_or_just_saved_otherwise_kept(
-    checked: Checked, caplog: pytest.LogCaptureFixture, what: str
+    world: World, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
     """save/protocol.md R1, and vfs/semantics.md 4, Keep both: the item becomes `name.conflict-<UTC time>.ext`. Never guess."""
+    checked = Checked(world, None if what == "a directory" else CONTENT)
+    if what == "what a late request may have moved here":
+        world.context.mark_unanswered("a")
+        world.context.note_rename("a", "dir/renamed")
     given, requests = TABLE[what]
     assert checked.settle(**given)
     if requests is None:
         assert checked.kept
         assert what != "another size" or "download a" not in checked.client.done
         path = checked.client.paths["a"]
-        assert checked.world.namespace.updates == [f"publish {path} from {hidden(TARGET)}"]
+        assert world.namespace.updates == [f"publish {path} from {hidden(TARGET)}"]
         assert caplog.messages == [f"{TARGET}: another version of it is kept as {path}"]
     else:
-        assert (checked.client.done, checked.world.namespace.updates) == (requests, ["forget a"])
-
-
-def test_a_directory_found_at_the_target_is_kept(world: World) -> None:
-    """vfs/semantics.md 4, Keep both: a delete is recursive, so a save never deletes a directory."""
-    checked = Checked(world, content=None)
-    assert checked.settle(Base("a", "moved"))
-    assert checked.kept
-
-
-def test_an_item_that_a_late_request_may_have_moved_here_is_kept(checked: Checked) -> None:
-    """save/protocol.md R1: this mount has renamed it while an unanswered request on it might still be carried out."""
-    checked.world.context.mark_unanswered("a")
-    checked.world.context.note_rename("a", "dir/renamed")
-    assert checked.settle()
-    assert checked.kept
+        assert (checked.client.done, world.namespace.updates) == (requests, ["forget a"])
 
 
 @pytest.mark.parametrize("content", [CONTENT, OTHER])
@@ -113,22 +106,21 @@ def test_an_item_changed_while_its_bytes_are_read_is_read_again(checked: Checked
 # -- R7: look again
 
 
-@pytest.mark.parametrize("gone", [False, True])
-@pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
-def test_an_aside_renamed_or_gone_is_left_alone(checked: Checked, of: tuple[Verb, Stage], gone: bool) -> None:
-    """save/protocol.md R7: the item's last component must still be our aside name, else forget it."""
-    checked.client.put("a", "dir/taken back", CONTENT)
-    if gone:
+@pytest.mark.parametrize(
+    ("of", "job"),
+    [*product([SAVED, GIVEN_UP, REMOVED], ["renames it", "deletes it"]), (SAVED, "renames it while it is read")],
+)  # fmt: skip
+def test_an_aside_renamed_or_gone_is_left_alone(checked: Checked, of: tuple[Verb, Stage], job: str) -> None:
+    """save/protocol.md R7: its name is looked at again before a delete or a conflict rename; it must still be our aside name."""
+    rename = partial(checked.client.put, "a", "dir/taken back", CONTENT)
+    if job == "renames it while it is read":
+        checked.client.after_download = rename
+    else:
+        rename()
+    if job == "deletes it":
         checked.client.items.clear()
         checked.client.contents.clear()
     assert checked.settle(of=of)
-    assert checked.world.changes() == []
-
-
-def test_an_aside_taken_away_while_its_bytes_are_read_is_left_alone(checked: Checked) -> None:
-    """save/protocol.md R7: its name is looked at again before a delete or a conflict rename."""
-    checked.client.after_download = lambda: checked.client.put("a", "dir/theirs", CONTENT)
-    assert checked.settle()
     assert checked.world.changes() == []
 
 

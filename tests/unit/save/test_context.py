@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.support.clocks import Clock
 
 from jobfs.api.client import Client
 from jobfs.api.connection_queue import Priority
@@ -51,11 +52,9 @@ class Readers:
 
 
 @pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the clock says, as the only entry."""
-    now = [1000.0]
-    monkeypatch.setattr("jobfs.save.context.time.monotonic", lambda: now[0])
-    return now
+def clock(world: World) -> Clock:
+    clock = world.context.clock = Clock()
+    return clock
 
 
 @pytest.mark.parametrize(("age", "lasts", "latency", "asked"), [
@@ -63,23 +62,23 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     (0.6, 0.0, 0.5, True), (0.6, 1.0, 0.0, False), (1.1, 1.0, 0.0, True), (math.inf, 1.0, 9.0, True),
 ])  # fmt: skip
 def test_a_look_is_repeated_once_it_is_older_than_its_limit(
-    world: World, now: list[float], age: float, lasts: float, latency: float, asked: bool
+    world: World, clock: Clock, age: float, lasts: float, latency: float, asked: bool
 ) -> None:
     """save/protocol.md R8: checked when the request has its connection."""
     item = world.client.put("a", "file")
     world.client.health.latency = latency
     gets: list[str] = []
     world.client.before["get"] = [lambda: gets.append("asked")]
-    world.client.before["turn"] = [lambda: now.append(now.pop(0) + age)]
-    with world.context.hold_connection(Observation(item, 1000.0, lasts)) as (_, found):
+    world.client.before["turn"] = [lambda: clock.advance(age)]
+    with world.context.hold_connection(Observation(item, clock.now, lasts)) as (_, found):
         assert found == item
     assert bool(gets) is asked
 
 
-def test_a_repeated_look_is_dated_by_its_reply(world: World, now: list[float]) -> None:
+def test_a_repeated_look_is_dated_by_its_reply(world: World, clock: Clock) -> None:
     """save/protocol.md R8: else one that took longer than usual would be repeated a second time, on connections that are held."""
     look = Observation(world.client.put("a", "file"), -math.inf)
-    world.client.before["get"] = [lambda: now.append(now.pop() + 0.1), away]
+    world.client.before["get"] = [lambda: clock.advance(0.1), away]
     turn = HeldConnection(Priority.SMALL)
     repeated = world.context.renew_if_old(look, turn)
     assert repeated.observed_at == 1000.1
@@ -140,50 +139,45 @@ def test_a_look_of_a_program_lasts_for_the_ttl_plus_a_second(world: World) -> No
     assert world.context.last_observation_of(item).observed_at == -math.inf
 
 
-def test_an_item_renamed_after_an_unanswered_request_has_its_new_name(world: World) -> None:
-    """save/protocol.md, What the API does not allow: a name may flip; no content is lost."""
+#: What has happened to an item: `lost`: a request on it went unanswered; `expired`: for long enough; `to PATH`: this mount has
+#: renamed it; `at PATH`: it is seen there; `moved`: this mount has renamed `dir` to `done`. Whether a late request may have moved
+#: it to a path.
+LATE = [
+    # Without an unanswered request, the job may have moved it.
+    ("to file", "other", False), ("lost, expired, to other", "file", False),
+    ("to file, lost, to second", "file", True), ("to file, lost, to second", "second", False),
+    ("lost, to second, expired, to third", "second", True), ("lost, to second, expired, to third", "third", False),
+    # In a directory that was renamed since.
+    ("lost, to dir/file, at done/file, moved", "done/file", False), ("lost, to dir/file, at done/file, moved", "dir/file", True),
+    ("lost, at done/file, moved", "done/file", False), ("lost, at done/file, moved", "dir/file", True),
+    ("lost, to other/file, at other/file, moved", "other/file", False),
+    # One that is set aside has no name of its own; one that was set aside before is at the new path of its target.
+    (f"lost, at {hidden('done/file')}, moved", "done/file", False),
+    (f"lost, to dir/file, at {hidden('done/file')}, moved", "done/file", False),
+    (f"lost, to dir/file, at {hidden('done/file')}, moved", "dir/file", True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("past", "path", "late"), LATE)
+def test_an_item_may_be_moved_late_from_where_this_mount_has_moved_it(
+    world: World, past: str, path: str, late: bool
+) -> None:
+    """save/protocol.md R1: never deleted as a base; What the API does not allow: a name may flip, and no content is lost."""
     context = world.context
-    context.note_rename("a", "file")
-    assert not context.may_be_late_move("a", "other"), "the job may have moved it"
-    context.mark_unanswered("a")
-    context.note_rename("a", "second")
-    assert (context.may_be_late_move("a", "file"), context.may_be_late_move("a", "second")) == (True, False)
-    context.lifetime = 0.0
-    context.mark_unanswered("a")
-    context.note_rename("a", "third")
-    assert (context.may_be_late_move("a", "second"), context.may_be_late_move("a", "third")) == (True, False)
-    context.note_rename("b", "other")
-    assert not context.may_be_late_move("b", "file"), "no request on it went unanswered"
-
-
-def test_an_item_is_in_the_directory_moved_after_an_unanswered_request(world: World) -> None:
-    """save/protocol.md R1: an item that this mount has renamed is never deleted as a base."""
-    context = world.context
-    for item_id, path in (("a", "dir/file"), ("b", "other/file")):
-        context.mark_unanswered(item_id)
-        context.note_rename(item_id, path)
-        world.client.put(item_id, path.replace("dir", "done"))
-    world.client.put("c", "done/another")
-    world.client.put("d", hidden("done/file"))
-    context.mark_unanswered("c")
-    context.mark_unanswered("d")
-    context.note_directory_rename("dir", "done")
-    for item_id, here, back in (("a", "done/file", "dir/file"), ("c", "done/another", "dir/another")):
-        assert not context.may_be_late_move(item_id, here)
-        assert context.may_be_late_move(item_id, back)
-    assert not context.may_be_late_move("b", "other/file")
-    assert not context.may_be_late_move("d", "done/file"), "it is set aside, and has no name"
-
-
-def test_an_aside_in_a_moved_directory_belongs_to_the_new_path(world: World) -> None:
-    """save/protocol.md R1: no copy is left of a base that a save set aside before its directory was renamed."""
-    context = world.context
-    context.mark_unanswered("a")
-    context.note_rename("a", "dir/file")
-    world.client.put("a", hidden("done/file"))
-    context.note_directory_rename("dir", "done")
-    assert not context.may_be_late_move("a", "done/file"), "the save's target was moved, too"
-    assert context.may_be_late_move("a", "dir/file"), "only a late request brings it back there"
+    for what, _, where in (step.partition(" ") for step in past.split(", ")):
+        match what:
+            case "lost":
+                context.mark_unanswered("a")
+            case "expired":
+                context.lifetime = 0.0
+                context.mark_unanswered("a")
+            case "to":
+                context.note_rename("a", where)
+            case "at":
+                world.client.put("a", where)
+            case "moved":
+                context.note_directory_rename("dir", "done")
+    assert context.may_be_late_move("a", path) is late
 
 
 def test_creating_an_item_changes_its_directorys_time(world: World) -> None:

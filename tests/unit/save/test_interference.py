@@ -9,13 +9,13 @@ import pytest
 from tests.support.interferences import Interference, Scene, of
 from tests.support.judge import Found, Judge
 
+from jobfs.nodes import Kind
 from jobfs.state.records import Base, Stage
 
 from .world import FakeClient, JobInMemory, World, sha
 
 OLD, USERS, JOBS = b"the old content", b"what the user has written", b"what a job made"
 TARGET, ELSEWHERE = "dir/file.txt", "elsewhere.txt"
-pytestmark = pytest.mark.usefixtures("unasked")
 
 
 def found_on(job: JobInMemory) -> Found:
@@ -32,14 +32,14 @@ def interfered(home: Path, at: int, act: Interference, *, moves_touch: bool) -> 
     client.put("d", "dir", None)
     home.mkdir()
     world, item, job = World(home, client), client.put("o", TARGET, OLD), JobInMemory(client)
+    world.context.server.learn(rejects=dict.fromkeys(Kind, False))  # else it would ask
     judge, requests = Judge({"dir": None, TARGET: USERS}), count(1)
     scene = Scene(TARGET, job, lambda before: JOBS, ELSEWHERE)
     client.on_request = lambda: judge.act(act.play(scene)) if next(requests) == at else None
     try:
         file = world.closed(TARGET, USERS, item)
-        world.state.apply_in_memory(
-            file, base=Base.from_item(item, sha256=sha(OLD))
-        )  # its program has read it
+        read = Base.from_item(item, sha256=sha(OLD))
+        world.state.apply_in_memory(file, base=read)  # its program has read it
         world.write_back.wait_until_uploaded(file)
         while any(change.stage in (Stage.PLACED, Stage.CANCELLED) for change in world.state.changes.values()):
             world.clean_up()

@@ -32,20 +32,15 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, lose: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "message"),
-    [("update", "nobody there"), ("delete", "file could not be deleted: try again later")],
-)
+    ("endpoint", "wanted", "message"),
+    [("update", {"path": "dir/new"}, "nobody there"), ("delete", {}, "file could not be deleted: try again later")],
+)  # fmt: skip
 def test_a_postponed_request_is_sent_again_before_its_deadline(
-    world: World, monkeypatch: pytest.MonkeyPatch, endpoint: str, message: str
+    world: World, monkeypatch: pytest.MonkeyPatch, endpoint: str, wanted: dict[str, str], message: str
 ) -> None:
     """vfs/semantics.md 5: 429 and 503 are tried again; the error is the call's when its time is up."""
     item = world.client.put("a", "file")
-    updates = endpoint == "update"
-    call = (
-        partial(world.items.update_item, item, path="dir/new")
-        if updates
-        else partial(world.items.delete_item, item)
-    )
+    call = partial(getattr(world.items, f"{endpoint}_item"), item, **wanted)
     busy = UnavailableError("busy")
     busy.wait = 5.0
     world.client.fail(endpoint, busy, *[UnavailableError("nobody there")] * 2)
@@ -56,11 +51,10 @@ def test_a_postponed_request_is_sent_again_before_its_deadline(
         with pytest.raises(UnavailableError, match=f"^{message}$"):
             call()
     assert world.client.paths == {"a": "file"}
-    if updates:
-        world.client.fail(endpoint, NoDirectoryError("no directory"))
+    world.client.fail(endpoint, *[NoDirectoryError("no directory")] * len(wanted))
     call()
-    assert world.client.paths.get("a") == ("dir/new" if updates else None)
-    assert [path for item_id, path in world.client.paths.items() if item_id != "a"] == ["dir"] * updates
+    assert world.client.paths.get("a") == wanted.get("path")
+    assert [path for item_id, path in world.client.paths.items() if item_id != "a"] == ["dir"] * len(wanted)
 
 
 def test_a_rename_reports_a_target_whose_directory_keeps_vanishing(world: World) -> None:
@@ -108,10 +102,9 @@ def test_permission_and_lifecycle_change_despite_a_lost_answer(world: World) -> 
         world.client.lose, world.client.carried_out = lose, carried_out
         for permission in (Permission.READ_ONLY, Permission.READ_WRITE):
             assert world.items.update_item(item, permission=permission).permission is permission
-        assert (
-            world.items.update_item(item, lifecycle=Lifecycle.APPLICATION).lifecycle is Lifecycle.APPLICATION
-        )
-        item = world.items.update_item(item, lifecycle=Lifecycle.EXPERT_JOB)
+        for lifecycle in (Lifecycle.APPLICATION, Lifecycle.EXPERT_JOB):
+            item = world.items.update_item(item, lifecycle=lifecycle)
+            assert item.lifecycle is lifecycle
 
 
 # -- directories

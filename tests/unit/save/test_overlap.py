@@ -79,32 +79,27 @@ def test_requests_overlap_where_nothing_is_unsure(world: World, overlap: Overlap
     assert overlap.choose_stagger(*staged_change(world)) == pytest.approx(0.005)
 
 
-@pytest.mark.parametrize(
-    "why",
-    ["quick", "unknown", "replaces", "directory", "second", "unsure save", "unsure item", "unsure staged"],
-)
+RISKS: dict[str, Callable[[World, Change, Aside], object]] = {
+    "a quick server": lambda world, *_: setattr(world.client.health, "latency", 0.0079),
+    "an unknown server": lambda world, *_: world.context.server.learn(moves_refused=None),
+    "a server that replaces": lambda world, *_: world.context.server.learn(moves_refused=False),
+    "a directory": lambda world, change, _: world.state.apply_in_memory(change, verb=Verb.MKDIR),
+    "a second aside": lambda world, change, aside: world.state.apply_in_memory(
+        change, asides=[Aside("p", hidden("file", tid="f" * 16)), aside]
+    ),
+    "an unsure save": lambda _, change, aside: setattr(change, "outcome_unknown", True),
+    "an unsure aside": lambda _, change, aside: setattr(aside, "unsure_until", 1e9),
+    "an unsure staged item": lambda world, change, _: world.context.mark_unanswered(change.staged_id),
+}
+
+
+@pytest.mark.parametrize("risk", RISKS)
 def test_requests_do_not_overlap_if_risky_or_without_gain(
-    world: World, overlap: OverlapSender, why: str
+    world: World, overlap: OverlapSender, risk: str
 ) -> None:
     """save/protocol.md R13: when."""
     change, aside = staged_change(world)
-    match why:
-        case "quick":
-            world.client.health.latency = 0.0079
-        case "unknown":
-            world.context.server.learn(moves_refused=None)
-        case "replaces":
-            world.context.server.learn(moves_refused=False)
-        case "directory":
-            world.state.apply_in_memory(change, verb=Verb.MKDIR)
-        case "second":
-            world.state.apply_in_memory(change, asides=[Aside("p", hidden("file", tid="f" * 16)), aside])
-        case "unsure save":
-            change.outcome_unknown = True
-        case "unsure item":
-            aside.unsure_until = 1e9
-        case "unsure staged":
-            world.context.mark_unanswered(change.staged_id)
+    RISKS[risk](world, change, aside)
     assert overlap.choose_stagger(change, aside) is None
 
 

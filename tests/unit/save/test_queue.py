@@ -8,17 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, cast
-from unittest.mock import Mock
 
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs.api import deadline, health
+from jobfs.api import deadline
 from jobfs.api.failures import RequestInfo
+from jobfs.api.health import Health
 from jobfs.errors import REFUSALS, FsError, InvalidRequestError, OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
-from jobfs.save import queue as module
 from jobfs.save.queue import WHILE_OPEN, ChangeQueue
 from jobfs.state import Change, State, edit
 from jobfs.state.records import Aside, Handle, Stage, Verb
@@ -30,11 +30,26 @@ CREATE = RequestInfo("create", "POST", "/", is_change=True)
 NEVER = 3600.0
 
 
+class AskedHealth(Health):
+    """Counts how often the queue has looked for work, and raises `failures` first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.failures = 0, list[Exception]()
+
+    def background_delay(self, *, changing: bool) -> float:
+        self.asked += 1
+        if self.failures:
+            raise self.failures.pop()
+        return super().background_delay(changing=changing)
+
+
 class Runner:
     """Runs changes as the test wants: waits for `gate`, fails with `failures`, or `away`; else places."""
 
-    def __init__(self, world: World, patch: pytest.MonkeyPatch) -> None:
-        self.world, self.state, self._health, self._patch = world, world.state, world.client.health, patch
+    def __init__(self, world: World) -> None:
+        self.world, self.state = world, world.state
+        self.health = world.client.health = AskedHealth()
         verb = cast(Any, self)
         self.queue = ChangeQueue(world.context, verb, verb, delay=NEVER)
         self.ran, self.bound = list[int](), deadline.current_deadline()
@@ -54,10 +69,9 @@ class Runner:
         for change in changes:
             self.queue.add_change(change, delay)
 
-    def limit(self, **limits: float) -> None:
+    def limit(self, **limits: Any) -> None:
         """Give the queue other limits than those of a mount."""
-        for name, value in limits.items():
-            self._patch.setattr(module, name, value)
+        self.queue.limits = replace(self.queue.limits, **limits)
 
     def commit(self, *changes: Change, seconds: float = 20.0) -> None:
         """Wait for changes one after another, at most so many seconds."""
@@ -80,13 +94,13 @@ class Runner:
         try:
             assert self.gate.wait(20)
             if self.away:
-                self._health.admit_with_timeout(CREATE, foreground=False)
+                self.health.admit_with_timeout(CREATE, foreground=False)
                 error = UnavailableError("nobody there")
-                self._health.note_error(CREATE, error)
+                self.health.note_error(CREATE, error)
                 raise error
             if failures := self.failures.get(change.seq):
                 self._fail(change, failures.pop(0))
-            self._health.note_success(changing=True)
+            self.health.note_success(changing=True)
             if change.stage is Stage.STAGING:
                 self.state.write(edit(change, stage=Stage.STAGED))
             if change.stage is Stage.STAGED:
@@ -104,7 +118,7 @@ class Runner:
                 self.state.write(edit(change.file, refused=str(error)))
             self.state.end_change(change)
         if isinstance(error, UnavailableError) and error.wait:
-            self._health.note_error(CREATE, error)
+            self.health.note_error(CREATE, error)
         raise error
 
     def _record_saved(self, change: Change) -> None:
@@ -127,9 +141,9 @@ class Runner:
 
 
 @pytest.fixture
-def runner(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
-    runner = Runner(world, monkeypatch)
-    runner.limit(_BACKOFF=0.01)
+def runner(world: World) -> Iterator[Runner]:
+    runner = Runner(world)
+    runner.limit(first_delay=0.01)
     runner.queue.start()
     yield runner
     runner.gate.set()
@@ -178,7 +192,7 @@ def test_a_due_change_runs_once_and_is_cleaned_up(runner: Runner) -> None:
 
 
 def test_changes_of_one_target_run_in_order_and_others_in_parallel(runner: Runner) -> None:
-    runner.limit(_POLL_INTERVAL=NEVER)  # the others are not kept waiting
+    runner.limit(poll_interval=NEVER)  # the others are not kept waiting
     runner.gate.clear()
     first, second, other = runner.put(), runner.put(), runner.put("other")
     with runner.state.lock:
@@ -192,13 +206,13 @@ def test_changes_of_one_target_run_in_order_and_others_in_parallel(runner: Runne
 
 def test_the_first_of_many_changes_start_before_they_are_due(runner: Runner) -> None:
     """vfs/semantics.md 4: a user who copies a thousand files waits for the files, and not for a delay besides."""
-    runner.limit(_CROWD=3)
+    runner.limit(crowd=3)
     runner.gate.clear()
     works = [runner.put(f"file{number}") for number in range(5)]
     runner.add(*works, delay=NEVER)
     time.sleep(0.1)
     assert runner.ran == [], "none of them is due soon"
-    runner.limit(_EARLY=2 * NEVER)
+    runner.limit(early=2 * NEVER)
     runner.queue.wake()
     eventually(lambda: len(runner.ran) == 2)
     time.sleep(0.1)
@@ -286,22 +300,18 @@ def test_a_change_with_a_temporary_failure_is_retried(runner: Runner) -> None:
     eventually(lambda: (work.error, work.attempts) == (None, 0))
 
 
-def test_an_unreachable_server_is_retried_and_gets_all_changes_later(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreachable_server_is_retried_and_gets_all_changes_later(runner: Runner) -> None:
     """vfs/semantics.md 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
-    runner.limit(_POLL_INTERVAL=0.02)
-    monkeypatch.setattr(health, "_PROBE_EVERY", 0.2)
-    monkeypatch.setattr(runner.state.lock, "wait", waits := Mock(wraps=runner.state.lock.wait))
-    runner.away, server = True, runner.world.client.health
+    runner.limit(poll_interval=0.02)
+    runner.away, server = True, runner.health
     works = [runner.put(str(number)) for number in range(100)]
     runner.add(*works)
     eventually(lambda: server.is_limited_to_probes and not runner.running)
-    before = server.requests
+    before, server.asked = server.requests, 0
     time.sleep(1.0)
-    assert server.requests - before <= 6
-    assert min(wait.args[0] for wait in waits.call_args_list) > 0, "it looks again without a pause"
-    runner.limit(_BACKOFF=0.5, _MOST=NEVER)
+    assert server.requests - before <= 2
+    assert server.asked < 150, "it looks again without a pause"
+    runner.limit(first_delay=0.5, max_delay=NEVER)
     runner.away = False
     eventually(lambda: all(work.is_settled for work in works))
 
@@ -317,7 +327,7 @@ def test_no_change_starts_before_the_end_of_retry_after(runner: Runner) -> None:
     runner.add(second)
     with pytest.raises(UnavailableError, match="too many requests"):
         runner.queue.run_until_finished(committed)
-    assert runner.world.client.health.background_delay(changing=True) > 90
+    assert runner.health.background_delay(changing=True) > 90
     assert first.due > time.monotonic() + 90
     assert runner.ran == [first.seq, committed.seq], "the wait is longer than anybody waits for a commit"
 
@@ -452,7 +462,7 @@ def test_a_name_is_idle_when_its_cancelled_change_is_undone(runner: Runner) -> N
 def test_no_change_starts_while_too_many_items_are_hidden(runner: Runner, unsure: float) -> None:
     """vfs/semantics.md 6, Bounds; save/protocol.md R7: an aside that has to wait stands in the workspace as any other; 4: an
     unlink hides nothing, and it makes room on a full server."""
-    runner.limit(MOST_HIDING=2)
+    runner.limit(max_hiding=2)
     runner.clean.clear()
     until = unsure and time.monotonic() + unsure
     asides = [Aside(name, name, moved=True, unsure_until=until) for name in "ab"]
@@ -476,7 +486,7 @@ def test_no_change_starts_while_too_many_items_are_hidden(runner: Runner, unsure
 
 def test_an_item_that_cannot_be_deleted_blocks_no_save(runner: Runner) -> None:
     """vfs/semantics.md 4: a key that may not delete leaves hidden items; saves still work."""
-    runner.limit(MOST_HIDING=1)
+    runner.limit(max_hiding=1)
     kept = runner.put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)
     runner.failures[kept.seq] = [InvalidRequestError("not yours to delete")] * 100
     runner.add(kept)
@@ -497,20 +507,13 @@ def test_an_unmount_does_not_wait_for_delayed_asides(runner: Runner) -> None:
     assert runner.finished.count(waits.seq) == 1, "it comes back when it is time"
 
 
-def test_the_queue_survives_any_error(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_survives_any_error(runner: Runner) -> None:
     """vfs/semantics.md 4.10: an upload that fails is tried again, and so is the choice of it."""
-    wait, failures = runner.world.client.health.background_delay, [ValueError("a fault")]
-
-    def fails(**how: bool) -> float:
-        if failures:
-            raise failures.pop()
-        return wait(**how)
-
-    monkeypatch.setattr(runner.world.client.health, "background_delay", fails)
+    runner.health.failures = [ValueError("a fault")]
     saved = runner.put("1")
     runner.add(saved)
     eventually(lambda: saved.is_settled)
-    assert failures == []
+    assert runner.health.failures == []
 
 
 def test_stop_waits_for_running_changes_and_starts_none(runner: Runner) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import time
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.boundaries import Death, watch
 from tests.support.files import errno_from
 from tests.unit.state.conftest import failing, full_disk
 
@@ -35,11 +36,8 @@ def test_a_directory_rename_moves_everything_below_it(world: World) -> None:
     world.renamer.rename_directory(world.client.put("d", "old", None), "new")
     assert world.client.done == ["move new"]
     shown = world.state.index
-    assert [shown.file_at(path) for path in ("new/sub/file", "new/a~", "old/sub/file")] == [
-        unsent,
-        local,
-        None,
-    ]
+    files = [shown.file_at(path) for path in ("new/sub/file", "new/a~", "old/sub/file")]
+    assert files == [unsent, local, None]
     assert [shown.has_override(path) for path in ("old/gone", "new/gone", "other")] == [False, True, True]
     targets = {c.seq: c.target for c in world.state.changes.values()}
     assert targets == {change.seq: "new/sub/file", cancelled.seq: "new/gone"}
@@ -58,29 +56,27 @@ def test_an_item_of_a_renamed_directory_is_not_taken_for_a_late_move(world: Worl
     assert late == [True, False]
 
 
-def test_local_files_of_a_deleted_directory_become_conflict_copies(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_files_of_a_deleted_directory_become_conflict_copies(world: World) -> None:
     """vfs/semantics.md 4.50: scratch files, links and unsent files with their Change, in the journal too; others stay."""
     for path in ("old/a.txt~", "old/b.txt", "old/link"):
         scratch(world, path)
     link = world.state.new_local_file(Kind.FILE, "new/link")
     world.state.write(edit(link, link="a.txt~", never_sent=True))
-    stamped, moment = names.second_version_path, datetime.now(UTC)
-    monkeypatch.setattr(
-        names, "second_version_path", lambda path, label, *, attempt: stamped(path, label, moment, attempt)
-    )
-    taken = scratch(world, stamped("new/a.txt~", "conflict", moment)).path or ""
+    moments = [datetime.now(UTC) + timedelta(seconds=seconds) for seconds in range(60)]
+    stamped = partial(names.second_version_path, "new/a.txt~", "conflict")
+    first, second = ([stamped(moment, number) for moment in moments] for number in (0, 1))
+    for path in first:
+        scratch(world, path)
     gone = [scratch(world, "new/a.txt~"), world.closed("new/b.txt", OLD), link, scratch(world, "new/c.txt~")]
     change = world.scheduled(gone[1])
     world.renamer.rename_directory(world.client.put("d", "old", None), "new")
     kept = [file.path or "" for file in gone]
     assert kept[3] == "new/c.txt~"
-    assert kept[0] == stamped("new/a.txt~", "conflict", moment, 1), "a name that is free"
+    assert kept[0] in second, "a name that is free"
     of = ["new/a.txt~", "new/b.txt", "new/link"]
     assert [names.parse_second_version(path) for path in kept[:3]] == [("conflict", path) for path in of]
     assert change.target == kept[1]
-    assert sorted(file.path or "" for file in world.rows(File)) == sorted([*kept, *of, taken])
+    assert sorted(file.path or "" for file in world.rows(File)) == sorted([*kept, *of, *first])
     assert [world.state.index.file_at(path) for path in kept] == gone
 
 
@@ -158,13 +154,18 @@ def test_a_rename_and_what_it_displaces_are_one_journal_write(world: World, stay
     assert (file.item, file.change.target, change in (None, file.change)) == (item, "file", True)
 
 
-def test_a_rename_leaves_no_row_of_what_it_displaces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rename_leaves_no_row_of_what_it_displaces(world: World) -> None:
     """vfs/semantics.md 4, rename: in one step: after a kill, no older file has the name."""
     over = world.closed("file", OLD, world.client.put("o", "file", OLD))
-    file = world.closed("draft", NEW)
-    # The mount is killed before that.
-    monkeypatch.setattr(world.renamer, "release_displaced", lambda *displaced: None)
-    world.renamer.rename_unsent_over(file, "file", world.renamer.find_displaced("file", over))
+    file, displaced = world.closed("draft", NEW), world.renamer.find_displaced("file", over)
+
+    def die(step: str) -> None:
+        if step == "written":
+            raise Death(step)
+
+    watch(world.state.journal, die)
+    with pytest.raises(Death):
+        world.renamer.rename_unsent_over(file, "file", displaced)
     assert [(row.ino, row.path) for row in world.rows(File)] == [(file.ino, "file")]
 
 

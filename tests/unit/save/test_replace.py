@@ -7,7 +7,6 @@ import os
 import re
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
@@ -18,7 +17,6 @@ from jobfs import errors, names
 from jobfs.errors import BadRequestError, NoDirectoryError, UnavailableError, WrongAnswerError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.state import Change, File, edit
-from jobfs.state.localbytes import LocalGeneration
 from jobfs.state.records import Aside, Base, Handle, Stage, Verb
 
 from .world import World, away, hidden, sha
@@ -169,24 +167,18 @@ def test_a_refused_request_leaves_nothing_to_wait_for(world: World) -> None:
 
 
 @pytest.mark.parametrize("answer", ["comes", "is lost", "comes early"])
-def test_the_hash_of_an_upload_is_computed_while_it_is_sent(
-    world: World, monkeypatch: pytest.MonkeyPatch, answer: str
-) -> None:
+def test_the_hash_of_an_upload_is_computed_while_it_is_sent(world: World, answer: str) -> None:
     """save/protocol.md R2: the local bytes are read again only where not all of them were seen to go out before the answer."""
-    reads, sha256, create = list[Path](), LocalGeneration.compute_sha256, world.client.create_file
-
-    def reading(local: LocalGeneration) -> str:
-        reads.append(local.path)
-        return sha256(local)
-
-    monkeypatch.setattr(LocalGeneration, "compute_sha256", reading)
-    if answer == "comes early":
-        monkeypatch.setattr(world.client, "create_file", lambda *sent: create(*sent[:-1]))
-    world.client.lose = int(answer == "is lost")
-    file = world.save("dir/file.txt", NEW, old(world))
-    assert (len(reads), file.base.sha256, file.sha256) == (int(answer != "comes"), sha(NEW), sha(NEW))
+    file = world.closed("dir/file.txt", NEW, old(world))
+    assert file.local is not None
+    here, found = file.local.path, NEW if answer == "comes" else b"NEW?"
+    # So the bytes show whether they are read after they were sent.
+    world.client.before["create"] = [lambda: here.write_bytes(b"NEW?")]
+    world.client.answers_early, world.client.lose = answer == "comes early", int(answer == "is lost")
+    world.write_back.wait_until_uploaded(file)
+    assert (file.base.sha256, file.sha256) == (sha(found), sha(found))
     (change,) = world.state.changes.values()
-    assert change.sha256 == sha(NEW)
+    assert change.sha256 == sha(found)
 
 
 @pytest.mark.parametrize("wrong", [False, True])
@@ -271,7 +263,7 @@ def test_a_save_creates_its_missing_directory(world: World, there: bool) -> None
 @pytest.mark.parametrize("direct", [False, True])
 def test_a_create_in_a_missing_directory_is_sent_again_after_it(world: World, direct: bool) -> None:
     """vfs/semantics.md 4.22."""
-    world.context.server.learn(rejects={Kind.FILE: direct})
+    world.context.server.learn(rejects={Kind.FILE: direct, Kind.DIRECTORY: False})
     world.client.fail("create", NoDirectoryError("no directory"))
     world.save("new/file", NEW)
     create, place = ("create new/file", []) if direct else ("create staged", ["move new/file"])
@@ -290,7 +282,7 @@ def test_a_set_aside_shows_whether_moves_keep_the_time(world: World, touch: bool
 @pytest.mark.parametrize("lose", [0, 1])
 def test_a_new_file_is_created_at_its_target_if_that_is_free(world: World, job: bytes, lose: int) -> None:
     """save/protocol.md R9: anything else at T: the hidden way, with no base; a lost answer is looked at."""
-    world.context.server.learn(rejects={Kind.FILE: True})
+    world.context.server.learn(rejects={Kind.FILE: True, Kind.DIRECTORY: False})
     if job:
         world.client.put("j", "file", job)
     direct: list[bool] = []

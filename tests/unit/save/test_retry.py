@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.support.boundaries import watch
 from tests.support.files import errno_from
 
 from jobfs.errors import FsError
@@ -63,9 +64,7 @@ def test_a_discarded_file_is_kept_and_the_servers_version_shown(world: World, pa
     assert caught.value.errno == errno.ENOENT
 
 
-def test_the_content_of_a_directory_is_discarded_before_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_content_of_a_directory_is_discarded_before_it(world: World) -> None:
     directory, file = world.state.new_local_file(Kind.DIRECTORY, "dir"), world.closed("dir/file", NEW)
     world.state.write(edit(directory, mode=0o700))
     assert [path for path, _ in discard(world.write_back, "dir")] == ["dir/file", "dir"]
@@ -74,9 +73,8 @@ def test_the_content_of_a_directory_is_discarded_before_it(
         discard(world.write_back, "")
     assert caught.value.errno == errno.EBUSY
     file.handles.clear()
-    left = world.state.backlog("")
-    world.write_back.wait_until_uploaded(file)
-    monkeypatch.setattr(world.state, "backlog", lambda path: left)
+    world.closed("dir/other", NEW)
+    watch(world.state.journal, lambda step: world.state.apply_in_memory(file, generation=0))
     with pytest.raises(FsError, match=r"^dir/file has just been sent: nothing is left to discard$") as caught:
         discard(world.write_back, "")
     assert caught.value.errno == errno.ENOENT

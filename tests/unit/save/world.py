@@ -26,16 +26,11 @@ from jobfs.api.health import Health
 from jobfs.api.wire import HeldConnection
 from jobfs.content import ContentHandle, ContentStore
 from jobfs.content.store import ActiveDownloads
-from jobfs.errors import (
-    AnswerLostError,
-    BadRequestError,
-    NotFoundError,
-    PathExistsError,
-    UnavailableError,
-)
+from jobfs.errors import AnswerLostError, BadRequestError, NotFoundError, PathExistsError, UnavailableError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Permission, Version
 from jobfs.save import WriteBack
+from jobfs.save.writeback import Intervals
 from jobfs.settings import Settings
 from jobfs.state import Change, File, edit
 from jobfs.state.localbytes import LocalGeneration
@@ -77,6 +72,8 @@ class FakeClient:
         self.after_download: Callable[[], object] = lambda: None
         self.on_request: Callable[[], object] = lambda: None
         self.lose, self.carried_out, self.lost = 0, True, AnswerLostError
+        #: Whether the answer to an upload comes before its last piece was seen to go out.
+        self.answers_early = False
         self.moves_touch = False
         self.health = Health()
         self.health.latency = 0.001
@@ -219,7 +216,8 @@ class FakeClient:
         content = source.read_bytes()[:size]
         # The first attempt breaks off.
         for before, piece in [(0, content[:1]), (0, content[:1]), (1, content[1:]), (size, b"")]:
-            on_piece(before, piece)
+            if not self.answers_early:
+                on_piece(before, piece)
         return self._create(path, content, permission)
 
     def create_directory(self, path: str, permission: Permission) -> Item:
@@ -357,10 +355,9 @@ class FakeNamespace:
 
     def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
         assert max_age is not None, "what a save depends on is fresh"
-        inside = {
-            names.basename(item.path): item for item in self.subtree(path) if names.parent(item.path) == path
-        }
-        return {name: item for name, item in inside.items() if not names.parse_hidden_name(name)}
+        inside = [item for item in self.subtree(path) if names.parent(item.path) == path]
+        shown = {names.basename(item.path): item for item in inside}
+        return {name: item for name, item in shown.items() if not names.parse_hidden_name(name)}
 
     def hidden_items(self) -> list[Item]:
         return [item for item in self._client.items.values() if ".jobfs-" in item.path]
@@ -437,13 +434,10 @@ class World:
         self.write_back = WriteBack(
             cast(Client, self.client), cast(Namespace, self.namespace), cast(ContentStore, self.content), directory,
             MOUNT, Settings(write_back_delay=60.0, timeout=10.0, request_lifetime=30.0, cache_size=1 << 20),
-            KnownServer(directory, self.client.base_url),
+            KnownServer(directory, self.client.base_url), Intervals(sync=0.02, tidy=0.02, trim=0.02),
         )  # fmt: skip
-        self.state, self.context, self.queue = (
-            self.write_back.state,
-            self.write_back.context,
-            self.write_back.queue,
-        )
+        self.state, self.context = self.write_back.state, self.write_back.context
+        self.queue = self.write_back.queue
         self.cleanup, self.items = self.write_back.cleanup, self.write_back.items
         self.replacer, self.renamer = self.write_back.replacer, self.write_back.renamer
         self.uploader, self._ended = self.write_back.uploader, False
@@ -474,11 +468,8 @@ class World:
 
     def closed(self, path: str, content: bytes, item: Item | None = None, of: File | None = None) -> File:
         """A file that was written and closed here; `item`: the version that was opened, `of`: the File, if there is one."""
-        file = of or (
-            self.state.get_or_add_file(item)
-            if item is not None
-            else self.state.new_local_file(Kind.FILE, path)
-        )
+        state = self.state
+        file = of or (state.get_or_add_file(item) if item else state.new_local_file(Kind.FILE, path))
         self.state.apply_in_memory(file, base=Base.from_item(item) if item is not None else Base(), item=item)
         local = self.written(file, content)
         self.write_back.record_closed(file)
@@ -542,10 +533,7 @@ def begun(world: World, stage: Stage = Stage.STAGED) -> tuple[File, Change]:
     file = world.closed("file", NEW)
     change = world.scheduled(file)
     change.started = True
-    world.state.write(
-        edit(
-            change, stage=stage, tid=TID, staged_id="n", sha256=sha(NEW), size=3, base=Base.from_item(item),
-            asides=[Aside("o", item.path, moved=True, size=3)],
-        )
-    )  # fmt: skip
+    asides, base = [Aside("o", item.path, moved=True, size=3)], Base.from_item(item)
+    sent = {"tid": TID, "staged_id": "n", "sha256": sha(NEW), "size": 3}
+    world.state.write(edit(change, stage=stage, base=base, asides=asides, **sent))
     return file, change

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
-from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind
 from jobfs.state import File, State, edit
 from jobfs.state.localbytes import LocalGeneration
@@ -23,6 +25,31 @@ ITEM = Item("one", Kind.FILE, "dir/a", updated_at="1", updated_ns=1)
 def held(record: Any) -> dict[str, Any]:
     """What the journal holds of a record."""
     return {name: getattr(record, name) for name in COLUMNS[type(record)]}
+
+
+class FakeProc:
+    """A `/proc` in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        #: Numbers of processes that are not there.
+        self.strangers = itertools.count(10_000_000)
+
+    def add(self, number: int, parent: int, *, group: int = 0, start: int = 7) -> None:
+        """A thread appears, of the process `group` or of its own; or a process gets another parent."""
+        there = f"{self.directory}/{number}"
+        os.makedirs(there, exist_ok=True)
+        stat = f"{number} (a b) \xe9) S {parent} " + "0 " * 17 + f"{start} 0\n"
+        status = f"Name:\ta b) \xe9\nTgid:\t{group or number}\nNgid:\t0\nPid:\t{number}\n"
+        for name, text in (("status", status), ("stat", stat)):
+            with open(f"{there}/{name}", "w", encoding="latin-1") as file:
+                file.write(text)
+
+    def end(self, number: int) -> None:
+        """A process ends. Its children, if any, keep it as their parent if they have been seen."""
+        for name in ("status", "stat"):
+            os.unlink(f"{self.directory}/{number}/{name}")
+        os.rmdir(f"{self.directory}/{number}")
 
 
 def refusing(code: int) -> Callable[..., NoReturn]:
@@ -42,6 +69,26 @@ def failing(call: str, code: int, of: object = os) -> Iterator[None]:
         yield
 
 
+def sql(path: Path, *statements: str, values: tuple[object, ...] = ()) -> tuple[Any, ...] | None:
+    """Do what another program does to a journal; return the first row of the last statement."""
+    with closing(sqlite3.connect(path)) as db, db:
+        for statement in statements:
+            row: tuple[Any, ...] | None = db.execute(statement, values).fetchone()
+        return row
+
+
+def refuse(path: Path, said: str, *statements: str, when: str = "TRUE") -> None:
+    """Let SQLite refuse such statements, as on a full or a broken disk."""
+    for number, statement in enumerate(statements):
+        does = f"WHEN {when} BEGIN SELECT RAISE(ABORT, '{said}'); END"
+        sql(path, f"CREATE TRIGGER no{number} BEFORE {statement} {does}")
+
+
+def accept(path: Path, count: int = 1) -> None:
+    """Let SQLite take what it has refused."""
+    sql(path, *(f"DROP TRIGGER no{number}" for number in range(count)))
+
+
 @contextmanager
 def full_disk(state: State, *, spent: bool = False) -> Iterator[None]:
     """Let the disk take nothing new. What has happened is recorded, unless the reserved space is `spent` too."""
@@ -50,9 +97,10 @@ def full_disk(state: State, *, spent: bool = False) -> Iterator[None]:
         with failing("posix_fallocate", errno.ENOSPC):
             yield
         return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state.journal, "write", full)
-        yield
+    writes = [" ON ".join(each) for each in product(("INSERT", "DELETE"), ("file", "change", "tombstone"))]
+    refuse(state.journal.path, "database or disk is full", *writes)
+    yield
+    accept(state.journal.path, len(writes))
 
 
 @pytest.fixture
@@ -85,10 +133,6 @@ def written(state: State, path: str, *, item: Item | None = None, content: bytes
 def opens(file: File) -> None:
     """A program opens it."""
     file.handles.append(Handle(file, file.item, os.O_RDONLY))
-
-
-def full(*edits: object, **more: object) -> None:
-    raise FsError(errno.ENOSPC)
 
 
 def grown(state: State, behind: bytes = b"more") -> tuple[File, LocalGeneration]:

@@ -21,6 +21,7 @@ REFUSED = PathExistsError("there already")
 
 #: Of a file that was written and not closed.
 OPEN = {"state": "dirty", "reason": "open and changed", "age": None}
+LOCAL = LocalGeneration(Condition(), Path(), 1, 2, 7)
 
 
 def test_unsent_files_of_an_ended_or_killed_mount_are_listed_by_name(tmp_path: Path) -> None:
@@ -49,21 +50,16 @@ def test_unsent_files_of_an_ended_or_killed_mount_are_listed_by_name(tmp_path: P
         ("placed", 0, ""), ("gone", 0, ""),
     ]  # fmt: skip
     journal.close()
-    assert [entry["path"] for entry in read_backlog(tmp_path).to_entries()] == [
-        entry["path"] for entry in left.to_entries()
-    ]
+    again = read_backlog(tmp_path)
+    assert [entry["path"] for entry in again.to_entries()] == [entry["path"] for entry in left.to_entries()]
 
 
 def test_only_a_file_that_was_never_closed_is_open_and_changed() -> None:
     """vfs/semantics.md 6: a file whose closed bytes are sent appears once, and a local only file never."""
     closed = File(1, path="closed, and open again", generation=1, open_generation=2)
-    files = [
-        closed,
-        File(2, path="attributes", mode=0o600),
-        File(3, path="note~", open_generation=3, never_sent=True),
-        new := File(4, path="new", open_generation=4),
-    ]
-    assert collect_backlog(files, []) == Backlog([closed], [new], [])
+    new, attributes = File(4, path="new", open_generation=4), File(2, path="attributes", mode=0o600)
+    scratch = File(3, path="note~", open_generation=3, never_sent=True)
+    assert collect_backlog([closed, attributes, scratch, new], []) == Backlog([closed], [new], [])
 
 
 @pytest.mark.parametrize(
@@ -77,20 +73,15 @@ def test_only_a_file_that_was_never_closed_is_open_and_changed() -> None:
         ({"error": REFUSED}, {"refused": "no room"}, {"state": "failed", "reason": "no room"}),
         ({"planned_at": time.time() + 1000}, {}, {"age": 0.0}),
         ({}, {"generation": 0, "open_generation": 2}, OPEN),
-        (
-            {},
-            {"generation": 0, "open_generation": 2, "local": LocalGeneration(Condition(), Path(), 1, 2, 7)},
-            {**OPEN, "size": 7},
-        ),
+        ({}, {"generation": 0, "open_generation": 2, "local": LOCAL}, {**OPEN, "size": 7}),
     ],
 )
 def test_each_unsent_file_is_listed(
     change: dict[str, Any], file: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     """vfs/semantics.md 6: what was written and not closed has nothing on its way, whatever an earlier save of it does."""
-    one = Change(
-        2, Verb.PUT, "new", ino=1, generation=1, **{"sent": 12, "planned_at": time.time() - 100, **change}
-    )
+    values: dict[str, Any] = {"sent": 12, "planned_at": time.time() - 100, **change}
+    one = Change(2, Verb.PUT, "new", ino=1, generation=1, **values)
     one.file = of = File(1, path="new", **{"generation": 1, "size": 10, **file})
     of.change = one
     (entry,) = collect_backlog([of], [one] if of.is_unsent else []).to_entries()

@@ -16,21 +16,16 @@ from jobfs.state.records import Stage, Verb
 
 def test_changes_of_one_target_finish_in_order_and_cancelled_ones_first(state: State) -> None:
     first, second, third = (state.plan_change(Verb.PUT, "a") for _ in range(3))
-    other = state.plan_change(Verb.PUT, "b")
-    assert [state.changes.predecessor_of(change) for change in (first, second, third, other)] == [
-        None,
-        first,
-        first,
-        None,
-    ]
+    other, predecessor = state.plan_change(Verb.PUT, "b"), state.changes.predecessor_of
+    assert [*map(predecessor, (first, second, third, other))] == [None, first, first, None]
     state.apply_in_memory(third, stage=Stage.CANCELLED)
-    assert [state.changes.predecessor_of(change) for change in (first, second, third)] == [third, third, None]
+    assert [*map(predecessor, (first, second, third))] == [third, third, None]
     state.end_change(third)
     state.apply_in_memory(first, stage=Stage.STAGED)
     state.apply_in_memory(first, stage=Stage.PLACED)
-    assert state.changes.predecessor_of(second) is None, "the server has the outcome: only cleanup is left"
+    assert predecessor(second) is None, "the server has the outcome: only cleanup is left"
     state.apply_in_memory(second, target="b")
-    assert state.changes.predecessor_of(other) is second, "the older one goes first, wherever it was made"
+    assert predecessor(other) is second, "the older one goes first, wherever it was made"
 
 
 def test_a_name_can_be_taken_from_a_change_that_was_not_started(state: State) -> None:

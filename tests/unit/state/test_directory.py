@@ -103,10 +103,9 @@ def test_other_state_directories_with_a_journal_or_mount_are_listed(take: Take, 
     end_mount(second)
     end_mount(third, journal=False)
     end_mount(fourth, clean=True)
-    expected = {
-        at.path: at.record and at.record.clean for at in places.find_ended_of_job(state, JOB, first.mount_id)
-    }
-    assert expected == {second.path: False, fourth.path: True}
+    ended = places.find_ended_of_job(state, JOB, first.mount_id)
+    clean = {found.path: found.record and found.record.clean for found in ended}
+    assert clean == {second.path: False, fourth.path: True}
     assert [found.path for found in places.find_running(state)] == [first.path]
     last_used_first = [one.path for one in (fourth, third, second, first)]
     assert [found.path for found in places.find_of_job(state, JOB)] == last_used_first
@@ -148,8 +147,6 @@ def test_a_starting_mount_waits_only_for_readers_of_the_directory(
     take: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of twenty mounts starts as fast as the first."""
-    # And on a full disk without spare room.
-    monkeypatch.setattr("jobfs.state.journal.free_bytes", lambda place: 0)
     *_, free = [take(f"/mnt/{number}") for number in range(4)]
     end_mount(free)
     with (free.path / "lock").open() as look:

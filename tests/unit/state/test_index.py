@@ -48,10 +48,8 @@ def test_an_item_that_a_change_shows_is_shown_until_the_change_ends(state: State
 def test_open_and_unsent_files_below_a_directory_are_found(state: State) -> None:
     """vfs/semantics.md 4: rename of a directory: open and unsent files are re-keyed."""
     unsent = [written(state, path) for path in ("dir/b", "dir/sub/c", "dirt/d")]
-    opened, remembered = (
-        state.get_or_add_file(replace(ITEM, id="o", path="dir/o")),
-        state.get_or_add_file(ITEM),
-    )
+    opened = state.get_or_add_file(replace(ITEM, id="o", path="dir/o"))
+    remembered = state.get_or_add_file(ITEM)
     opens(opened)
     state.write(edit(remembered, mode=0o600))
     assert set(state.index.local_files_below("dir")) == {*unsent[:2], opened}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,12 +12,12 @@ from typing import Any
 
 import pytest
 from tests.support.files import errno_from
-from tests.unit.state.conftest import failing, held
+from tests.unit.state.conftest import accept, failing, held, refuse, sql
 
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Kind, Lifecycle, Permission
 from jobfs.state.copies import CopyStore
-from jobfs.state.journal import SCHEMA_VERSION, Journal
+from jobfs.state.journal import SCHEMA_VERSION, Journal, ReservedSpace, release_for_start
 from jobfs.state.records import Aside, Base, Change, File, Stage, Verb
 
 BASE = Base("b", "then", None, "ee", True)
@@ -50,23 +49,6 @@ def put(seq: int, target: str = "file") -> tuple[Change, dict[str, Any]]:
     return Change(seq, Verb.PUT, target), {}
 
 
-def sql(path: Path, statement: str, *values: object) -> tuple[Any, ...] | None:
-    """What another program does to the database; return the first row that it gets."""
-    with closing(sqlite3.connect(path)) as db, db:
-        row: tuple[Any, ...] | None = db.execute(statement, values).fetchone()
-        return row
-
-
-def refuse(path: Path, statement: str, said: str, when: str = "TRUE") -> None:
-    """Let SQLite refuse such a statement, as on a full or a broken disk."""
-    sql(path, f"CREATE TRIGGER no BEFORE {statement} WHEN {when} BEGIN SELECT RAISE(ABORT, '{said}'); END")
-
-
-def accept(path: Path) -> None:
-    """Let SQLite take what it has refused."""
-    sql(path, "DROP TRIGGER no")
-
-
 # -- records
 
 
@@ -87,10 +69,9 @@ def test_a_record_is_read_as_it_was_written(path: Path, record: Any) -> None:
 def test_a_write_is_all_or_nothing(journal: Journal) -> None:
     kept = File(1)
     journal.write((kept, {}))
-    refuse(journal.path, "INSERT ON change", "no", "NEW.key = 2")
-    assert (
-        errno_from(journal.write, put(1), put(2), remove=[kept], transaction_id="t", is_new=True) == errno.EIO
-    )
+    refuse(journal.path, "no", "INSERT ON change", when="NEW.key = 2")
+    refused = errno_from(journal.write, put(1), put(2), remove=[kept], transaction_id="t", is_new=True)
+    assert refused == errno.EIO
     assert journal.load_records(Change) == []
     assert len(journal.load_records(File)) == 1
     assert not journal.has_tombstone("t")
@@ -124,7 +105,7 @@ def test_a_transaction_id_is_a_tombstone_until_it_is_pruned(path: Path) -> None:
 def test_a_failure_to_prune_tombstones_fails_nothing(journal: Journal) -> None:
     """save/protocol.md, Vocabulary, tombstone: one that is kept longer does no harm; the next listing prunes it."""
     journal.write(transaction_id="old")
-    refuse(journal.path, "DELETE ON tombstone", "disk I/O error")
+    refuse(journal.path, "disk I/O error", "DELETE ON tombstone")
     journal.prune_tombstones(time.monotonic())
     assert journal.has_tombstone("old")
     accept(journal.path)
@@ -141,27 +122,35 @@ def test_a_failure_to_prune_tombstones_fails_nothing(journal: Journal) -> None:
 )
 @pytest.mark.parametrize("room", [True, False])
 def test_a_full_journal_records_past_events_and_refuses_new_work(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch, said: str, expected: int, room: bool
+    journal: Journal, said: str, expected: int, room: bool
 ) -> None:
     """vfs/semantics.md 4, A full disk: what the journal can't hold fails with EIO, and can be tried again."""
-    refuse(journal.path, "INSERT ON change", said)
+    refuse(journal.path, said, "INSERT ON change")
     with pytest.raises(FsError, match=f"^the journal can't be written: {said}$") as caught:
         journal.write(put(1), is_new=True)
     assert caught.value.errno == expected
 
-    def make_room() -> bool:
-        accept(journal.path)
-        return True
+    class Room(ReservedSpace):
+        def release_half(self) -> bool:
+            accept(journal.path)
+            return True
 
+    spare = journal.spare
     if room:
-        monkeypatch.setattr(journal.spare, "release_half", make_room)
+        journal.spare = Room(journal.path.with_name("spare"))
     assert errno_from(journal.write, put(1)) == (0 if room else expected)
     assert len(journal.load_records(Change)) == room
-    assert room or make_room()
+    if not room:
+        accept(journal.path)
     journal.write(put(2))
     assert [change.seq for change in journal.load_records(Change)][-1] == 2
     journal.path.with_name("spare").unlink()
-    assert room or not journal.spare.release_half()
+    assert not spare.release_half()
+
+
+def test_a_full_disk_without_reserved_space_stops_no_start() -> None:
+    """vfs/semantics.md 4, A full disk: the start finds out itself whether it fits."""
+    release_for_start(Path("/proc"))  # no byte is free there
 
 
 @pytest.fixture
@@ -257,7 +246,7 @@ _BEFORE = {
 def _write_journal_of_the_schema_before(path: Path, records: dict[str, tuple[int, str]]) -> None:
     Journal(path).close()
     for table, row in records.items():
-        sql(path, f"INSERT INTO {table} VALUES (?, ?)", *row)
+        sql(path, f"INSERT INTO {table} VALUES (?, ?)", values=row)
     sql(path, f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
 
 
@@ -288,7 +277,7 @@ def test_a_damaged_journal_of_the_previous_schema_is_left_unchanged(path: Path, 
 def test_an_invalid_record_is_reported_as_damage(path: Path, record: str) -> None:
     with closing(Journal(path)) as journal:
         journal.write(put(1))
-    sql(path, "UPDATE change SET record = ?", record)
+    sql(path, "UPDATE change SET record = ?", values=(record,))
     with pytest.raises(UsageError, match=f"the journal {path} can't be used"):
         Journal(path)
 

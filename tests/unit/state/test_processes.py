@@ -7,14 +7,35 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Condition
 
 import pytest
+from tests.unit.state.conftest import FakeProc
 
-from jobfs.state.processes import Process, Processes
+from jobfs.state.processes import ProcDirectory, Process, Processes
 
-from .proc import FakeProc
+
+class Looks(ProcDirectory):
+    """A `/proc` that notes the numbers that are looked up in it; `before` is called with each, before it is."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.of: list[str] = []
+        self.before: Callable[[str], object] = lambda number: None
+
+    def _look(self, number: str) -> None:
+        self.of.append(number)
+        self.before(number)
+
+    def read(self, pid: str, name: str) -> str:
+        self._look(pid)
+        return super().read(pid, name)
+
+    def has(self, pid: str) -> bool:
+        self._look(pid)
+        return super().has(pid)
 
 
 class Proc(FakeProc):
@@ -22,8 +43,8 @@ class Proc(FakeProc):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.lock = Condition()
-        self.processes = Processes(self.lock, directory)
+        self.lock, self.looks = Condition(), Looks(directory)
+        self.processes = Processes(self.lock, self.looks)
 
     def of(self, number: int) -> Process:
         process = self.processes.process_of(number)
@@ -54,33 +75,6 @@ def proc(in_memory: Path) -> Proc:
     return proc
 
 
-class Looks:
-    """The numbers that are looked up in `/proc`; `before` is called with each, before it is."""
-
-    def __init__(self) -> None:
-        self.of: list[str] = []
-        self.before: Callable[[str], object] = lambda number: None
-
-
-@pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
-    looks = Looks()
-
-    def watch(name: str) -> None:
-        real = getattr(Processes, name)
-
-        def look(processes: Processes, of: str | Process, *more: str) -> object:
-            looks.of.append(of if isinstance(of, str) else of.key[0])
-            looks.before(looks.of[-1])
-            return real(processes, of, *more)
-
-        monkeypatch.setattr(Processes, name, look)
-
-    watch("_read_proc_file")
-    watch("_is_running")
-    return looks
-
-
 def test_ancestors_are_those_of_the_first_check(proc: Proc) -> None:
     """vfs/semantics.md 4.43: also where a parent has ended since."""
     assert proc.numbers(30) == [30, 20, 10, 1]
@@ -90,21 +84,21 @@ def test_ancestors_are_those_of_the_first_check(proc: Proc) -> None:
     assert proc.numbers(31) == [31, 30, 20, 10, 1]
 
 
-def test_a_parent_that_ends_during_the_check_is_replaced(proc: Proc, looks: Looks) -> None:
+def test_a_parent_that_ends_during_the_check_is_replaced(proc: Proc) -> None:
     def end(number: str) -> None:
         if number == "20" and (proc.directory / "20").exists():
             proc.end(20)
             proc.add(30, 1)
 
-    looks.before = end
+    proc.looks.before = end
     assert proc.numbers(30) == [30, 1]
 
 
-def test_a_parent_that_is_not_visible_ends_the_search(proc: Proc, looks: Looks) -> None:
+def test_a_parent_that_is_not_visible_ends_the_search(proc: Proc) -> None:
     """As one of another user where /proc is mounted with hidepid."""
     (proc.directory / "10" / "stat").unlink()
     assert proc.numbers(30) == [30, 20]
-    assert len(looks.of) < 10
+    assert len(proc.looks.of) < 10
 
 
 def test_a_process_that_ends_during_the_check_is_ignored(proc: Proc) -> None:
@@ -121,26 +115,23 @@ def test_a_deep_tree_is_read_by_a_loop_and_to_a_bound(proc: Proc) -> None:
     assert proc.numbers(1099)[:2] == [1099, 1098], "from there on all are known"
 
 
-def test_proc_is_read_without_the_lock(proc: Proc, looks: Looks) -> None:
+def test_proc_is_read_without_the_lock(proc: Proc) -> None:
     """Other threads use the state while /proc is read: of each process, of its ancestors, and to find those that have ended."""
-    free = list[bool]()
 
-    def take() -> None:
-        free.append(proc.lock.acquire(blocking=False))
-        if free[-1]:
+    def take() -> bool:
+        free = proc.lock.acquire(blocking=False)
+        if free:
             proc.lock.release()
+        return free
 
-    def take_in_another_thread(_: str) -> None:
-        other = threading.Thread(target=take)
-        other.start()
-        other.join()
-
-    looks.before = take_in_another_thread
-    proc.of(30)
-    assert looks.of == ["30", "30", "20", "10", "1"]
-    proc.processes.find_ended()
-    assert len(free) > 5
-    assert all(free)
+    with ThreadPoolExecutor(1) as other:
+        proc.looks.before = lambda number: taken.append(other.submit(take).result())
+        taken = list[bool]()
+        proc.of(30)
+        assert proc.looks.of == ["30", "30", "20", "10", "1"]
+        proc.processes.find_ended()
+    assert len(taken) > 5
+    assert all(taken)
 
 
 def test_ended_processes_are_found_and_the_rest_kept(proc: Proc) -> None:
@@ -168,16 +159,16 @@ def test_a_parent_that_was_kept_for_an_ended_child_is_checked_next(proc: Proc) -
     assert proc.processes.find_ended() == [thirty.parent]
 
 
-def test_an_open_checks_few_processes(proc: Proc, looks: Looks) -> None:
+def test_an_open_checks_few_processes(proc: Proc) -> None:
     """The work of an open does not grow with the number of processes."""
     for number in range(100, 600):
         proc.add(number, 10)
         proc.of(number)
-    looks.of.clear()
+    proc.looks.of.clear()
     for number in (9_000_000, 9_000_001):
         proc.processes.process_of(number)
         proc.processes.find_ended()
-    assert 2 < len(looks.of) <= 2 + 16
+    assert 2 < len(proc.looks.of) <= 2 + 16
 
 
 def test_no_process_is_checked_again_until_it_is_due(proc: Proc) -> None:
@@ -200,11 +191,11 @@ def test_a_forgotten_process_can_be_remembered_again(proc: Proc) -> None:
 
 def test_the_proc_of_another_namespace_is_not_used(proc: Proc) -> None:
     """vfs/semantics.md 4.47: its numbers are those of other processes."""
-    (proc.directory / "self").symlink_to("1")
-    assert Processes(proc.lock, proc.directory).process_of(30) is None
-    (proc.directory / "self").unlink()
-    (proc.directory / "self").symlink_to(str(os.getpid()))
-    assert Processes(proc.lock, proc.directory).process_of(30) is not None
+    own = proc.directory / "self"
+    for number in (1, os.getpid()):
+        own.unlink(missing_ok=True)
+        own.symlink_to(str(number))
+        assert (Processes(proc.lock, proc.looks).process_of(30) is not None) is (number != 1)
 
 
 @pytest.fixture
@@ -215,8 +206,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_real_processes_are_found_with_their_parents_and_ends(child: subprocess.Popen[bytes]) -> None:
     """What the kernel says: a thread counts as its process, a child is below its parent, and an end is found."""
-    lock = Condition()
-    processes = Processes(lock, Path("/proc"))
+    processes = Processes(Condition(), ProcDirectory(Path("/proc")))
     found = processes.process_of(child.pid)
     assert found is not None
     assert found.parent is processes.process_of(threading.get_native_id())
@@ -239,7 +229,7 @@ def test_the_heir_of_a_process_is_the_nearest_that_still_runs(proc: Proc) -> Non
         "of notes that had passed on before"
     )
     proc.add(30, 20, start=8)
-    again = Processes(proc.lock, proc.directory)
+    again = Processes(proc.lock, proc.looks)
     assert again.find_heir(lineage) is not None
     assert again.find_heir(lineage) is again.find_heir([["", ""], *lineage[1:]])
     assert again.find_heir([["30", "7"], ["99", "7"]]) is None

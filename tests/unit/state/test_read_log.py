@@ -6,7 +6,6 @@ import itertools
 import random
 import tempfile
 import tracemalloc
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
@@ -16,19 +15,19 @@ from threading import Condition
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.state.conftest import FakeProc
 
 from jobfs.nodes import Item, Kind
 from jobfs.state.processes import Process
-from jobfs.state.read_log import ReadLog, ReadRecords
+from jobfs.state.read_log import LIMITS, NoteLimits, ReadLog, ReadRecords
 from jobfs.state.records import Base
-
-from .proc import FakeProc
 
 FIRST = Item("i", Kind.FILE, "dir/f", updated_at="1", size=1)
 SECOND, THIRD = replace(FIRST, updated_at="2"), replace(FIRST, updated_at="3")
 VERSIONS = {"0": replace(FIRST, updated_at=""), "1": FIRST, "2": SECOND, "3": THIRD}
-#: A version that this mount has placed.
+#: A version that this mount has placed; 1r: one with a racy time.
 PLACED = {number: Base.from_item(item, sha256="0" * 64) for number, item in VERSIONS.items()}
+PLACED["1r"] = replace(PLACED["1"], racy=True)
 
 #: Threads by number: their thread group, and the parent of that. A shell with two children, one of which has a child.
 SHELL, CAT, MAKE, CC, OTHER = 10, 20, 30, 31, 40
@@ -39,22 +38,28 @@ NAMES = {"shell": SHELL, "cat": CAT, "make": MAKE, "cc": CC, "other": OTHER, "st
 THREAD = 21  # of CAT
 
 
+def at(version: str, path: str = "dir/f") -> Item:
+    """A version at a path; it is of another item if it has an `x`."""
+    item = VERSIONS.get(version) or replace(FIRST, updated_at=version.lstrip("x"))
+    return replace(item, path=path, id="another" if "x" in version else "i")
+
+
 class Proc(FakeProc):
     """Readers with a `/proc` of their own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, limits: NoteLimits = LIMITS) -> None:
         super().__init__(directory)
         for number, (group, parent) in {**TREE, THREAD: (CAT, SHELL)}.items():
             self.add(number, parent, group=group)
-        self.log = directory / "notes"
-        self.readers = ReadLog(Condition(), directory, self.log)
+        self.log, self.limits = directory / "notes", limits
+        self.readers = ReadLog(Condition(), directory, self.log, limits)
         #: How often the mount is started again before each question.
         self.restarts = 0
 
     def restart(self) -> None:
         """The mount ends, and the next one begins."""
         self.readers.close()
-        self.readers = ReadLog(Condition(), self.directory, self.log)
+        self.readers = ReadLog(Condition(), self.directory, self.log, self.limits)
 
     def ends(self, number: int) -> None:
         """A process ends, and this is found out."""
@@ -97,35 +102,50 @@ class Proc(FakeProc):
     def happens(self, steps: str) -> None:
         """Carry out steps as `KNOWN` has them, separated by commas."""
         for step in steps.split(", "):
-            self._carry_out(step)
+            match step.split():
+                case "placed", version, *path:
+                    self.readers.note_placed((*path, "dir/f")[0], PLACED[version])
+                case "becomes", before, old, after, new:
+                    self.readers.carry_notes(at(before, old), at(after, new))
+                case "moved", old, new:
+                    self.readers.move_notes_below(old, new)
+                case who, what, *more:
+                    self._act(NAMES.get(who, 0), what, *more)
 
-    def _carry_out(self, step: str) -> None:
-        who, what, *more = step.split()
-        if who == "placed":
-            self.readers.note_placed("dir/f", PLACED[what])
-            return
-        process = self.process(NAMES[who])
+    def _act(self, number: int, what: str, *more: str) -> None:
+        process = self.readers.process_of(number)
         if what == "reads":
             version, path = (*more, "dir/f")[:2]
-            self.readers.note_read(process, path, VERSIONS[version])
+            self.readers.note_read(process, path, at(version, path))
         elif what == "misses":
-            self.readers.note_missing(NAMES[who], "dir/f")
+            self.readers.note_missing(number, "dir/f")
         elif what in ("writes", "sees"):
             over, base = (VERSIONS[more[0]], PLACED[more[1]]) if more else (None, Base())
             self.readers.note_write(process, "dir/f", over, base, opened_for_read=what == "sees")
-        else:
-            assert what == "makes"
+        elif what == "replaces":
+            self.readers.note_unread_replace(process, "dir/f")
+        elif what == "renames":
+            assert self.readers.inherit_note(process, "dir/f")
+            self.readers.carry_notes(at(more[0]), at(*more))
+        elif what == "ends":
+            self.ends(number)
+        elif what == "makes":
             self.readers.ignore_backup_read(process, more[0])
 
-    def replaced(self, number: int, shown: Item) -> Item | Base | None:
+    def saves(self, save: str) -> Item | Base | None:
+        """What a save replaces: who saves, the version that is shown, and its path unless it is `dir/f`."""
+        who, *shown = save.split()
         for _ in range(self.restarts):
             self.restart()
+        return self.readers.version_read_by(self.readers.process_of(NAMES.get(who, 0)), at(*shown))
+
+    def replaced(self, number: int, shown: Item) -> Item | Base | None:
         return self.readers.version_read_by(self.process(number), shown)
 
 
 @pytest.fixture
-def proc(tmp_path: Path) -> Proc:
-    return Proc(tmp_path)
+def proc(tmp_path: Path, request: pytest.FixtureRequest) -> Proc:
+    return Proc(tmp_path, getattr(request, "param", LIMITS))
 
 
 @pytest.fixture(params=range(3), ids=["one mount", "the next mount", "the mount after that"])
@@ -136,79 +156,15 @@ def later(request: pytest.FixtureRequest, tmp_path: Path) -> Proc:
     return proc
 
 
-Bound = Callable[..., None]
-
-
-@pytest.fixture
-def bound(monkeypatch: pytest.MonkeyPatch) -> Bound:
-    """Set bounds of the notes, which a test reaches: of all, and of those of one process."""
-
-    def bound(*, notes: int, own: int) -> None:
-        for name, value in {"_NOTES": notes, "_OWN": own}.items():
-            monkeypatch.setattr(f"jobfs.state.read_log.{name}", value)
-
-    return bound
-
-
-@pytest.mark.parametrize(
-    ("reader", "base"), [(None, Base()), (CAT, SECOND), (SHELL, SECOND), (OTHER, SECOND)]
-)
-def test_a_restore_replaces_only_a_version_read_by_a_related_program(
-    later: Proc, reader: int | None, base: Base | Item
-) -> None:
-    """vfs/semantics.md 4.54, 4.63: else what is there stays beside, which otherwise would be replaced as what is shown."""
-    if reader is not None:
-        later.read(reader, SECOND)
-    assert later.replaced(MAKE, THIRD) == (SECOND if reader else None)
-    later.readers.note_unread_replace(later.process(MAKE), "dir/f")
-    assert later.replaced(MAKE, THIRD) == base
-    later.readers.note_unread_replace(None, "dir/f")
-
-
-def test_a_placed_version_with_a_racy_time_is_recognised_by_bytes(later: Proc) -> None:
-    """vfs/semantics.md 4.44, 4.63, save/protocol.md R2: what a look has shown may be what the job has written since."""
-    racy = replace(PLACED["1"], racy=True)
-    later.readers.note_placed("dir/f", racy)
-    assert later.replaced(CAT, FIRST) == racy
-    assert later.readers.version_read_by(None, FIRST) == racy, "for any process"
-    moved = replace(FIRST, path="dir/g")
-    later.readers.carry_notes(FIRST, moved)
-    assert later.replaced(CAT, moved) == racy, "under its new name, too"
-
-
-def rename(proc: Proc, before: Item, after: Item) -> bool:
-    """CAT renames a file; return whether CAT had, or has got, a note to be carried."""
-    has_note = proc.readers.inherit_note(proc.process(CAT), before.path)
-    proc.readers.carry_notes(before, after)
-    return has_note
-
-
-ANOTHER = replace(SECOND, id="another")
-
-
-@pytest.mark.parametrize(("past", "before", "replaces"), [
-    # The answer to the rename may show what the job has written since, or another file of the job.
-    ("cat reads 1", SECOND, FIRST), ("shell reads 1", SECOND, FIRST),
-    ("cat reads 1", ANOTHER, FIRST), ("shell reads 1", ANOTHER, FIRST),
-    # It has written the file that had the name before.
-    ("cat writes, placed 1", ANOTHER, Base()),
-    # The note of the source, though it is that of a relative, replaces the program's own at the new name.
-    ("shell reads 1, cat reads 3 new/f", FIRST, None),
-])  # fmt: skip
-def test_a_program_that_renames_a_file_keeps_its_note_of_it(
-    later: Proc, past: str, before: Item, replaces: Item | Base | None
-) -> None:
-    """vfs/semantics.md 4.46, 4.63."""
-    later.happens(past)
-    after = replace(before, path="new/f")
-    assert rename(later, before, after)
-    assert later.replaced(CAT, after) == replaces
+def limited(*limits: tuple[int, int]) -> pytest.MarkDecorator:
+    """Give a test limits that it reaches: of all notes, and of those of one process."""
+    return pytest.mark.parametrize("proc", [NoteLimits(*each) for each in limits], indirect=True)
 
 
 def test_renaming_a_version_that_was_never_read_inherits_no_note(proc: Proc) -> None:
     """vfs/semantics.md 4.46: it knows the version that is renamed, which the answer to its rename shows."""
-    proc.read(SHELL, THIRD, path="new/f")
-    assert not rename(proc, FIRST, replace(SECOND, path="new/f"))
+    proc.happens("shell reads 3 new/f")
+    assert not proc.readers.inherit_note(proc.process(CAT), "dir/f")
     assert not proc.readers.inherit_note(None, "dir/f")
 
 
@@ -281,86 +237,122 @@ def test_a_save_replaces_the_version_of_the_closest_reader(
 ) -> None:
     """vfs/semantics.md 4.43, 4.48, 4.63: nothing is another for a program that runs because a relative of it has ended."""
     later.happens(past)
-    who, shown = save.split()
     if ended:
-        saver = [int(process.key[0]) for process in later.process(NAMES[who]).self_and_ancestors()]
-        for number in sorted({*NAMES.values()} - {*saver}, reverse=True):
+        saver = later.process(NAMES[save.split()[0]]).self_and_ancestors()
+        for number in sorted({*NAMES.values()} - {int(process.key[0]) for process in saver}, reverse=True):
             later.end(number)
         later.settle()
-    assert later.replaced(NAMES[who], VERSIONS[shown]) == replaces
+    assert later.saves(save) == replaces
 
 
-@pytest.mark.parametrize(("past", "save", "replaces"), [
+#: The same, of what this mount has done; `becomes 1 a 2 b`: our request has made version 1 at `a` version 2 at `b`; `moved`: it
+#: has renamed a directory.
+WRITTEN = "cat writes, placed 1, make reads 3 dir/g, becomes 2 dir/f 2 dir/g, becomes 1 dir/f 1 dir/h"
+OVER = "cat writes, make reads 1, make sees, placed 1, becomes 3 dir/g 3 dir/f"
+MOVED = ("cat writes, placed 1, make reads 1 dir/g, cat reads 2 new/f, other reads 3 else/f, placed 2 else/f, placed 2 new/g, "
+         "moved dir new")  # fmt: skip
+AFTER_CHANGES = [
+    # A restore replaces only a version that a program near it has read; any other stays beside it (4.54).
+    ("make replaces", "make 3", Base()), ("nobody replaces", "make 3", None), ("cat reads 2, make replaces", "make 3", SECOND),
+    ("shell reads 2, make replaces", "make 3", SECOND), ("other reads 2, make replaces", "make 3", SECOND),
+    # What was placed with a racy time is recognised by its bytes, by any process and under its new name (4.44).
+    ("placed 1r", "cat 1", PLACED["1r"]), ("placed 1r", "nobody 1", PLACED["1r"]),
+    ("placed 1r, becomes 1 dir/f 1 dir/g", "cat 1 dir/g", PLACED["1r"]),
+    # Our rename or chmod carries notes (4.46), for those near the reader, too.
+    *((f"cat reads 1, make reads 3, becomes 1 dir/f 1b {path}", save, known) for path in ("dir/f", "dir/g") for save, known in
+      ((f"cat 1b {path}", None), (f"cat 4 {path}", at("1b", path)), (f"other 4 {path}", THIRD), ("make 1", THIRD))),
+    # A program that renames a file keeps its note, or gets that of a relative. The answer may show what the job has written
+    # since, or another file of the job.
+    ("cat reads 1, cat renames 2 new/f", "cat 2 new/f", FIRST), ("shell reads 1, cat renames 2 new/f", "cat 2 new/f", FIRST),
+    ("cat reads 1, cat renames x2 new/f", "cat x2 new/f", FIRST), ("shell reads 1, cat renames x2 new/f", "cat x2 new/f", FIRST),
+    ("cat writes, placed 1, cat renames x2 new/f", "cat x2 new/f", Base()),
+    ("shell reads 1, cat reads 3 new/f, cat renames 1 new/f", "cat 1 new/f", None),
+    # A rename does not make a version an own one. What a program has written was at the old name.
+    (WRITTEN, "make 2 dir/g", at("3", "dir/g")), (WRITTEN, "cat 2 dir/h", PLACED["1"]),
+    (f"{WRITTEN}, becomes x3 dir/f x3 dir/h", "cat x3 dir/h", None),
+    # A rename over a file drops the notes of those who have only written it; `cat` knows what `make` has read.
+    (OVER, "cat 3", FIRST), (OVER, "make 3", FIRST),
+    # Notes move with a directory. What was there before under the new name is forgotten, what is elsewhere stays.
+    (MOVED, "cat 2 new/f", PLACED["1"]), (MOVED, "make 2 new/g", at("1", "dir/g")), (MOVED, "other 1 else/f", at("3", "else/f")),
+    (MOVED, "other 2 else/f", None), (f"{MOVED}, moved other new", "cat 2 new/f", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("past", "save", "replaces"), AFTER_CHANGES)
+def test_a_save_replaces_the_version_known_after_changes_of_this_mount(
+    later: Proc, past: str, save: str, replaces: Item | Base | None
+) -> None:
+    """vfs/semantics.md 4.44, 4.46, 4.54, 4.63; save/protocol.md R2."""
+    later.happens(past)
+    assert later.saves(save) == replaces
+
+
+#: The same, as far as only this mount knows it.
+IN_ONE_MOUNT = [
+    # A program that found a name missing replaces only what was read since, by it or near it, or was placed by this mount (4.62).
     ("make misses", "make 2", Base()), ("make misses", "cc 2", None), ("make misses", "shell 2", None),
     ("make misses, make reads 2", "make 2", None), ("make misses, cat reads 2", "make 2", None),
     ("cat reads 1, make misses", "make 2", FIRST),
     ("make misses, placed 2", "make 2", None), ("make misses, placed 1", "make 2", Base()),
     ("make misses, make writes, placed 1", "make 2", PLACED["1"]),
-])  # fmt: skip
-def test_a_program_that_found_a_name_missing_replaces_only_what_was_read_since(
+    ("make misses, nobody misses", "make 2 dir/other", None),
+    # A process is known while a descendant runs that began before it ended (4.43).
+    ("make reads 1, cc starts, make ends, cat reads 2", "cc 2", FIRST),
+    ("make reads 1, cc starts, make ends, cat reads 2, cc ends", "shell 3", SECOND),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("past", "save", "replaces"), IN_ONE_MOUNT)
+def test_a_save_replaces_what_this_mount_alone_knows_to_be_read(
     proc: Proc, past: str, save: str, replaces: Item | Base | None
 ) -> None:
-    """vfs/semantics.md 4.62: by it or near it, or was placed by this mount."""
+    """vfs/semantics.md 4.43, 4.62."""
     proc.happens(past)
-    who, shown = save.split()
-    assert proc.replaced(NAMES[who], VERSIONS[shown]) == replaces
-    assert proc.replaced(NAMES[who], replace(VERSIONS[shown], path="dir/other")) is None
-    proc.readers.note_missing(0, "dir/f")  # outside of the namespace (4.47)
+    assert proc.saves(save) == replaces
 
 
-class Twice(Proc):
-    """The notes of ended processes pass to others here, and stay where they are in `kept`."""
+class Twice:
+    """The notes of ended processes pass to others in one `/proc`; in the other, no process ends, and each note stays."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self.passed, self.kept = self.readers, ReadLog(Condition(), directory)
-        self.kept._processes.find_ended = list  # type: ignore[method-assign]
+    def __init__(self, top: Path) -> None:
+        self.both = self.passed, _ = Proc(top / "passed"), Proc(top / "kept")
         self.numbers = itertools.count(100)
-        self.running = [1, *NAMES.values()]
-        for number in self.running:
-            self.of(number)
+        self.running = {1: 0} | {number: TREE[number][1] for number in NAMES.values()}
+        self.of([*self.running])
 
-    def of(self, number: int) -> tuple[Process, Process]:
-        passed, kept = self.passed.process_of(number), self.kept.process_of(number)
-        assert passed is not None
-        assert kept is not None
-        return passed, kept
+    def of(self, numbers: list[int]) -> None:
+        """The processes have opened a file."""
+        for proc, number in product(self.both, numbers):
+            proc.process(number)
 
     def act(self, what: str, which: int, version: str) -> None:
-        number = self.running[which % len(self.running)]
+        number = [*self.running][which % len(self.running)]
         if what == "starts":
-            child = next(self.numbers)
-            self.add(child, number)
-            self.running.append(child)
-            if version != "0":
-                self.of(child)
-        elif what == "ends" and number != 1:
-            self.end(number)
-            self.running.remove(number)
-            for child in self.running:
-                self.adopt(child, number)
+            self.start(next(self.numbers), number)
+            self.of([max(self.running)] * (version != "0"))
         elif what != "ends":
-            for readers, process in zip((self.passed, self.kept), self.of(number), strict=True):
+            for proc in self.both:
+                process, replaced = proc.process(number), (VERSIONS[version], PLACED[version])
                 if what == "reads":
-                    readers.note_read(process, "dir/f", VERSIONS[version])
+                    proc.readers.note_read(process, "dir/f", replaced[0])
                 else:
-                    readers.note_write(
-                        process, "dir/f", VERSIONS[version], PLACED[version], opened_for_read=what == "sees"
-                    )
+                    proc.readers.note_write(process, "dir/f", *replaced, opened_for_read=what == "sees")
+        elif number != 1:
+            del self.running[number]
+            self.passed.end(number)
+            for child in [child for child, parent in self.running.items() if parent == number]:
+                self.start(child, 1)
 
-    def adopt(self, child: int, parent: int) -> None:
-        """A child of a process that has ended is one of process 1."""
-        stat = self.directory / str(child) / "stat"
-        text = stat.read_text(encoding="latin-1")
-        stat.write_text(text.replace(f" S {parent} ", " S 1 "), encoding="latin-1")
+    def start(self, number: int, parent: int) -> None:
+        """A process starts, or another one adopts it."""
+        self.running[number] = parent
+        for proc in self.both:
+            proc.add(number, parent)
 
     def compare(self) -> None:
         for number, (version, item) in product(self.running, VERSIONS.items()):
-            passed, kept = self.of(number)
-            assert self.passed.version_read_by(passed, item) == self.kept.version_read_by(kept, item), (
-                number,
-                version,
-            )
+            passed, kept = (proc.replaced(number, item) for proc in self.both)
+            assert passed == kept, (number, version)
 
 
 WHAT = st.sampled_from(("starts", "ends", "ends", "reads", "reads", "writes", "sees"))
@@ -375,10 +367,10 @@ def test_notes_of_a_running_process_do_not_change_when_others_end(
         both = Twice(Path(directory))
         for act in acts:
             both.act(*act)
-            both.readers.process_of(next(both.strangers))
-        both.settle()
+            both.passed.readers.process_of(next(both.passed.strangers))
+        both.passed.settle()
         both.compare()
-        assert both.notes.count <= 2 * len(both.known)
+        assert both.passed.notes.count <= 2 * len(both.passed.known)
 
 
 def test_an_ended_process_is_remembered_while_its_descriptors_are_open(proc: Proc) -> None:
@@ -406,68 +398,6 @@ def test_a_late_note_of_an_ended_process_is_passed_on(proc: Proc) -> None:
     proc.ends(MAKE)
     assert proc.notes.count == 1
     assert proc.replaced(SHELL, THIRD) == SECOND
-
-
-def test_an_ended_process_is_remembered_while_a_descendant_runs(proc: Proc) -> None:
-    """vfs/semantics.md 4.43: a child that opened something before its parent ended knows what that has read."""
-    proc.read(MAKE, FIRST)
-    proc.process(CC)
-    proc.ends(MAKE)
-    proc.read(CAT, SECOND)
-    assert proc.replaced(CC, SECOND) == FIRST
-    proc.ends(CC)
-    assert proc.replaced(SHELL, THIRD) == SECOND
-    assert proc.notes.count == 2
-
-
-@pytest.mark.parametrize("path", ["dir/f", "dir/g"])
-def test_a_note_is_carried_over_when_this_mount_changes_the_item(later: Proc, path: str) -> None:
-    """vfs/semantics.md 4.46, 4.63: a rename or a chmod carries them, for those near the reader too."""
-    after = replace(FIRST, path=path, updated_at="1b")
-    later.read(CAT, FIRST)
-    later.read(MAKE, THIRD)
-    later.readers.carry_notes(FIRST, after)
-    assert later.replaced(CAT, after) is None
-    assert later.replaced(CAT, replace(after, updated_at="4")) == after
-    assert later.replaced(OTHER, replace(after, updated_at="4")) == THIRD
-    assert later.replaced(MAKE, FIRST) == THIRD
-
-
-def test_a_rename_does_not_make_a_version_an_own_one(proc: Proc) -> None:
-    proc.happens("cat writes, placed 1")
-    there = replace(THIRD, path="dir/g")
-    proc.read(MAKE, there, path="dir/g")
-    proc.readers.carry_notes(SECOND, replace(SECOND, path="dir/g"))
-    proc.readers.carry_notes(FIRST, replace(FIRST, path="dir/h"))
-    assert proc.replaced(MAKE, replace(SECOND, path="dir/g")) == there
-    assert proc.replaced(CAT, replace(SECOND, path="dir/h")) == PLACED["1"]
-    another = replace(THIRD, id="another")
-    proc.readers.carry_notes(another, replace(another, path="dir/h"))
-    assert proc.replaced(CAT, replace(another, path="dir/h")) is None, "what it has written was there"
-
-
-def test_a_rename_over_a_file_drops_the_notes_of_its_writers(later: Proc) -> None:
-    """vfs/semantics.md 4.46, 4.63: else the file that was renamed there would be kept beside the next save of such a writer."""
-    later.happens("cat writes, make reads 1, make sees, placed 1")
-    later.readers.carry_notes(replace(THIRD, path="dir/g"), THIRD)
-    assert later.replaced(CAT, THIRD) == FIRST, "by its neighbour, which has read it"
-    assert later.replaced(MAKE, THIRD) == FIRST
-
-
-def test_notes_move_with_a_directory(later: Proc) -> None:
-    """vfs/semantics.md 4.46, 4.63: what was there before under the new name is forgotten, what is elsewhere stays."""
-    later.happens("cat writes, placed 1")
-    for who, item, path in ((MAKE, FIRST, "dir/g"), (CAT, SECOND, "new/f"), (OTHER, THIRD, "else/f")):
-        later.read(who, item, path)
-    for path in ("else/f", "new/g"):
-        later.readers.note_placed(path, PLACED["2"])
-    later.readers.move_notes_below("dir", "new")
-    assert later.replaced(CAT, replace(SECOND, path="new/f")) == PLACED["1"]
-    assert later.replaced(MAKE, replace(SECOND, path="new/g")) == FIRST
-    assert later.replaced(OTHER, replace(FIRST, path="else/f")) == THIRD
-    assert later.replaced(OTHER, replace(SECOND, path="else/f")) is None, "that one was placed"
-    later.readers.move_notes_below("other", "new")
-    assert later.replaced(CAT, replace(SECOND, path="new/f")) is None
 
 
 def test_a_program_that_ends_between_two_mounts_is_remembered(proc: Proc) -> None:
@@ -528,22 +458,21 @@ def test_the_log_of_notes_is_bounded(proc: Proc, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("ended", [False, True], ids=["running", "ended"])
-def test_the_next_mount_keeps_the_bounds_of_the_notes(proc: Proc, bound: Bound, ended: bool) -> None:
+def test_the_next_mount_keeps_the_bounds_of_the_notes(proc: Proc, ended: bool) -> None:
     """vfs/semantics.md 4.46, 4.63: a log with more notes than may be kept leads to evictions."""
     for number in range(20):
         proc.read(MAKE, FIRST, path=f"file{number}")
     if ended:
         proc.end(MAKE)
-    bound(notes=5, own=5)
+    proc.limits = NoteLimits(5, 5)
     proc.restart()
     assert proc.notes.count == 5
     assert proc.has(SHELL, "file") == [15, 16, 17, 18, 19]
 
 
-def test_short_lived_readers_evict_no_note(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_lived_readers_evict_no_note(in_memory: Path) -> None:
     """vfs/semantics.md 4.43, 4.46: an editor still keeps the job's version; notes, processes and memory are bounded."""
-    monkeypatch.setattr("jobfs.state.processes._THREADS", 16)
-    proc = Proc(in_memory)
+    proc = Proc(in_memory, NoteLimits(threads=16))
     proc.read(OTHER, FIRST)
     for number in range(1000, 12_000):
         proc.short(number, SECOND)
@@ -562,9 +491,9 @@ def test_short_lived_readers_evict_no_note(in_memory: Path, monkeypatch: pytest.
     assert len(proc.known) < 30
 
 
-def test_a_process_evicts_its_own_notes_and_then_keeps_both(proc: Proc, bound: Bound) -> None:
+@limited((6, 2))
+def test_a_process_evicts_its_own_notes_and_then_keeps_both(proc: Proc) -> None:
     """vfs/semantics.md 4.46: a program that has read very many files; of others nothing is evicted, nor do they notice."""
-    bound(notes=6, own=2)
     proc.read(OTHER, FIRST)
     proc.short(60, FIRST, path="short", parent=OTHER)
     for number in (*range(6), 3, 6, 7):
@@ -584,9 +513,9 @@ def test_a_process_evicts_its_own_notes_and_then_keeps_both(proc: Proc, bound: B
     assert proc.has(MAKE, "file") == [6, 7]
 
 
-def test_a_process_keeps_its_share_of_notes(proc: Proc, bound: Bound) -> None:
+@limited((10, 2))
+def test_a_process_keeps_its_share_of_notes(proc: Proc) -> None:
     """vfs/semantics.md 4.46: who has more loses its own note; if nobody has, the one that has been idle longest."""
-    bound(notes=10, own=2)
     proc.read(OTHER, FIRST, path="other0")
     for number in range(6):
         proc.read(MAKE, FIRST, path=f"make{number}")
@@ -604,10 +533,9 @@ def test_a_process_keeps_its_share_of_notes(proc: Proc, bound: Bound) -> None:
     assert proc.notes.count == 10
 
 
-@pytest.mark.parametrize("own", [1, 3])
-def test_notes_of_ended_processes_are_evicted_first(proc: Proc, bound: Bound, own: int) -> None:
+@limited((3, 1), (3, 3))
+def test_notes_of_ended_processes_are_evicted_first(proc: Proc) -> None:
     """vfs/semantics.md 4.46: who was there before, and knows of no read of its own or of its children, keeps both."""
-    bound(notes=3, own=own)
     proc.read(OTHER, FIRST)
     proc.process(CAT)
     for number in range(60, 65):
@@ -625,9 +553,9 @@ def test_notes_of_ended_processes_are_evicted_first(proc: Proc, bound: Bound, ow
     assert proc.replaced(CAT, SECOND) == FIRST, "a program has not read what it has written"
 
 
-def test_the_least_active_running_process_loses_a_note(proc: Proc, bound: Bound) -> None:
+@limited((3, 3))
+def test_the_least_active_running_process_loses_a_note(proc: Proc) -> None:
     """vfs/semantics.md 4.46: it keeps both from then on, even where its children have read since."""
-    bound(notes=3, own=3)
     for number in (MAKE, CAT, OTHER, MAKE, CC):
         proc.read(number, FIRST)
     assert proc.notes.count == 3
@@ -651,10 +579,9 @@ def test_the_number_of_notes_is_bounded(proc: Proc) -> None:
     assert proc.replaced(OTHER, shown) == FIRST
 
 
-def test_notes_are_thread_safe_while_processes_start_and_end(in_memory: Path, bound: Bound) -> None:
+def test_notes_are_thread_safe_while_processes_start_and_end(in_memory: Path) -> None:
     """vfs/semantics.md 4.46, 6.15: notes and processes stay in step, and within their bounds."""
-    bound(notes=100, own=10)
-    proc, numbers = Proc(in_memory), itertools.count(1000)
+    proc, numbers = Proc(in_memory, NoteLimits(100, 10)), itertools.count(1000)
 
     def work(seed: int) -> None:
         chance, mine = random.Random(seed), [SHELL]
@@ -666,9 +593,8 @@ def test_notes_are_thread_safe_while_processes_start_and_end(in_memory: Path, bo
             proc.readers.hold_process(process)
             proc.readers.note_read(process, path, chance.choice([FIRST, SECOND]))
             proc.readers.version_read_by(process, replace(THIRD, path=path))
-            proc.readers.carry_notes(
-                replace(FIRST, path=path), replace(FIRST, path=f"dir/{chance.randrange(40)}")
-            )
+            other = f"dir/{chance.randrange(40)}"
+            proc.readers.carry_notes(replace(FIRST, path=path), replace(FIRST, path=other))
             proc.readers.release_process(process)
             if len(mine) > 6:
                 proc.end(mine.pop(chance.randrange(1, len(mine))))

@@ -19,9 +19,8 @@ def test_a_handle_continues_with_a_racy_version_of_its_own_save() -> None:
     """save/protocol.md R1: bytes that were placed just now."""
     handle = Handle(File(1), ITEM, os.O_RDONLY)
     assert (handle.readable, handle.writable, handle.process) == (True, False, None)
-    handle.continue_with(
-        saved := replace(ITEM, updated_at="2"), LocalGeneration(threading.Condition(), Path(), 1, 1, 1)
-    )
+    saved = replace(ITEM, updated_at="2")
+    handle.continue_with(saved, LocalGeneration(threading.Condition(), Path(), 1, 1, 1))
     assert (handle.item, handle.base_item, handle.racy) == (saved, saved, True)
 
 
@@ -29,10 +28,8 @@ def test_a_staged_item_is_recognised_by_its_hidden_name_anywhere() -> None:
     """save/protocol.md R6: by the last component of its path."""
     tid, other = "0123456789abcdef", "f" * 16
     change = Change(1, Verb.PUT, "dir/file", tid=tid)
-    named = [
-        f"{where}/.jobfs-0123456789ab-{by}-staged-file"
-        for where, by in (("dir", tid), ("moved", tid), ("dir", other))
-    ]
+    places = (("dir", tid), ("moved", tid), ("dir", other))
+    named = [f"{where}/.jobfs-0123456789ab-{by}-staged-file" for where, by in places]
     staged = [change.is_staged_item(Item("1", Kind.FILE, path)) for path in [*named, "dir/file"]]
     assert staged == [True, True, False, False]
 

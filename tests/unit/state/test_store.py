@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -168,14 +169,15 @@ def test_bytes_closed_during_a_sync_wait_for_the_next_sync(
 ) -> None:
     """vfs/semantics.md 4.4: after a loss of power only what was seen on the disk counts."""
     file, local = grown(state)
-    real = os.fdatasync
+    real, closes = os.fdatasync, [partial(state.store.close_generation, file, local)]
 
-    def closes_meanwhile(handle: int) -> None:
+    def sync(handle: int) -> None:
         real(handle)
-        monkeypatch.setattr(os, "fdatasync", real)
-        state.store.close_generation(file, local)
+        for close in closes:
+            closes.clear()
+            close()
 
-    monkeypatch.setattr(os, "fdatasync", closes_meanwhile)
+    monkeypatch.setattr(os, "fdatasync", sync)
     state.store.sync()
     assert (file.size, file.boot, state.store.needs_sync) == (10, BOOT, True)
     state.store.sync()
@@ -218,16 +220,17 @@ def test_a_sync_covers_all_generations_and_then_removes_old_ones(state: State, f
     assert os.listdir(state.bytes.directory) == [f"{file.ino:016x}.{file.generation}"]
 
 
-def test_concurrent_syncs_share_one_disk_sync(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_syncs_share_one_disk_sync(state: State) -> None:
     """vfs/semantics.md 4.4: one disk sync serves many closes."""
-    going, gate, calls = threading.Event(), threading.Event(), []
+    going, gate, calls = threading.Event(), threading.Event(), list[str]()
 
-    def slow(handle: int) -> None:
-        calls.append(handle)
-        going.set()
-        assert gate.wait(20)
+    def slow(step: str) -> None:
+        calls.extend([step] * (step == "sync" and state.journal.needs_sync))
+        if step == "synced":
+            going.set()
+            assert gate.wait(20)
 
-    monkeypatch.setattr(os, "fdatasync", slow)
+    watch(state.journal, slow)
     state.write(transaction_id="first")
     with ThreadPoolExecutor(9) as pool:
         syncs = [pool.submit(state.store.sync)]
@@ -245,10 +248,8 @@ def test_a_change_makes_only_the_transitions_of_the_diagram(state: State, journa
         change = state.plan_change(Verb.PUT, "file", stage=old, shows={"file": None})
         state.write(edit(change))
         before, after = held(change), {**held(change), "stage": new, "target": "other"}
-        shown, allowed = (
-            (state.changes.copy(), state.index.has_override("file")),
-            new in {old, *TRANSITIONS[old]},
-        )
+        allowed = new in {old, *TRANSITIONS[old]}
+        shown = state.changes.copy(), state.index.has_override("file")
         with nullcontext() if allowed else pytest.raises(ValueError, match=f"can't go from {old} to {new}"):
             if journal:
                 state.write(edit(change, stage=new, target="other"), transaction_id=f"{old} {new}")

@@ -117,9 +117,8 @@ def test_an_open_file_exists_until_its_last_handle_closes(state: State, newer: b
     assert file.local is not None
     state.unclosed.add(file)
     if newer:
-        state.apply_in_memory(
-            file, local=state.bytes.create(file.ino, state.journal.next_number(), file.local.path)
-        )
+        second = state.bytes.create(file.ino, state.journal.next_number(), file.local.path)
+        state.apply_in_memory(file, local=second)
     local = file.local.acquire()
     opens(file)
     state.write(edit(file, item_id="one", boot="this boot", refused="why", ctime_ns=7, mode=0o600))
@@ -179,6 +178,5 @@ def test_unsent_bytes_are_kept_when_the_job_deletes_their_item(state: State) -> 
     assert state.index.file_of(ITEM) is None
     assert file.needs_upload
     assert file.atime_ns == 7
-    assert [(found.path, found.generation) for found in again(state).index.all_files()] == [
-        ("dir/a", file.generation)
-    ]
+    rows = [(found.path, found.generation) for found in again(state).index.all_files()]
+    assert rows == [("dir/a", file.generation)]

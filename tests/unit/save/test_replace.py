@@ -247,27 +247,30 @@ def test_a_save_without_progress_is_postponed(world: World, monkeypatch: pytest.
             world.replacer.run_change(change)
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_a_save_creates_its_missing_directory(world: World, there: bool) -> None:
+MAKES = ["create staged", "move dir"]
+#: A request that is told that the directory is missing, whether files are created at their target, whether the directory is there
+#: again, and the requests of the save.
+MISSING = [
+    ("update", False, False, ["create staged", "move aside", *MAKES, "move aside", "move dir/file.txt"]),
+    ("update", False, True, ["create staged", "move aside", "move aside", "move dir/file.txt"]),
+    ("create", False, False, ["create staged", *MAKES, "create staged", "move dir/file.txt"]),
+    ("create", True, False, ["create dir/file.txt", *MAKES, "create dir/file.txt"]),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "direct", "there", "requests"), MISSING)
+def test_a_save_creates_its_missing_directory(
+    world: World, endpoint: str, direct: bool, there: bool, requests: list[str]
+) -> None:
     """vfs/semantics.md 4.22: the save brings it back; not if it is there again."""
-    item = old(world)
+    world.context.server.learn(rejects={Kind.FILE: direct, Kind.DIRECTORY: False})
+    item = old(world) if endpoint == "update" else None
     if there:
         world.client.put("d", "dir", None)
-    world.client.fail("update", NoDirectoryError("no directory"))
+    world.client.fail(endpoint, NoDirectoryError("no directory"))
     world.save("dir/file.txt", NEW, item)
-    made = [] if there else ["create staged", "move dir"]
-    assert steps(world) == ["create staged", "move aside", *made, "move aside", "move dir/file.txt"]
+    assert steps(world) == requests
     assert contents(world)["dir/file.txt"] == NEW
-
-
-@pytest.mark.parametrize("direct", [False, True])
-def test_a_create_in_a_missing_directory_is_sent_again_after_it(world: World, direct: bool) -> None:
-    """vfs/semantics.md 4.22."""
-    world.context.server.learn(rejects={Kind.FILE: direct, Kind.DIRECTORY: False})
-    world.client.fail("create", NoDirectoryError("no directory"))
-    world.save("new/file", NEW)
-    create, place = ("create new/file", []) if direct else ("create staged", ["move new/file"])
-    assert steps(world) == [create, "create staged", "move new", create, *place]
 
 
 @pytest.mark.parametrize("touch", [False, True])

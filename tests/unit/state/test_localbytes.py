@@ -139,27 +139,21 @@ def test_closed_bytes_are_readable_on_a_failing_disk(
     local.release()
 
 
-@pytest.mark.parametrize("count", [1, 40])
-def test_a_sync_covers_all_sealed_generations_and_returns_them(store: LocalBytes, count: int) -> None:
+@pytest.mark.parametrize("count", [1, 17, 40])
+def test_a_sync_covers_all_closed_bytes_and_is_repeated_after_a_failure(
+    store: LocalBytes, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
     for generation in range(count):
         sealed_generation(store, generation)
     assert store.link_to_file(7, 0, 8).size == 7
-    assert store.needs_sync
-    assert sorted(store.sync()) == [*((7, generation) for generation in range(count)), (8, 0)]
-    assert (store.needs_sync, store.sync()) == (False, [])
-
-
-@pytest.mark.parametrize("count", [1, 17])
-def test_a_failed_sync_is_repeated(store: LocalBytes, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    for generation in range(count):
-        sealed_generation(store, generation)
     with failing("fdatasync", errno.EIO), monkeypatch.context() as patch:
         patch.setattr("jobfs.state.localbytes._libc.syncfs", lambda handle: -os.fstat(handle).st_nlink)
         ctypes.set_errno(errno.EIO)
         with pytest.raises(FsError, match=r"^local bytes can't be synced: Input/output error$") as caught:
             store.sync()
     assert (caught.value.errno, store.needs_sync) == (errno.EIO, True)
-    assert sorted(store.sync()) == [(7, generation) for generation in range(count)]
+    assert sorted(store.sync()) == [*((7, generation) for generation in range(count)), (8, 0)]
+    assert (store.needs_sync, store.sync()) == (False, [])
     sealed_generation(store, 2).unlink()
     assert store.sync() == [(7, 2)], "unlinked bytes need no sync"
 

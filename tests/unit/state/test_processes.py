@@ -94,16 +94,13 @@ def test_a_parent_that_ends_during_the_check_is_replaced(proc: Proc) -> None:
     assert proc.numbers(30) == [30, 1]
 
 
-def test_a_parent_that_is_not_visible_ends_the_search(proc: Proc) -> None:
-    """As one of another user where /proc is mounted with hidepid."""
-    (proc.directory / "10" / "stat").unlink()
-    assert proc.numbers(30) == [30, 20]
+@pytest.mark.parametrize(("hidden", "found"), [(10, [30, 20]), (30, [])])
+def test_a_process_that_is_not_visible_ends_the_search(proc: Proc, hidden: int, found: list[int]) -> None:
+    """As one of another user where /proc is mounted with hidepid, or one that ends in between."""
+    (proc.directory / str(hidden) / "stat").unlink()
+    assert (proc.processes.process_of(30) is not None) is bool(found)
+    assert not found or proc.numbers(30) == found
     assert len(proc.looks.of) < 10
-
-
-def test_a_process_that_ends_during_the_check_is_ignored(proc: Proc) -> None:
-    (proc.directory / "30" / "stat").unlink()
-    assert proc.processes.process_of(30) is None
 
 
 def test_a_deep_tree_is_read_by_a_loop_and_to_a_bound(proc: Proc) -> None:

@@ -56,7 +56,8 @@ def record(place: Path, *files: File) -> None:
 
 def test_only_closed_files_and_new_directories_count_as_unsent(place: Path, keep: Keep) -> None:
     """vfs/semantics.md 6.19, 6.20: the bytes that were closed, those of an empty file too; directories first."""
-    assert read_unsent(place) == []
+    for nothing in (place, place / "no such place"):
+        assert (read_unsent(nothing), list_local_bytes(nothing)) == ([], [])
     closed, refused, empty = keep(1, 1, b"closed"), keep(2, 2, b"refused"), keep(3, 3, b"")
     for ino in (4, 5, 6):
         keep(ino, ino, b"no")
@@ -137,10 +138,6 @@ def test_without_a_journal_files_are_named_by_their_numbers(
     assert list_local_bytes(place) == [UnsentEntry("", path) for path in reversed(paths)]
 
 
-def test_a_state_directory_without_bytes_has_nothing_unsent(tmp_path: Path) -> None:
-    assert (read_unsent(tmp_path), list_local_bytes(tmp_path)) == ([], [])
-
-
 def test_nothing_in_the_state_directory_changes(place: Path, keep: Keep) -> None:
     """vfs/semantics.md 6.19: also where records are in SQLite's log only, as after a kill."""
     keep(1, 1, b"closed")
@@ -162,7 +159,5 @@ def test_an_unreadable_journal_is_damaged_but_one_not_copied_is_not(
 
 
 def picture(top: Path) -> dict[Path, tuple[int, bytes]]:
-    return {
-        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
-        for path in (top, *top.rglob("*"))
-    }
+    contents = {path: path.read_bytes() if path.is_file() else b"" for path in (top, *top.rglob("*"))}
+    return {path: (path.stat().st_mtime_ns, content) for path, content in contents.items()}

@@ -22,15 +22,18 @@ from jobfs.state.records import Base
 #: Strings, booleans, and values that `_encode` knows.
 Entry = tuple[Any, ...]
 #: After how many more bytes the log is compacted.
-_GROWTH = 8 << 20
+GROWTH = 8 << 20
 
 
 class NoteLog:
     """The log in one file; the caller serializes the calls. They raise nothing: what the disk rejects is missing from the log."""
 
-    def __init__(self, path: Path | None) -> None:
-        """`path`: None for a log that keeps nothing. Before the first `compact`, `append` keeps nothing either."""
-        self._path, self._fd = path, -1
+    def __init__(self, path: Path | None, max_growth: int = GROWTH) -> None:
+        """`path`: None for a log that keeps nothing. Before the first `compact`, `append` keeps nothing either.
+
+        `max_growth`: by how many bytes the log may grow before it should be compacted again.
+        """
+        self._path, self._fd, self._max_growth = path, -1, max_growth
         self._size = self._limit = 0
 
     def load(self, find_heir: Callable[[list[list[str]]], Process | None]) -> Iterator[list[Any]]:
@@ -44,7 +47,7 @@ class NoteLog:
 
     @property
     def needs_compaction(self) -> bool:
-        """True if the log has grown by `_GROWTH` since it was compacted."""
+        """True if the log has grown by `max_growth` since it was compacted."""
         return self._size > self._limit
 
     def compact(self, entries: Iterable[Entry]) -> None:
@@ -58,7 +61,7 @@ class NoteLog:
             self.close()
             self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             self._size = len(data)
-        self._limit = self._size + _GROWTH
+        self._limit = self._size + self._max_growth
 
     def append(self, entry: Entry) -> None:
         """Append an entry."""

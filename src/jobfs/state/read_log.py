@@ -22,7 +22,7 @@ from cachetools import LRUCache
 
 from jobfs import names
 from jobfs.nodes import Item
-from jobfs.state.note_log import Entry, NoteLog
+from jobfs.state.note_log import GROWTH, Entry, NoteLog
 from jobfs.state.processes import ProcDirectory, Process, Processes
 from jobfs.state.records import Base
 
@@ -35,11 +35,15 @@ _MOVED = 64
 
 @dataclass(frozen=True)
 class NoteLimits:
-    """The limits of the notes: of all; of one process, before its own are evicted first. `threads`: see `Processes`."""
+    """The limits of the notes: of all; of one process, before its own are evicted first.
+
+    `threads`: see `Processes`. `log_growth`: see `NoteLog`, in bytes.
+    """
 
     total: int = 10_000
     own: int = 1_000
     threads: int = 4096
+    log_growth: int = GROWTH
 
 
 LIMITS = NoteLimits()
@@ -175,7 +179,7 @@ class ReadLog:
         self._placed: LRUCache[str, Base] = LRUCache(_PLACED)
         #: The processes that have looked up a missing name, with that path.
         self._missing: LRUCache[tuple[Process, str], None] = LRUCache(_MISSING)
-        self._log = NoteLog(saved)
+        self._log = NoteLog(saved, limits.log_growth)
         self._restore_notes()
 
     # -- the log

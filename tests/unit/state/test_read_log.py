@@ -438,9 +438,9 @@ def test_an_entry_that_is_not_understood_is_left_out(proc: Proc, line: str) -> N
     assert proc.replaced(MAKE, SECOND) == THIRD
 
 
-def test_the_log_of_notes_is_bounded(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_of_notes_is_bounded(proc: Proc) -> None:
     """vfs/semantics.md 4.63, 6.15: a log that is read again and again costs a bounded file, and no note."""
-    monkeypatch.setattr("jobfs.state.note_log._GROWTH", 5000)
+    proc.limits = NoteLimits(log_growth=5000)
     proc.restart()
     proc.read(OTHER, FIRST)
     for number in range(500):

@@ -54,15 +54,24 @@ class Boundaries:
 
     def __init__(self, at: int = 0, act: Callable[[], object] | None = None, *, journal: bool = True) -> None:
         """`journal`: count the boundaries of journal writes, too."""
-        self.at = at
         self.journal = journal
         self.passed: list[str] = []
         self.dead = False
-        #: True once number `at` has been reached.
-        self.struck = False
-        self._act = act
+        #: The boundary at which the process died or `act` was called last.
+        self.last = "nowhere"
+        self._at = at
+        self._act = act or self.die
         self._armed = False
         self._lock = threading.Lock()
+
+    @property
+    def struck(self) -> bool:
+        """Return whether a boundary was reached at which something happens."""
+        return self.last != "nowhere"
+
+    def die(self) -> None:
+        """Let every thread that reaches a boundary end there."""
+        self.dead = True
 
     def arm(self) -> None:
         self._armed = True
@@ -79,14 +88,16 @@ class Boundaries:
             if self.dead or not self._armed:
                 return
             self.passed.append(name)
-            if len(self.passed) != self.at:
-                return
-            self.struck = True
-            self.dead = self._act is None
-        if self._act is not None:
-            self._act()
+            due = self._due(name)
+            self.last = name if due else self.last
+        for act in due:
+            act()
         if self.dead and not harmless:
             raise Death(name)
+
+    def _due(self, name: str) -> list[Callable[[], object]]:
+        """Return what happens at the boundary that was passed last."""
+        return [self._act] if len(self.passed) == self._at else []
 
     def surround(self, sends: int) -> bool:
         """Return whether boundaries were passed before and after at least `sends` changing requests, and journal writes.
@@ -99,11 +110,6 @@ class Boundaries:
         syncs = not self.journal or sends < 3 or min(count["sync"], count["synced"]) > 0
         return requests >= sends and writes and syncs
 
-    @property
-    def last(self) -> str:
-        """Return the boundary at which the process died or `act` was called."""
-        return self.passed[self.at - 1] if self.struck else "nowhere"
-
 
 class At(Boundaries):
     """Calls `act` when a boundary is reached for the `nth` time, or dies there."""
@@ -114,10 +120,9 @@ class At(Boundaries):
         super().__init__(0, act, journal=False)
         self._wanted = (boundary, nth)
 
-    def reach(self, name: str) -> None:
-        if self._armed and not self.dead and [*self.passed, name].count(name) == self._wanted[1]:
-            self.at = len(self.passed) + 1 if name == self._wanted[0] else 0
-        super().reach(name)
+    def _due(self, name: str) -> list[Callable[[], object]]:
+        boundary, nth = self._wanted
+        return [self._act] if name == boundary and self.passed.count(name) == nth else []
 
 
 def _watched(boundaries: Boundaries) -> type[Client]:
@@ -230,7 +235,7 @@ class Mortal(Workspace):
 
     def kill(self) -> None:
         """Die by kill -9 now, and `bury`."""
-        self.boundaries.dead = True
+        self.boundaries.die()
         self.bury()
 
     def end(self) -> None:

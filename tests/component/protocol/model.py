@@ -13,16 +13,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
+from typing import Generic, Literal, NamedTuple, TypeVar
 
-from tests.support.interferences import Execution, of
+from jobfs.state.records import Stage, Verb
 
-from jobfs.state.records import TRANSITIONS, Stage, Verb
+from .scenarios import BESIDE, ELSEWHERE, SOURCE, TARGET, Mishap, Scenario
 
-TARGET, SOURCE, ELSEWHERE, BESIDE = "T", "S", "x", "c"
-NOT_FOUND, EXISTS = "404", "400"
+#: The directory that T is in.
+DIRECTORY = "d"
+Operation = Literal["create", "update", "delete"]
+
+
+class Outcome(StrEnum):
+    """What a mount knows of a request: it is in flight, carried out, refused, or its answer does not come."""
+
+    SENT = "sent"
+    DONE = "done"
+    EXISTS = "400"
+    GONE = "404"
+    LOST = "lost"
 
 
 class Fate(StrEnum):
@@ -32,30 +42,36 @@ class Fate(StrEnum):
     RETURN = "return"
 
 
-#: Switches of save/protocol.md, The rules: without one a mount does what a simpler program would do. Where a rule says two
-#: things, each has a switch of its own.
-Rule = Literal[
-    "r1", "r1_young", "r1_renamed", "r2", "r3", "r4", "r5", "r6", "r6_own", "r7_look", "r7_wait", "r7_sent", "r8", "r8_sent",
-    "r9", "r10", "r10_ours", "r10_place", "r10_back", "r11", "r12", "r13_refuses", "r13_early", "r13_own", "r13_kept", "",
-]  # fmt: skip
-
-
 class Item(NamedTuple):
-    """On the server. `version` is what `updatedAt` tells: another number after each change that it shows."""
+    """On the server. `version` is what `updatedAt` shows: another number after each change that it shows."""
 
     id: int
     name: str
     content: str
     version: int = 1
 
+    @property
+    def is_dir(self) -> bool:
+        return False
+
+    @property
+    def path(self) -> str:
+        """Where the job has it."""
+        return self.name if self.name == ELSEWHERE else f"{DIRECTORY}/{self.name}"
+
+    @property
+    def hidden(self) -> bool:
+        """True if it has a hidden name."""
+        return self.name not in (TARGET, SOURCE, ELSEWHERE, BESIDE)
+
 
 class Request(NamedTuple):
-    """A changing request: create `content` at `name`, move or delete item `id`.
+    """A changing request: create `content` at `name`, move (update) or delete item `id`.
 
     `promotes`: the contents that are no longer owed once this move has brought new content to T.
     """
 
-    op: str
+    operation: Operation
     id: int = 0
     name: str = ""
     content: str = ""
@@ -130,10 +146,52 @@ class Tx(NamedTuple):
     unrecorded: bool = False
     #: T exists: not to be created there.
     taken: bool = False
-    #: Set-aside and promote, one or both (R13) of them in flight: "sent", then the outcome that this process has not seen yet:
-    #: "done", "refused", "gone" or "lost".
-    setting: str = ""
-    promoting: str = ""
+    #: Set-aside and promote, one or both (R13) of them in flight, then the outcome that this process has not seen yet.
+    setting: Outcome | None = None
+    promoting: Outcome | None = None
+
+    @property
+    def recorded(self) -> Tx:
+        """What the journal holds of it."""
+        asides = tuple(aside._replace(verdict="") for aside in self.asides)
+        return Tx(*self[:10], unlinked=self.unlinked)._replace(asides=asides)
+
+    @property
+    def revived(self) -> Tx:
+        """What another process makes of the record."""
+        staged = self.stage is Stage.STAGED
+        looking = self.stage is Stage.STAGING and (self.tid > 0 or self.direct)
+        return self._replace(unsure=staged, resent=staged, looking=looking)
+
+    @property
+    def aside_found(self) -> Aside:
+        """The record of the item that `finding` names."""
+        return next(
+            aside for aside in self.asides if self.finding is not None and aside.id == self.finding.id
+        )
+
+    def without_aside(self, item: int) -> Tx:
+        return self._replace(asides=tuple(aside for aside in self.asides if aside.id != item))
+
+    def set_aside(self, number: int) -> Request:
+        """The move of the item that was found to its hidden name."""
+        return Request("update", self.aside_found.id, self.aside_found.name, by=number)
+
+    def promote(self, number: int) -> Request:
+        """The move of H to T."""
+        silent = self.unlinked or self.verb is Verb.MKDIR
+        frees = () if silent else (self.base.content if self.base else "",)
+        return Request("update", self.staged, TARGET, promotes=frees, by=number)
+
+    def in_flight(self, number: int) -> list[Request]:
+        """The requests that are on their way."""
+        sent = [self.set_aside(number)] if self.setting is Outcome.SENT else []
+        return [*sent, self.promote(number)] if self.promoting is Outcome.SENT else sent
+
+    def is_about_to_move(self, item: int) -> bool:
+        """True between a fresh look at the item and its set-aside; or H was looked at (R6), and is promoted once more."""
+        found = self.finding is not None and self.finding.fresh and self.finding.id == item
+        return found or (self.staged == item and self.resent and not self.unsure)
 
 
 class Disk(NamedTuple):
@@ -156,22 +214,31 @@ class Mount(NamedTuple):
     #: Items that it renamed while a request on them might still be carried out, as long as the process lives.
     renamed: frozenset[int] = frozenset()
 
+    @property
+    def synced(self) -> Disk:
+        """The disk after a sync now."""
+        return Disk(tuple(tx.recorded for tx in self.txs), self.tombs)
+
+    @property
+    def unsent(self) -> set[str]:
+        """The contents that may be on this machine only."""
+        return {tx.content for tx in self.txs if tx.local and tx.stage is not Stage.PLACED}
+
+    def dead(self, txs: tuple[Tx, ...]) -> Mount:
+        """The mount without its process; the unlink of an open file is not recorded."""
+        waiting = tuple(tx.revived for tx in txs if tx.verb is not Verb.REMOVE)
+        return self._replace(up=False, txs=waiting, todo=(), base=None, renamed=frozenset())
+
 
 class World(NamedTuple):
-    """Everything. `job`, `kills`, `powers`, `losses`, `wipes`, `slow`, `queues`, `refusals`: what may still happen."""
+    """Everything. `job`, `mishaps`: what may still happen."""
 
     items: tuple[Item, ...]
     mounts: tuple[Mount, ...]
     next_id: int = 2
     late: tuple[Request, ...] = ()
     job: tuple[str, ...] = ()
-    kills: int = 0
-    powers: int = 0
-    losses: int = 0
-    wipes: int = 0
-    slow: int = 0
-    queues: int = 0
-    refusals: int = 0
+    mishaps: tuple[Mishap, ...] = ()
     owed: frozenset[str] = frozenset()
     #: Contents that the job has given another name: saving over T does not end that they are owed.
     claimed: frozenset[str] = frozenset()
@@ -179,6 +246,20 @@ class World(NamedTuple):
     expected: str = ""
     #: A request was carried out late: names may have flipped.
     flipped: bool = False
+
+    @staticmethod
+    def first(scenario: Scenario) -> World:
+        """The state in which a scenario begins."""
+        items = tuple(Item(number, name, content) for number, (name, content) in enumerate(scenario.there, 1))
+        return World(
+            items,
+            tuple(Mount(todo) for todo in scenario.users),
+            next_id=len(items) + 1,
+            job=tuple(sorted(scenario.job)),
+            mishaps=tuple(sorted(scenario.mishaps)),
+            owed=frozenset(item.content for item in items),
+            expected=next((item.content for item in items if item.name == TARGET), ""),
+        )
 
     def item(self, item_id: int) -> Item | None:
         """The item of this id."""
@@ -193,6 +274,12 @@ class World(NamedTuple):
         """The item that is shown at this name."""
         return next((item for item in reversed(self.items) if item.name == name), None)
 
+    def once_more(self, mishap: Mishap) -> World:
+        """The world after one of these mishaps."""
+        left = list(self.mishaps)
+        left.remove(mishap)
+        return self._replace(mishaps=tuple(left))
+
     def with_tx(self, number: int, index: int, tx: Tx | None) -> World:
         """The world with one transaction of a mount changed, or gone."""
         txs = list(self.mounts[number].txs)
@@ -205,410 +292,89 @@ class World(NamedTuple):
         mounts[number] = mount
         return self._replace(mounts=tuple(mounts))
 
+    def with_item(self, item: Item) -> World:
+        """The world with one item changed."""
+        return self._replace(items=tuple(item if other.id == item.id else other for other in self.items))
 
-@dataclass(frozen=True)
-class Scenario:
-    """Which actors and faults take part; what is left out can't happen in it."""
+    def without_item(self, item: Item) -> World:
+        return self._replace(items=tuple(other for other in self.items if other.id != item.id))
 
-    name: str
-    #: For each mount, what its user does; of the job, names of the list (tests/support/interferences.py).
-    users: tuple[tuple[str, ...], ...]
-    job: tuple[str, ...] = ()
-    there: tuple[tuple[str, str], ...] = ((TARGET, "o"),)
-    kills: int = 0
-    powers: int = 0
-    #: How many answers may get lost, and whether the server carries their requests out.
-    losses: int = 0
-    lost: tuple[Execution, ...] = get_args(Execution)
-    #: Requests that can lose their answers: parts of the names of steps.
-    losing: tuple[str, ...] = ("",)
-    #: Stage directories that may be lost for good.
-    wipes: int = 0
-    #: Uploads so long that a find answered before them is old.
-    slow: int = 0
-    #: How many requests that a look justifies may have to wait for their connection for so long that the look is old.
-    queues: int = 0
-    #: Times that the server refuses a rename, and all that would undo it.
-    refusals: int = 0
-    #: Whether a move changes `updatedAt`, and what a create at an existing path does: not promised by the API.
-    moves_touch: bool = False
-    #: The job writes so soon after what is there was written that `updatedAt` stays the same: every base is young.
-    one_tick: bool = False
-    create_replaces: bool = True
-    #: The mounts know that it does not.
-    known_to_reject: bool = False
-    #: Answers to set-aside and promote take time: others act while a request is on its way, and before its answer is here.
-    takes_time: bool = False
-    #: A set-aside and its promote are sent together (R13), where the server refuses a move onto an item; else it replaces that.
-    overlaps: bool = False
-    moves_replace: bool = False
+    def with_new(self, name: str, content: str) -> World:
+        """The world with one more item, the last."""
+        item = Item(self.next_id, name, content)
+        return self._replace(items=(*self.items, item), next_id=self.next_id + 1)
 
-    def start(self) -> World:
-        """The first state."""
-        items = tuple(Item(number, name, content) for number, (name, content) in enumerate(self.there, 1))
-        return World(
-            items,
-            tuple(Mount(todo) for todo in self.users),
-            next_id=len(items) + 1,
-            job=tuple(sorted(self.job)),
-            kills=self.kills,
-            powers=self.powers,
-            losses=self.losses,
-            wipes=self.wipes,
-            slow=self.slow,
-            queues=self.queues,
-            refusals=self.refusals,
-            owed=frozenset(item.content for item in items),
-            expected=next((item.content for item in items if item.name == TARGET), ""),
-        )
+    def carry_out(self, request: Request, scenario: Scenario) -> tuple[World, Item | Outcome]:
+        """What the server makes of a request: the world after it, and its answer."""
+        there, before = self.at(request.name), self.item(request.id)
+        if request.operation == "create":
+            return self._create(request, there, scenario)
+        if before is None:
+            return self, Outcome.GONE
+        if request.operation == "delete":
+            return self.without_item(before), before
+        world = self
+        if there is not None and there.id != before.id and request.name != BESIDE:
+            if not scenario.moves_replace:
+                return self, Outcome.EXISTS
+            world = self.without_item(there)
+        item = before._replace(name=request.name, version=before.version + scenario.moves_touch)
+        world = world.with_item(item)
+        if request.promotes and before.name != request.name:
+            owed = world.owed - (set(request.promotes) - world.claimed)
+            world = world._replace(owed=owed, expected=item.content)
+        return world, item
 
+    def _create(
+        self, request: Request, there: Item | None, scenario: Scenario
+    ) -> tuple[World, Item | Outcome]:
+        if there is None:
+            world = self.with_new(request.name, request.content)
+            expected = request.content if request.name == TARGET else world.expected
+            return world._replace(expected=expected), world.items[-1]
+        if not scenario.create_replaces:
+            return self, Outcome.EXISTS
+        item = there._replace(content=request.content, version=there.version + 1)
+        return self.with_item(item), item
 
-def hidden(name: str) -> bool:
-    """True for a hidden name."""
-    return name not in (TARGET, SOURCE, ELSEWHERE, BESIDE)
+    def without_answers(self, number: int) -> World:
+        """Nobody hears what becomes of the requests of a mount that are on their way."""
+        sent = [request for tx in self.mounts[number].txs for request in tx.in_flight(number)]
+        # R7: what a cancelled save has set aside waits then, and is kept beside T.
+        waits = any(tx.gives_back and tx.asides for tx in self.mounts[number].txs)
+        return self._replace(late=(*self.late, *sent), expected="?" if waits else self.expected)
+
+    def crashed(self, number: int) -> World:
+        """The process of a mount is killed: the journal stays."""
+        world, mount = self.without_answers(number), self.mounts[number]
+        return world.with_mount(number, mount.dead(mount.synced.txs))
+
+    def wrong(self, at_rest: bool) -> str:
+        """What must not be in this state, "" if nothing is."""
+        kept = {item.content for item in self.items} | {tx.content for tx in self.txs if tx.local}
+        if lost := self.owed - kept:
+            return f"{', '.join(sorted(lost))} is lost"
+        if sum(item.name == TARGET for item in self.items) > 1:
+            return "two items stand at T"
+        return self._wrong_at_rest() if at_rest else ""
+
+    def _wrong_at_rest(self) -> str:
+        if left := [item.name for item in self.items if item.hidden]:
+            return f"{', '.join(left)} is left under a hidden name"
+        if any(not tx.refused for tx in self.txs):
+            return "a transaction never ends"
+        if any(tx.local for tx in self.txs):
+            return "a save has failed that nothing refused"
+        there = self.at(TARGET)
+        shown = there.content if there else ""
+        if not self.flipped and self.expected not in ("?", shown):
+            return f"T shows {shown or 'nothing'}, not {self.expected or 'nothing'}"
+        return ""
 
 
 def hidden_name(mount: int, role: str, number: int) -> str:
     """A hidden name of a mount; roles: h staged, a aside."""
     return f"{mount}{role}{number}"
-
-
-def moved_to(tx: Tx, stage: Stage, seen: set[tuple[Stage, Stage]]) -> Tx:
-    """The transaction in another state, by an arrow that the code has too."""
-    assert stage in TRANSITIONS[tx.stage], f"the code can't go from {tx.stage} to {stage}"
-    seen.add((tx.stage, stage))
-    return tx._replace(stage=stage)
-
-
-def execute(world: World, request: Request, scenario: Scenario) -> tuple[World, Item | str]:
-    """What the server makes of a request: the world after it, and its answer."""
-    if request.op == "create":
-        there = world.at(request.name)
-        if there is not None:
-            if not scenario.create_replaces:
-                return world, EXISTS
-            item = there._replace(content=request.content, version=there.version + 1)
-            return _put(world, item), item
-        item = Item(world.next_id, request.name, request.content)
-        world = world._replace(items=(*world.items, item), next_id=world.next_id + 1)
-        if request.name == TARGET:
-            world = world._replace(expected=request.content)
-        return world, item
-    before = world.item(request.id)
-    if before is None:
-        return world, NOT_FOUND
-    if request.op == "delete":
-        return world._replace(items=tuple(item for item in world.items if item.id != before.id)), before
-    there = world.at(request.name)
-    if there is not None and there.id != before.id and request.name != BESIDE:
-        if not scenario.moves_replace:
-            return world, EXISTS
-        world = world._replace(items=tuple(item for item in world.items if item.id != there.id))
-    item = before._replace(name=request.name, version=before.version + scenario.moves_touch)
-    world = _put(world, item)
-    if request.promotes and before.name != request.name:
-        world = world._replace(
-            owed=world.owed - (set(request.promotes) - world.claimed), expected=item.content
-        )
-    return world, item
-
-
-def _put(world: World, item: Item) -> World:
-    return world._replace(items=tuple(item if other.id == item.id else other for other in world.items))
-
-
-def wrong(world: World, at_rest: bool) -> str:
-    """What must not be in this state, "" if nothing is."""
-    on_server = {item.content for item in world.items}
-    local = {tx.content for mount in world.mounts for tx in mount.txs if tx.local}
-    if lost := world.owed - on_server - local:
-        return f"{', '.join(sorted(lost))} is lost"
-    if sum(item.name == TARGET for item in world.items) > 1:
-        return "two items stand at T"
-    return _wrong_at_rest(world) if at_rest else ""
-
-
-def _wrong_at_rest(world: World) -> str:
-    open_txs = [tx for mount in world.mounts for tx in mount.txs]
-    if left := [item.name for item in world.items if hidden(item.name)]:
-        return f"{', '.join(left)} is left under a hidden name"
-    if any(not tx.refused for tx in open_txs):
-        return "a transaction never ends"
-    if any(tx.refused and tx.local for tx in open_txs):
-        return "a save has failed that nothing refused"
-    if gone := world.owed - {item.content for item in world.items}:
-        return f"{', '.join(sorted(gone))} is nowhere to be seen"
-    there = world.at(TARGET)
-    shown = there.content if there else ""
-    if not world.flipped and world.expected not in ("?", shown):
-        return f"T shows {shown or 'nothing'}, not {world.expected or 'nothing'}"
-    return ""
-
-
-def recorded(tx: Tx) -> Tx:
-    """What the journal holds of a transaction."""
-    asides = tuple(aside._replace(verdict="") for aside in tx.asides)
-    return Tx(*tx[:10], unlinked=tx.unlinked)._replace(asides=asides)
-
-
-def written(mount: Mount) -> Disk:
-    """The disk after a sync now."""
-    return Disk(tuple(recorded(tx) for tx in mount.txs), mount.tombs)
-
-
-def without_process(mount: Mount, txs: tuple[Tx, ...]) -> Mount:
-    waiting = tuple(
-        tx._replace(
-            unsure=tx.stage is Stage.STAGED,
-            resent=tx.stage is Stage.STAGED,
-            looking=tx.stage is Stage.STAGING and (tx.tid > 0 or tx.direct),
-        )
-        for tx in txs
-        # The unlink of an open file is not recorded.
-        if tx.verb is not Verb.REMOVE
-    )
-    return mount._replace(up=False, txs=waiting, todo=(), base=None, renamed=frozenset())
-
-
-def set_aside(tx: Tx, number: int) -> Request:
-    """The move of the item that was found to its hidden name."""
-    aside = aside_in_flight(tx)
-    return Request("move", aside.id, aside.name, by=number)
-
-
-def aside_in_flight(tx: Tx) -> Aside:
-    """The item that the finding of the transaction names, as it is recorded."""
-    return next(aside for aside in tx.asides if tx.finding is not None and aside.id == tx.finding.id)
-
-
-def promote(tx: Tx, number: int) -> Request:
-    """The move of H to T."""
-    silent = tx.unlinked or tx.verb is Verb.MKDIR
-    frees = () if silent else (tx.base.content if tx.base else "",)
-    return Request("move", tx.staged, TARGET, promotes=frees, by=number)
-
-
-def without_answers(world: World, number: int) -> World:
-    """Nobody hears what becomes of the requests of a mount that are on their way."""
-    sent = [set_aside(tx, number) for tx in world.mounts[number].txs if tx.setting == "sent"]
-    sent += [promote(tx, number) for tx in world.mounts[number].txs if tx.promoting == "sent"]
-    # R7: what a cancelled save has set aside waits then, and is kept beside T.
-    waits = any(tx.gives_back and tx.asides for tx in world.mounts[number].txs)
-    return world._replace(late=(*world.late, *sent), expected="?" if waits else world.expected)
-
-
-def crash(world: World, number: int) -> World:
-    """The process is killed: the journal stays."""
-    world, mount = without_answers(world, number), world.mounts[number]
-    return world.with_mount(number, without_process(mount, tuple(recorded(tx) for tx in mount.txs)))
-
-
-#: There before: a file at T, and the source of a rename.
-BOTH = ((TARGET, "o"), (SOURCE, "s"))
-#: The requests that can be in flight, as parts of the names of steps.
-MOVES = ("sets aside", "promotes")
-
-
-def scenario(users: list[str], job: str = "", **more: Any) -> Scenario:
-    """What the user of each mount does, one thing after another, and what the job may do, in any order."""
-    return Scenario("", tuple(map(_acts, users)), _acts(job), **more)
-
-
-def _acts(told: str) -> tuple[str, ...]:
-    return tuple(told.split(", ")) if told else ()
-
-
-_BY_NAME = {
-    "a state directory is lost for good": scenario(["open, save u1"], kills=1, wipes=1),
-    "a directory is made where the job creates one": scenario(
-        ["mkdir d"], "creates again", there=(), kills=1
-    ),
-    "an open file is removed while the job replaces it": scenario(
-        ["remove"], "writes, creates again", kills=1
-    ),
-    "an open file is removed, and its delete waits for a connection": scenario(
-        ["remove"], "writes, creates again", queues=1
-    ),
-    "a rename over is refused, and so is all that would undo it": scenario(
-        ["open, rename"], "creates again, writes", there=BOTH, kills=1, refusals=1
-    ),
-    "the job overwrites after a promote whose answer was lost": scenario(
-        ["open, save u1, save u2"], "writes", losses=1, lost=("at once",), losing=("promotes",)
-    ),
-    "the job overwrites within one tick of the server's clock": scenario(
-        ["open, save u1"], "writes, writes", kills=1, one_tick=True
-    ),
-    "the source of a rename over vanishes": scenario(
-        ["open, rename"], "creates again, deletes S", there=BOTH, kills=1, losses=1
-    ),
-    "power is lost while an aside is deleted late": scenario(
-        ["open, save u1"], "deletes, writes", powers=1, losses=1, lost=("late",), losing=("deletes",)
-    ),
-    "the job moves the target away during a long upload": scenario(
-        ["open, save u1"], "creates again, moves away", slow=1
-    ),
-    "the job moves the target away while its set-aside waits for a connection": scenario(
-        ["open, save u1"], "creates again, moves away", queues=1
-    ),
-    "truncated without a read, on a server where moves change updatedAt": scenario(
-        ["truncate, save u1"], "writes, creates again", kills=1, moves_touch=True
-    ),
-    "a new file that the job creates too": scenario(
-        ["save u1"], "creates again, writes", there=(), kills=1, losses=1
-    ),
-    "a new file straight at its name, on a server that rejects what exists": scenario(
-        ["save u1, unlink"],
-        "creates again, writes, deletes",
-        there=(),
-        kills=1,
-        losses=1,
-        losing=("creates", "promotes"),
-        create_replaces=False,
-        known_to_reject=True,
-    ),
-    "unlinked while it is saved": scenario(
-        ["open, save u1, unlink"],
-        "writes",
-        kills=1,
-        losses=1,
-        losing=("creates", "sets aside", "promotes"),
-    ),
-    "a promote is carried out late, the job deletes and overwrites": scenario(
-        ["open, save u1, save u2"], "deletes, writes", losses=1, lost=("late",), losing=("promotes",)
-    ),
-    "a save in place, a kill, a lost answer, the job overwrites and creates": scenario(
-        ["open, save u1"], "creates again, writes", kills=1, losses=1
-    ),
-    "a save in place, a kill, the job deletes, creates and moves away": scenario(
-        ["open, save u1"], "creates again, deletes, moves away", kills=1, slow=1
-    ),
-    "a promote is carried out late, when T has been moved away and is saved anew": scenario(
-        ["save u1, move, open, save u2"], there=(), losses=1, lost=("late",), losing=("promotes",)
-    ),
-    "set-aside and promote overlap, on a server whose moves replace": scenario(
-        ["open, save u1"], "writes", overlaps=True, moves_replace=True
-    ),
-    "set-aside and promote overlap, the job overwrites and creates": scenario(
-        ["open, save u1"], "creates again, writes", kills=1, overlaps=True
-    ),
-    "set-aside and promote overlap, an answer is lost, the job moves away and creates": scenario(
-        ["open, save u1"],
-        "moves away, creates again",
-        losses=1,
-        overlaps=True,
-        losing=("sets aside", "promotes"),
-    ),
-    "set-aside and promote overlap, two answers are lost, the job overwrites": scenario(
-        ["open, save u1"], "writes", losses=2, overlaps=True, losing=("sets aside", "promotes")
-    ),
-    "set-aside and promote overlap, power is lost, the job overwrites": scenario(
-        ["open, save u1"], "writes", powers=1, overlaps=True
-    ),
-    "set-aside and promote overlap, unlinked meanwhile": scenario(
-        ["open, save u1, unlink"],
-        "writes",
-        kills=1,
-        losses=1,
-        overlaps=True,
-        lost=("at once", "late"),
-        losing=("sets aside", "promotes"),
-    ),
-    "set-aside and promote of a rename over overlap": scenario(
-        ["open, rename"],
-        "creates again, writes",
-        there=BOTH,
-        kills=1,
-        losses=1,
-        overlaps=True,
-        losing=("sets aside", "promotes"),
-    ),
-    "set-aside and promote overlap in the second save, too": scenario(
-        ["open, save u1, save u2"],
-        "deletes, writes",
-        losses=1,
-        overlaps=True,
-        lost=("late",),
-        losing=("sets aside", "promotes"),
-    ),
-    "set-aside and promote of two mounts overlap": scenario(
-        ["open, save u1", "open, save v1"], losses=1, overlaps=True, losing=("sets aside", "promotes")
-    ),
-    "answers take time, a kill, one is lost, the job overwrites and creates": scenario(
-        ["open, save u1"], "creates again, writes", kills=1, losses=1, takes_time=True, losing=MOVES
-    ),
-    "answers take time, a kill, one is lost, the job moves away and creates": scenario(
-        ["open, save u1"], "moves away, creates again", kills=1, losses=1, takes_time=True, losing=MOVES
-    ),
-    "answers take time, power is lost, unlinked, the job overwrites": scenario(
-        ["open, save u1, unlink"], "writes", powers=1, takes_time=True
-    ),
-    "answers take time, unlinked, the job overwrites": scenario(
-        ["open, save u1, unlink"], "writes", takes_time=True
-    ),
-    "answers take time, unlinked, the job moves away": scenario(
-        ["open, save u1, unlink"], "moves away", takes_time=True
-    ),
-    "answers take time, a kill, one is lost, unlinked, the job moves away and overwrites": scenario(
-        ["open, save u1, unlink"], "moves away, writes", kills=1, losses=1, takes_time=True, losing=MOVES
-    ),
-    "answers take time, one is lost, unlinked, the job creates and overwrites": scenario(
-        ["open, save u1, unlink"], "creates again, writes", losses=1, takes_time=True, losing=MOVES
-    ),
-    "answers take time, one is lost, unlinked and saved again, the job overwrites and deletes": scenario(
-        ["open, save u1, unlink, save u2"], "writes, deletes", losses=1, takes_time=True, losing=MOVES
-    ),
-    "answers to a rename over take time, a kill, one is lost": scenario(
-        ["open, rename"],
-        "creates again, writes",
-        there=BOTH,
-        kills=1,
-        losses=1,
-        takes_time=True,
-        losing=MOVES,
-    ),
-    "answers to two mounts take time, one is lost": scenario(
-        ["open, save u1", "open, save v1"], losses=1, takes_time=True, losing=MOVES
-    ),
-    "answers to two mounts take time, unlinked": scenario(
-        ["open, save u1, unlink", "open, save v1"], takes_time=True
-    ),
-    "set-aside and promote overlap, an answer is lost, the job deletes and creates": scenario(
-        ["open, save u1"],
-        "deletes, creates again",
-        kills=1,
-        losses=1,
-        overlaps=True,
-        takes_time=True,
-        losing=MOVES,
-    ),
-    "set-aside and promote overlap, unlinked, the job moves away and overwrites": scenario(
-        ["open, save u1, unlink"],
-        "moves away, writes",
-        kills=1,
-        losses=1,
-        overlaps=True,
-        takes_time=True,
-        losing=MOVES,
-    ),
-    "set-aside and promote overlap, power is lost, unlinked, the job overwrites": scenario(
-        ["open, save u1, unlink"], "writes", powers=1, overlaps=True, takes_time=True
-    ),
-    "set-aside and promote of two mounts overlap, unlinked": scenario(
-        ["open, save u1, unlink", "open, save v1"], overlaps=True, takes_time=True
-    ),
-    "two mounts save one file, an answer is lost": scenario(
-        ["open, save u1", "open, save v1"], losses=1, losing=("sets aside", "promotes")
-    ),
-    "two mounts save one file, a kill": scenario(["open, save u1", "open, save v1"], kills=1),
-    "two mounts save one file, the job overwrites": scenario(["open, save u1", "open, save v1"], "writes"),
-}
-#: Each act of the job by itself, at every moment of a save.
-_BY_NAME |= {
-    f"a save in place, a kill, the job {act}": scenario(["open, save u1"], act.name, kills=1)
-    for act in of("job")
-    if act.name != "makes a second item"  # the model has one item at a name
-}
-SCENARIOS = [replace(each, name=name) for name, each in _BY_NAME.items()]
 
 
 # Everything that can happen is searched, nearest first.
@@ -617,11 +383,12 @@ S = TypeVar("S", bound=Hashable)
 
 
 class Step(NamedTuple):
-    """Who does what, and what becomes of it; `outcome` is empty where nothing goes wrong."""
+    """Who does what, and what becomes of it; `outcome` is empty where nothing goes wrong. `sends`: a changing request."""
 
     actor: str
     act: str
     outcome: str = ""
+    sends: Operation | Literal[""] = ""
 
     @property
     def optional(self) -> bool:
@@ -638,7 +405,7 @@ class Search(NamedTuple, Generic[S]):
     states: int
     violation: str
     schedule: tuple[Step, ...]
-    last: S | None
+    last: S
 
     def story(self) -> str:
         """The schedule, one step a line."""
@@ -666,7 +433,7 @@ def search(
                 came[new] = (step, state)
                 queue.append(new)
         assert len(came) <= limit, f"more than {limit} states"
-    return Search(len(came), "", (), None)
+    return Search(len(came), "", (), start)
 
 
 def _way(came: dict[S, tuple[Step, S] | None], state: S) -> tuple[Step, ...]:

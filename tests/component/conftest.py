@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.support.boundaries import Boundaries, Mortal, hurrying
+from tests.support.overlaps import Overlaps, force_overlap
 from tests.support.workspaces import Workspace, workspace
 
 from jobfs.api.deadline import limit_time
@@ -66,3 +67,14 @@ def mortal(server: Server, tmp_path: Path) -> Iterator[Callable[..., Mortal]]:
     server.faults.clear()
     for work in started:
         work.end()
+
+
+@pytest.fixture
+def overlaps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Overlaps | None:
+    """Overlaps wherever R13 allows it, and counts that; with False as parameter, nothing overlaps."""
+    if not getattr(request, "param", True):
+        return None
+    overlaps = Overlaps()
+    force_overlap(monkeypatch.setattr)
+    overlaps.count(monkeypatch.setattr)
+    return overlaps

@@ -11,6 +11,7 @@ import pytest
 from tests.support.boundaries import Boundaries, Mortal
 from tests.support.interferences import Interference, Scene, of
 from tests.support.judge import Effect, Judge
+from tests.support.overlaps import Overlaps
 from tests.support.serverside import found_on, visible
 from tests.support.workspaces import check_shown
 
@@ -92,18 +93,29 @@ def everywhere(server: Server, home: Path, act: Interference, *, new: bool = Fal
     raise AssertionError
 
 
-@pytest.mark.parametrize("act", of("job", "program"), ids=str)
+@pytest.mark.parametrize(
+    ("act", "move_touches", "overlaps"),
+    [
+        *((act, "item", False) for act in of("job", "program")),
+        *((act, "item", True) for act in of("job")),
+        *((act, "no", True) for act in of("job") if act.writes),
+    ],
+    indirect=["overlaps"],
+    ids=str,
+)
 def test_all_contents_are_kept_whatever_interferes_with_a_save(
-    server: Server, tmp_path: Path, act: Interference
+    server: Server, tmp_path: Path, act: Interference, move_touches: str, overlaps: Overlaps | None
 ) -> None:
     """vfs/semantics.md 4.20: the user's save wins the name, the job's bytes are kept and visible.
 
-    Where a move does not change `updatedAt`: tests/unit/save/test_interference.py, and test_save_overlap.py.
+    save/protocol.md R13: promote counts by its own answer alone. How often the job meets the moment in which T is absent is a
+    matter of luck: it is short. In turn, where a move does not change `updatedAt`: tests/unit/save/test_interference.py.
     """
-    server.set(move_touches="item")
+    server.set(move_touches=move_touches)
     boundaries, promises = everywhere(server, tmp_path, act)
     assert boundaries.surround(4), boundaries.passed
     assert bool(promises) is act.writes
+    assert overlaps is None or overlaps.total()
 
 
 @pytest.mark.parametrize("act", of("job"), ids=str)

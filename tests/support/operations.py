@@ -336,3 +336,11 @@ ON_UNSENT = [
         while_open(rename_over), DRAFTED, ({**FILE, "dir/draft": DRAFT},), prepare=unsent(draft=DRAFT), durable=False, sends=3,
     ),
 ]  # fmt: skip
+#: Those that set an item aside.
+REPLACING = [
+    each
+    for each in OPERATIONS
+    if each.name.startswith(
+        ("save in place", "truncate", "rename over", "unlink while it is placed", "chmod")
+    )
+]

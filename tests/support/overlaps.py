@@ -5,6 +5,7 @@ In ordinary tests saves never overlap, because a round trip to the local server 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -24,3 +25,20 @@ def force_overlap(patch: Callable[[Any, str, Any], object] = setattr, *, knows: 
     patch(overlap.Stagger, "seconds", lambda self, round_trip: 0.0)
     if knows:
         patch(KnownServer, "__init__", known)
+
+
+class Overlaps(Counter[str]):
+    """How many promotes were sent before their set-asides were answered, by their outcomes."""
+
+    def count(self, patch: Callable[[Any, str, Any], object]) -> None:
+        """Count from now on."""
+        send = overlap.OverlapSender.send_pair
+
+        def counted(sender: overlap.OverlapSender, *arguments: Any) -> Any:
+            outcomes = send(sender, *arguments)
+            if outcomes[1] is not None:
+                error = outcomes[1].exception()
+                self["placed" if error is None else type(error).__name__] += 1
+            return outcomes
+
+        patch(overlap.OverlapSender, "send_pair", counted)

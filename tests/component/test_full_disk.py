@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.support.boundaries import Boundaries, Mortal
 from tests.support.files import errno_from
-from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise, start_next_mount
+from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settled
@@ -86,7 +86,7 @@ def test_an_operation_on_a_full_disk_succeeds_once_there_is_space(
                 eventually(lambda work=work: at_rest(work), "it is at rest")  # type: ignore[misc]
                 operation.check(work, promise, where)
         if killed:
-            with start_next_mount(work) as again:
+            with work.next() as again:
                 again.settle()
                 operation.check(again, promise, where)
             struck = disk.free()
@@ -192,7 +192,7 @@ def test_a_failed_operation_on_a_local_name_changes_nothing(
             # Of a write it is the close that fails: the bytes are there.
             assert not failed or name == "write" or after == before, f"full at write {at}"
             struck = disk.free()
-        with start_next_mount(work, **LOCAL_NAMES) as again:
+        with work.next(**LOCAL_NAMES) as again:
             # Killed before its item has left the server, a file with a new scratch name is there under its old name too.
             least, most = after.items(), (JOBS | after).items()
             comes_to(again, lambda now, least=least, most=most: least <= now.items() <= most, f"full at {at}")  # type: ignore[misc]

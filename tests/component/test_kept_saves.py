@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Boundaries, Mortal
-from tests.support.operations import start_next_mount
 from tests.support.serverside import visible
 from tests.support.workspaces import Start, Workspace, wait_until_settled
 
@@ -37,12 +36,8 @@ def killed_at(server: Server, home: Path, at: int) -> Iterator[Mortal]:
     """Start a mount with a `file` of the job, which dies at this boundary of `work`."""
     server.reset()
     server.store.seed({"file": OLD}, age=60)
-    work = Mortal(server, home, Boundaries(at))
-    work.start()
-    try:
+    with Mortal(server, home, Boundaries(at)) as work:
         yield work
-    finally:
-        work.end()
 
 
 @pytest.mark.parametrize("path", ["file", "new"])
@@ -62,7 +57,7 @@ def test_a_save_killed_at_any_boundary_can_be_copied_and_restored(
         assert {*copies.values()} <= {SECOND}, where
         assert SECOND in (copies.get(path), visible(server).get(path)) or not is_closed, where
         copied.add(path in copies)
-        with start_next_mount(work) as again:
+        with work.next() as again:
             again.settle()
             assert kept_copy(again, path) == visible(server).get(path), where
         if not work.boundaries.struck:
@@ -85,7 +80,7 @@ def test_a_conflict_copy_has_its_base_after_a_kill_at_any_boundary(server: Serve
         with killed_at(server, tmp_path / f"{at}", at) as work:
             work.read("file")
             work.work(lambda work=work: save(work))  # type: ignore[misc]
-        with start_next_mount(work) as again:
+        with work.next() as again:
             again.settle()
             copies = [path for path in visible(server) if ".conflict-" in path]
             bases = {path: kept_copy(again, path, BASES) for path in copies}

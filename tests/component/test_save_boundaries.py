@@ -23,7 +23,6 @@ from tests.support.operations import (
     REPLACING,
     Operation,
     Promise,
-    start_next_mount,
 )
 from tests.support.overlaps import Overlaps
 from tests.support.waiting import eventually
@@ -74,7 +73,7 @@ def test_an_operation_leaves_old_or_new_content_wherever_its_mount_ends(
             work.work(lambda work=work, promise=promise: operation.run(work, promise))  # type: ignore[misc]
         with monkeypatch.context() as patch:
             host.restart(patch)
-            with start_next_mount(work) as again:
+            with work.next() as again:
                 again.settle()
                 where = f"{act} at {at}: {boundaries.last} of {boundaries.passed}; unsynced bytes {fate}"
                 operation.check(again, promise, where, power_lost=host.power_lost)
@@ -179,6 +178,6 @@ def test_an_operation_killed_again_in_recovery_still_succeeds(
             again.work(lambda: None)
         deaths.append(again.boundaries.last)
         again.end()
-    with start_next_mount(work) as last:
+    with work.next() as last:
         last.settle()
         operation.check(last, promise, f"killed at {deaths}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
@@ -21,16 +21,6 @@ OLD, USERS = b"the old content", b"what the user has written"
 #: As long as the old one: only its bytes tell that it is another.
 JOBS = b"what a job made"
 TARGET, ELSEWHERE = "dir/file.txt", "elsewhere.txt"
-
-
-@contextmanager
-def started(server: Server, home: Path, boundaries: Boundaries) -> Iterator[Mortal]:
-    work = Mortal(server, home, boundaries)
-    work.start()
-    try:
-        yield work
-    finally:
-        work.end()
 
 
 def note(judge: Judge, effects: list[Effect]) -> None:
@@ -57,10 +47,10 @@ def interfered(
     with ExitStack() as mounts:
         if act.actor == "mount":
             judge.excuse([USERS, JOBS, OLD])
-            scene.other, noted = mounts.enter_context(started(server, home / "other", Boundaries())), note
+            scene.other, noted = mounts.enter_context(Mortal(server, home / "other", Boundaries())), note
             others = [scene.other]
         boundaries = Boundaries(at, lambda: noted(judge, act.play(scene)), journal=False)
-        scene.work = work = mounts.enter_context(started(server, home / "work", boundaries))
+        scene.work = work = mounts.enter_context(Mortal(server, home / "work", boundaries))
         assert all(other.read(TARGET) == OLD for other in others)
         fh = work.opened(TARGET)
         work.vfs.write(fh, USERS, 0)

@@ -6,7 +6,6 @@ and its promote is sent at once. Killed, unanswered, interfered with: test_save_
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,9 @@ OLD, NEW = b"the old content", b"what the user has written"
 
 def save(work: Workspace, content: bytes = NEW, path: str = "dir/file.txt") -> None:
     """A save in place, up to where fsync returns."""
-    work.write(path, content, flags=os.O_RDWR, fsync=True)
+    with work.opening(path) as fh:
+        work.vfs.write(fh, content, 0)
+        work.vfs.fsync(fh)
 
 
 @pytest.fixture

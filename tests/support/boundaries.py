@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import pytest
 
@@ -168,7 +168,7 @@ def watch(journal: Journal, observe: Callable[[str], object]) -> None:
 
 
 class Mortal(Workspace):
-    """A workspace whose requests and journal writes pass `boundaries`."""
+    """A workspace whose requests and journal writes pass `boundaries`. As a context manager, it starts and ends."""
 
     def __init__(self, server: Server, home: Path, boundaries: Boundaries, **options: Any) -> None:
         quick: dict[str, Any] = {
@@ -186,6 +186,17 @@ class Mortal(Workspace):
             super().start()
         if self.boundaries.journal:
             watch(self.state.journal, self.boundaries.reach)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def next(self, **options: Any) -> Mortal:
+        """Return the next mount, which takes over what this one has left."""
+        return Mortal(self.server, self.home, Boundaries(), **options)
 
     def work(self, operation: Callable[[], R]) -> R | None:
         """Run `operation` with the boundaries armed, and wait until the background is at rest; return None if it has died."""

@@ -84,13 +84,9 @@ class Operation:
         """Start a mount in which the operation can run; it ends with an unmount or `bury`."""
         server.reset()
         server.store.seed({**OTHERS, **self.seed}, age=60)
-        work = Mortal(server, home, boundaries, **{**self.options, **options})
-        work.start()
-        try:
+        with Mortal(server, home, boundaries, **{**self.options, **options}) as work:
             self.prepare(work)
             yield work
-        finally:
-            work.end()
 
     def check(self, work: Mortal, promise: Promise, where: str, *, power_lost: bool = False) -> None:
         """Check that the trees of the server and of the mount are the old one or the new one, whole.
@@ -103,17 +99,6 @@ class Operation:
         wrong = [judge({**OTHERS, **tree}).violations(found) for tree in allowed]
         assert [] in wrong, f"{self.name}, {where}, promise {promise.kept}: {wrong}"
         check_shown(work)
-
-
-@contextmanager
-def start_next_mount(work: Mortal, **options: object) -> Iterator[Mortal]:
-    """Start the next mount, which takes over what another one has left."""
-    again = Mortal(work.server, work.home, Boundaries(), **options)
-    again.start()
-    try:
-        yield again
-    finally:
-        again.end()
 
 
 Run = Callable[[Mortal, Promise], None]

@@ -175,7 +175,7 @@ LATE, LIFETIME = 0.4, 1.4
 _ONLY_IN_THE_MODEL = {
     "appends", "protects", "deletes the directory", "deletes the directory and makes another",
 }  # fmt: skip
-#: Those of one mount (tests/component/test_save_unanswered.py has two) with a file at T. A delete by version does not wait: the
+#: Those of one mount (tests/component/test_save_interference.py has two) with a file at T. A delete by version does not wait: the
 #: real mount may have all bytes of an open file, and delete it by its name (tests/unit/save/test_items.py). Requests that are in
 #: flight are in tests/component/test_save_overlap.py and tests/component/test_files_in_use.py.
 PLAYABLE = [

@@ -16,9 +16,9 @@ from collections.abc import Callable, Hashable, Iterable
 from enum import StrEnum
 from typing import Generic, Literal, NamedTuple, TypeVar
 
-from jobfs.state.records import Stage, Verb
+from jobfs.state.records import TRANSITIONS, Stage, Verb
 
-from .scenarios import BESIDE, ELSEWHERE, SOURCE, TARGET, Mishap, Scenario
+from .scenarios import BESIDE, ELSEWHERE, SOURCE, TARGET, Mishap, Rule, Scenario
 
 #: The directory that T is in.
 DIRECTORY = "d"
@@ -372,9 +372,21 @@ class World(NamedTuple):
         return ""
 
 
-def hidden_name(mount: int, role: str, number: int) -> str:
-    """A hidden name of a mount; roles: h staged, a aside."""
-    return f"{mount}{role}{number}"
+class Run:
+    """One scenario, `without` a rule or with all; `taken`, `verbs`, `fates`: what of the code's own was seen so far."""
+
+    def __init__(self, scenario: Scenario, without: Rule = "") -> None:
+        self.scenario = scenario
+        self.without = without
+        self.taken: set[tuple[Stage, Stage]] = set()
+        self.verbs: set[Verb] = set()
+        self.fates: set[Fate] = set()
+
+    def moved(self, tx: Tx, stage: Stage) -> Tx:
+        """The transaction at another stage, by an arrow that the code has too."""
+        assert stage in TRANSITIONS[tx.stage], f"the code can't go from {tx.stage} to {stage}"
+        self.taken.add((tx.stage, stage))
+        return tx._replace(stage=stage)
 
 
 # Everything that can happen is searched, nearest first.

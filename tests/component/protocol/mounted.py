@@ -9,30 +9,13 @@ from collections.abc import Callable, Iterator
 
 from tests.support.interferences import Execution
 
-from jobfs.state.records import TRANSITIONS, Stage, Verb
+from jobfs.state.records import Stage, Verb
 
-from .model import Aside, Base, Fate, Finding, Item, Mount, Outcome, Request, Step, Tx, World, hidden_name
-from .scenarios import BESIDE, ELSEWHERE, SOURCE, TARGET, Rule, Scenario
+from .model import Aside, Base, Fate, Finding, Item, Mount, Outcome, Request, Run, Step, Tx, World
+from .scenarios import BESIDE, ELSEWHERE, SOURCE, TARGET, Rule, hidden_name
 
 Steps = Iterator[tuple[Step, World]]
 MOUNTS = ("one", "two")
-
-
-class Run:
-    """One scenario, `without` a rule or with all; `taken`, `verbs`, `fates`: what of the code's own was seen so far."""
-
-    def __init__(self, scenario: Scenario, without: Rule = "") -> None:
-        self.scenario = scenario
-        self.without = without
-        self.taken: set[tuple[Stage, Stage]] = set()
-        self.verbs: set[Verb] = set()
-        self.fates: set[Fate] = set()
-
-    def moved(self, tx: Tx, stage: Stage) -> Tx:
-        """The transaction at another stage, by an arrow that the code has too."""
-        assert stage in TRANSITIONS[tx.stage], f"the code can't go from {tx.stage} to {stage}"
-        self.taken.add((tx.stage, stage))
-        return tx._replace(stage=stage)
 
 
 class Mounted:
@@ -91,9 +74,6 @@ class Mounted:
 
     def _with(self, world: World, tx: Tx | None) -> World:
         return world.with_tx(self._number, self._index, tx)
-
-    def _become(self, tx: Tx, stage: Stage) -> Tx:
-        return self._run.moved(tx, stage)
 
     def _send(
         self, act: str, request: Request, before: World, then: Callable[[World, Item | Outcome], World]
@@ -201,7 +181,7 @@ class Mounted:
     def _cancelled(self, tx: Tx) -> Tx:
         sure = not tx.asking and self._keeps("r10_back")
         tx = tx._replace(unlinked=True, unrecorded=False, undoing=None, gives_back=sure)
-        return self._become(tx, Stage.CANCELLED)
+        return self._run.moved(tx, Stage.CANCELLED)
 
     def _remove(self, tx: Tx) -> Steps:
         """An open file that was unlinked: what the job has written to it since stays."""
@@ -211,7 +191,7 @@ class Mounted:
             if item is not None and item.name == TARGET and item.version == tx.base.version:
                 yield self._local("looks at T once more", tx._replace(finding=Finding(tx.base.id)))
             else:
-                self._become(tx, Stage.DONE)
+                self._run.moved(tx, Stage.DONE)
                 yield self._local("leaves T alone", None)
             return
         if tx.finding is not None:
@@ -231,7 +211,7 @@ class Mounted:
         )  # nobody waits for one that was taken up from the journal
         if tx.verb is Verb.MOVE and "refusal" in self._world.mishaps and waits:
             asides = tuple(aside._replace(fate=Fate.RETURN) for aside in tx.asides)
-            after = self._become(tx, Stage.CANCELLED)._replace(asides=asides, finding=None)
+            after = self._run.moved(tx, Stage.CANCELLED)._replace(asides=asides, finding=None)
             yield Step("fate", "gives the rename up"), self._with(self._world, after).once_more("refusal")
 
     # -- the first half of a save (save/protocol.md, The steps): staging
@@ -260,7 +240,7 @@ class Mounted:
 
         def then(world: World, answer: Item | Outcome) -> World:
             if isinstance(answer, Item):
-                return self._promoted(world, self._become(sent._replace(staged=answer.id), Stage.STAGED))
+                return self._promoted(world, self._run.moved(sent._replace(staged=answer.id), Stage.STAGED))
             if answer is Outcome.LOST or sent.resent:
                 return self._with(world, sent._replace(looking=True, resent=True))
             return self._with(world, sent._replace(direct=False, taken=True, finding=None))
@@ -275,7 +255,7 @@ class Mounted:
         if there.content != tx.content:
             other = tx._replace(direct=False, looking=False, resent=False, taken=True, finding=None)
             return self._local("finds another at T", other)
-        placed = self._become(tx._replace(staged=there.id), Stage.STAGED)
+        placed = self._run.moved(tx._replace(staged=there.id), Stage.STAGED)
         return Step(self._who, "finds its own bytes at T"), self._promoted(self._world, placed)
 
     def _look_for_staged(self, tx: Tx) -> tuple[Step, World]:
@@ -312,7 +292,7 @@ class Mounted:
         tx = tx._replace(staged=item.id, looking=False, unsure=False)
         if item.name == TARGET:
             tx = tx._replace(finding=None)
-        return self._become(tx, Stage.STAGED)
+        return self._run.moved(tx, Stage.STAGED)
 
     # -- set aside and promote
 
@@ -328,7 +308,7 @@ class Mounted:
         elif not tx.finding.id:
             yield from self._begin(self._world, tx._replace(promoting=Outcome.SENT))
         elif tx.verb is Verb.MKDIR:
-            yield self._local("gives up: T exists", self._become(tx, Stage.CANCELLED))
+            yield self._local("gives up: T exists", self._run.moved(tx, Stage.CANCELLED))
         elif not tx.finding.fresh and self._keeps("r8_sent" if tx.connected else "r8"):
             yield self._look_again(tx, tx.finding)
         else:
@@ -451,13 +431,13 @@ class Mounted:
         """R2: what was placed here is told by its bytes, whatever its `updatedAt`."""
         mount, item = world.mounts[self._number], world.item(tx.staged)
         base = Base(tx.staged, 0 if self._keeps("r2") or item is None else item.version, tx.content)
-        tx = self._become(tx, Stage.PLACED)._replace(finding=None, unsure=False, resent=False, asking=0)
+        tx = self._run.moved(tx, Stage.PLACED)._replace(finding=None, unsure=False, resent=False, asking=0)
         return self._with(world.with_mount(self._number, mount._replace(base=base)), tx)
 
     def _staged_gone(self, tx: Tx) -> Tx:
         if not tx.local:
             return self._begin_undo(tx)
-        tx = self._become(tx, Stage.STAGING)
+        tx = self._run.moved(tx, Stage.STAGING)
         return tx._replace(tid=0, staged=0, unsure=False, resent=False, finding=None)
 
     # -- what ends a transaction: undo
@@ -475,7 +455,7 @@ class Mounted:
             )
         else:
             # Bytes that are here stay, as refused.
-            failed = self._become(tx, Stage.DONE)._replace(refused=True, asides=(), undoing=None)
+            failed = self._run.moved(tx, Stage.DONE)._replace(refused=True, asides=(), undoing=None)
             yield self._local("has undone it", failed if tx.local else None)
 
     def _undo_first(self, tx: Tx, first: int, rest: Tx) -> Steps:
@@ -506,7 +486,7 @@ class Mounted:
         if tx.asides:
             yield from self._judge(tx)
         else:
-            self._become(tx, Stage.DONE)
+            self._run.moved(tx, Stage.DONE)
             yield self._local("is done", None)
 
     def _judge(self, tx: Tx, *, back: bool = False) -> Steps:
@@ -565,7 +545,7 @@ class Mounted:
             yield self._make_safe(tx, tx._replace(safe=True, looking=False, finding=None, asking=0))
         elif tx.verb is Verb.PUT and tx.taken_back == 2:
             # Its name is free: what was set aside holds up nothing else there.
-            after = self._become(tx, Stage.PLACED)._replace(local=False)
+            after = self._run.moved(tx, Stage.PLACED)._replace(local=False)
             yield self._local("has taken it back", after)
         elif tx.verb is Verb.MOVE or tx.taken_back == 2:
             yield from self._judge_or_end(tx._replace(local=False))

@@ -12,8 +12,8 @@ from tests.support.judge import ABSENT, Effect, State
 
 from jobfs.state.records import Stage, Verb
 
-from .model import DIRECTORY, Disk, Item, Mount, Outcome, Search, Step, Tx, World, search
-from .mounted import MOUNTS, Mounted, Run, Steps
+from .model import DIRECTORY, Disk, Item, Mount, Outcome, Run, Search, Step, Tx, World, search
+from .mounted import MOUNTS, Mounted, Steps
 from .scenarios import ELSEWHERE, SOURCE, TARGET, Scenario
 
 

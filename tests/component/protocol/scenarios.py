@@ -21,6 +21,11 @@ Rule = Literal[
 Mishap = Literal["kill", "power", "loss", "wipe", "slow", "queue", "refusal"]
 
 
+def hidden_name(mount: int, role: str, number: int) -> str:
+    """A hidden name of a mount; roles: h staged, a aside."""
+    return f"{mount}{role}{number}"
+
+
 @dataclass(frozen=True)
 class Scenario:
     """Which actors and mishaps take part; what is left out can't happen in it."""

@@ -552,10 +552,8 @@ class Mounted:
         elif tx.taken_back == 0:
             yield from self._take_back_staged(tx)
         else:
-            item, base = self._world.at(TARGET), tx.base.id if tx.base else 0
-            known = {tx.content, tx.base.content if tx.base else tx.content}
-            mine = item is not None and (item.id in (base, tx.staged) or tx.direct) and item.content in known
-            yield from self._take_back(tx, item if mine else None)
+            item = self._world.at(TARGET)
+            yield from self._take_back(tx, item if item is not None and self._is_own(tx, item) else None)
 
     def _take_back_staged(self, tx: Tx) -> Steps:
         """What was set aside if H was not placed, then H where it is ours."""
@@ -566,6 +564,12 @@ class Mounted:
             return
         mine = item is not None and (item.name == own or self._told_by_bytes(tx, item))
         yield from self._take_back(tx, item if mine else None)
+
+    @staticmethod
+    def _is_own(tx: Tx, item: Item) -> bool:
+        """True if the item at T is the base, H or one made at T, and has bytes that are known here."""
+        base = tx.base or Base(0, 0, tx.content)
+        return (item.id in (base.id, tx.staged) or tx.direct) and item.content in (tx.content, base.content)
 
     def _take_back(self, tx: Tx, item: Item | None) -> Steps:
         following = tx._replace(taken_back=tx.taken_back + 1)

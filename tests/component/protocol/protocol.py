@@ -141,11 +141,10 @@ class _Acted(NamedTuple):
     gone: frozenset[str]
 
 
-def _accounted(before: World, after: World, name: str, effects: list[Effect]) -> World:
-    """What is owed once the job has acted: not what it has replaced or deleted, but what it has written or moved away."""
+def _acted(before: World, name: str, effects: list[Effect]) -> _Acted:
     there, path = before.at(name), f"{DIRECTORY}/{name}"
     moved = _contents(effect.after for effect in effects if effect.path == ELSEWHERE)
-    acted = _Acted(
+    return _Acted(
         there.id if there else 0,
         any(effect.same for effect in effects),
         _contents(effect.after for effect in effects if effect.path == path),
@@ -153,10 +152,15 @@ def _accounted(before: World, after: World, name: str, effects: list[Effect]) ->
         # The bytes of a staged item are on the mount's machine still.
         _contents(effect.before for effect in effects if not _is_staged(effect.path)) - moved,
     )
+
+
+def _accounted(before: World, after: World, name: str, effects: list[Effect]) -> World:
+    """What is owed once the job has acted: not what it has replaced or deleted, but what it has written or moved away."""
+    acted = _acted(before, name, effects)
     made = frozenset() if acted.in_place and _may_be_deleted(before, acted.item) else acted.made
-    claimed = frozenset() if _may_be_set_aside(before, acted.item) else moved
+    claimed = frozenset() if _may_be_set_aside(before, acted.item) else acted.moved
     return after._replace(
-        owed=(before.owed - acted.gone - (moved - claimed)) | made,
+        owed=(before.owed - acted.gone - (acted.moved - claimed)) | made,
         claimed=before.claimed | claimed,
         expected=before.expected if name == SOURCE else _expected(before, acted),
     )

@@ -82,8 +82,9 @@ class Life:
                 self._mount_acts(step)
             elif step.actor == USER and step.act != "unlink":
                 self._user_acts(step)
-            elif not step.act.startswith(("syncs", "loses")) and not step.act.endswith("never carried out"):
-                self._happens(step, next((_request(each) for each in steps[number:] if _request(each)), ""))
+            elif not _is_silent(step):
+                following = filter(None, map(_request, steps[number:]))
+                self._happens(step, next(following, ""))
 
     def has(self, act: str) -> bool:
         """Return whether the machine does this."""
@@ -118,17 +119,24 @@ class Life:
         return Cue(boundary, self._count[boundary] + 1, step)
 
     def _happens(self, step: Step, following: str) -> None:
-        nothing_was_sent = not (self._last or self._looked or self._count)
-        is_over = self._is_whole and not self._last and not following
         self._waits = self._waits or step.act.startswith("makes a request")
-        if step.actor == "job" and nothing_was_sent and not self._waits:
+        if step.actor == "job" and self._is_first():
             # Before the save or rename is called, after the open.
             begun = self.program and self.program[-1].act.startswith(("save", "rename"))
             self.program.insert(len(self.program) - bool(begun), step)
-        elif is_over or self.after or any(is_death(cue.step) for cue in self.cues):
+        elif self._is_over(following):
             self.after.append(step)
         else:
             self.cues.append(self._cue(step, following))
+
+    def _is_first(self) -> bool:
+        """Return whether the mount has done nothing yet."""
+        return not (self._last or self._looked or self._count or self._waits)
+
+    def _is_over(self, following: str) -> bool:
+        """Return whether the mount is at rest or dead, and makes no request that is `following`."""
+        at_rest = self._is_whole and not self._last and not following
+        return at_rest or bool(self.after) or any(is_death(cue.step) for cue in self.cues)
 
     def _cue(self, step: Step, following: str) -> Cue:
         if step.act.startswith("makes the upload"):
@@ -145,6 +153,11 @@ def _request(step: Step) -> str:
     return ("create_file" if step.sends == "create" else step.sends) if step.actor == "one" else ""
 
 
+def _is_silent(step: Step) -> bool:
+    """Return whether nothing is done for the step: the disk is synced by the mount, and state is lost when it is dead."""
+    return step.act.startswith(("syncs", "loses")) or step.act.endswith("never carried out")
+
+
 def is_death(step: Step) -> bool:
     """Return whether the process ends with the step."""
     return step.outcome.startswith("killed") or step.act.startswith(_DEATHS)
@@ -153,12 +166,11 @@ def is_death(step: Step) -> bool:
 def lives(schedule: Search[World]) -> list[Life]:
     """The schedule, a life for each time that the mount came back; then the rest of its user's acts."""
     acts = [step.act for step in schedule.schedule]
-    dropped = [
-        step.outcome == "late" and f"{step.sends} is never carried out" in acts for step in schedule.schedule
-    ]
     steps = [
-        step._replace(outcome="never") if drops else step
-        for step, drops in zip(schedule.schedule, dropped, strict=True)
+        step._replace(outcome="never")
+        if step.outcome == "late" and f"{step.sends} is never carried out" in acts
+        else step
+        for step in schedule.schedule
     ]
     cuts = [0, *(number for number, act in enumerate(acts) if act == "comes back"), len(steps)]
     found = [Life(steps[first:last], not schedule.violation) for first, last in pairwise(cuts)]
@@ -367,12 +379,16 @@ class Play:
             eventually(lambda: all(e.ms is not None for e in self.server.log.entries() if e.fault == "late"))
         elif step.actor == "one":
             self._fail_next(_LOST[step.outcome], step.sends, self.patience * LATE)
-        elif step.act.startswith("makes the upload"):
+        else:
+            self._fate(step.act)
+
+    def _fate(self, act: str) -> None:
+        if act.startswith("makes the upload"):
             self._fail_next(named("network", "is slow"), "create", 0.2)
-        elif step.act.startswith("gives the rename up"):
+        elif act.startswith("gives the rename up"):
             self._refuses(self._renaming)
         else:
-            # It waits for its connection until its look is old.
+            # A request waits for its connection until its look is old.
             self._waits = True
             time.sleep(4 * max(0.05, self.work.write_back.client.health.latency or 0.0))
 

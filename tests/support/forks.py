@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from tests.support.boots import reboot
 from tests.support.mounts import MountedJob, environment, gone_afterwards
 from tests.support.overlaps import force_overlap
 from tests.support.waiting import readable
@@ -48,9 +49,12 @@ class ForkServer:
         if descriptors is not None:
             resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
-    def run(self, arguments: list[str], env: dict[str, str], cwd: Path, out: int, err: int) -> Forked:
-        """Run `jobfs` with these arguments in a new process."""
-        return Forked(self, self.ask({"arguments": arguments, "env": env, "cwd": str(cwd)}, [out, err]))
+    def run(
+        self, arguments: list[str], env: dict[str, str], cwd: Path, out: int, err: int, boot: str = ""
+    ) -> Forked:
+        """Run `jobfs` with these arguments in a new process; `boot`: in another boot of this machine."""
+        question = {"arguments": arguments, "env": env, "cwd": str(cwd), "boot": boot}
+        return Forked(self, self.ask(question, [out, err]))
 
     def output(
         self, words: list[str], env: dict[str, str], cwd: Path, timeout: float | None = None, **more: Any
@@ -110,10 +114,11 @@ class Forked:
 
 
 class ForkedMount(MountedJob):
-    """A mount whose process is forked."""
+    """A mount whose process is forked. `boot`: the boot of this machine in which the next process runs; "": the real one."""
 
     def __init__(self, forks: ForkServer, server: Server, home: Path, **options: Any) -> None:
         super().__init__(server, home, **options)
+        self.boot = ""
         self._forks = forks
 
     def launch(self) -> Any:
@@ -121,7 +126,9 @@ class ForkedMount(MountedJob):
         read, write = os.pipe()
         err = os.open(self._stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            process = self._forks.run(self.command()[3:], self.environment(), self.home, write, err)
+            process = self._forks.run(
+                self.command()[3:], self.environment(), self.home, write, err, self.boot
+            )
         finally:
             os.close(write)
             os.close(err)
@@ -197,6 +204,8 @@ def _become(question: dict[str, Any], out: int, err: int) -> NoReturn:
         os.close(err)
         if question.get("execute"):
             os.execvp(question["arguments"][0], question["arguments"])
+        if question.get("boot"):
+            reboot(Path(question["cwd"]), question["boot"])
         # The old object may have been made for a file, and this is a pipe.
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.argv = ["jobfs", *question["arguments"]]

@@ -14,10 +14,9 @@ from typing import Literal
 
 import pytest
 
-from jobfs.content import disk as cache
-from jobfs.save import recovery
-from jobfs.state import localbytes, store
+from jobfs.state import localbytes
 
+from .boots import reboot
 from .boundaries import Mortal, watch
 
 #: What became of bytes that were not synced.
@@ -101,16 +100,6 @@ class Host:
             assert self._synced is not None
             synced, fate = self._synced
             synced.lose_power(fate)
-            reboot(monkeypatch, self._work.home)
+            reboot(self._work.home, localbytes.BOOT + "-next", monkeypatch.setattr)
         if self.state_lost:
             shutil.rmtree(self._work.home / "state")
-
-
-def reboot(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """From now on, let saves and the content cache see another boot of this machine."""
-    again = localbytes.BOOT + "-next"
-    for module in (recovery, store):
-        monkeypatch.setattr(module, "BOOT", again)
-    boot = home / "boot_id"
-    boot.write_text(again)
-    monkeypatch.setattr(cache, "_BOOT_ID", boot)

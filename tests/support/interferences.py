@@ -20,7 +20,6 @@ from jobfs.emulator.faults import Kind
 from jobfs.names import parent
 
 from .judge import ABSENT, Effect, State, is_hidden
-from .workspaces import CALLER
 
 Actor = Literal["job", "mount", "program", "network", "server", "machine"]
 #: Whether the server carries out a request that meets a fault.
@@ -146,7 +145,7 @@ def _delete_directory(scene: Scene, *, make: bool = False) -> None:
 
 
 def _hold(scene: Scene, flags: int) -> None:
-    scene.handles.append(scene.work.vfs.open(scene.path, flags, CALLER.pid).fh)
+    scene.handles.append(scene.work.open(scene.path, flags))
 
 
 def _save(scene: Scene, *, by_rename: bool = False) -> None:

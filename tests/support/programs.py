@@ -1,8 +1,8 @@
 """Programs that read and write a file, as data: one table for every test that runs one, by itself or beside the job.
 
 `PROGRAMS` has a line for each. A test picks lines by what they do: `[each for each in PROGRAMS if each.reads and each.replaces]`.
-A line runs in two ways: `Program.command` is a process, for a mount; `run_through` opens the file in the same way through a Vfs,
-for tests without a mount.
+A line runs in two ways: `Program.command` is a process, for a mount; `save_by` makes its calls one by one, through a Vfs
+(`run_through`) or as system calls that a harness observes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from jobfs.names import basename, join, parent
 
 from .mounts import environment
 from .waiting import eventually
-from .workspaces import Workspace
+from .workspaces import CALLER, Workspace
 
 #: The flags with which programs open a file.
 READ, REPLACE, APPEND, WRITE, BOTH = (
@@ -49,10 +51,13 @@ class Program:
     reads: bool = False
     #: It relies on the size that `fstat`, or a seek to the end, shows.
     by_size: bool = False
-    #: It writes another file, and renames that over this one.
-    by_rename: bool = False
-    #: It syncs: once it has ended, the server has its line.
-    syncs: bool = False
+    #: It writes another file, and renames that over this one: the pattern of the other name.
+    draft: str = ""
+    #: It renames the file to a backup before the new one has its name: the pattern of that name; it unlinks or keeps the backup.
+    backup: str = ""
+    keeps_backup: bool = False
+    #: It syncs, by one handle after each of so many writes: once it has ended, the server has its line.
+    syncs: int = 0
     #: By itself it loses no line: where a call fails, or the job writes between two of its calls.
     reliable: bool = True
     #: It removes what it finds at the file's name, read or not; or it truncates that by a handle that may have read it (4.42).
@@ -76,9 +81,24 @@ class Program:
         return self.flags != READ
 
     @property
+    def by_rename(self) -> bool:
+        """True if it renames another file over this one."""
+        return bool(self.draft)
+
+    @property
     def replaces(self) -> bool:
-        """True if it gives the file new content as a whole."""
+        """True if it gives the file new content as a whole, without the old bytes."""
         return self.by_rename or bool(self.flags & os.O_TRUNC)
+
+    @property
+    def rewrites(self) -> bool:
+        """True if it writes the whole content; False if it only adds its line at the end."""
+        return self.replaces or self.reads
+
+    @property
+    def way(self) -> tuple[object, ...]:
+        """Return what `save_by` makes of it: programs with equal values make the same calls."""
+        return self.flags, self.reads, self.draft, self.backup, self.keeps_backup, self.syncs
 
     def command(
         self, path: Path, *lines: str, wait: str = ":", scratch: Path = Path("/dev/null")
@@ -145,16 +165,107 @@ def distinct(programs: Iterable[Program]) -> dict[str, Program]:
     return found
 
 
+class Calls(Protocol):
+    """The calls that programs save by; `read_whole` reads an open file from its start."""
+
+    def open(self, path: str, flags: int) -> int: ...
+    def read_whole(self, fh: int) -> bytes: ...
+    def size(self, fh: int) -> int: ...
+    def write(self, fh: int, data: bytes, offset: int) -> object: ...
+    def truncate(self, fh: int, size: int) -> object: ...
+    def fsync(self, fh: int) -> object: ...
+    def close(self, fh: int) -> object: ...
+    def rename(self, old: str, new: str) -> object: ...
+    def unlink(self, path: str) -> object: ...
+
+
+def save_by(calls: Calls, one: Program, path: str, make: Callable[[bytes], bytes]) -> None:
+    """Save a file by the calls of a program. Raises what `calls` raise.
+
+    `make` is given what the program has read, and returns the new content; of a program that adds a line, only the line.
+    """
+    target, backup, text = beside(one.draft, path), beside(one.backup, path), b""
+    if one.reads and one.replaces:
+        with _opened(calls, path, READ) as fh:
+            text = calls.read_whole(fh)
+    if one.backup and not one.draft:
+        calls.rename(path, backup)
+    with _opened(calls, target, one.flags) as fh:
+        if one.reads and not one.replaces:
+            text = calls.read_whole(fh)
+        _write_by(calls, one, fh, lambda: make(text))
+    if one.backup and one.draft:
+        calls.rename(path, backup)
+    if one.draft:
+        calls.rename(target, path)
+    if one.backup and not one.keeps_backup:
+        calls.unlink(backup)
+
+
+def _write_by(calls: Calls, one: Program, fh: int, make: Callable[[], bytes]) -> None:
+    for _ in range(one.syncs or 1):
+        data = make()
+        calls.write(fh, data, 0 if one.rewrites else calls.size(fh))
+        if one.rewrites and (one.syncs > 1 or not one.replaces):
+            calls.truncate(fh, len(data))
+        if one.syncs:
+            calls.fsync(fh)
+
+
+def beside(pattern: str, path: str) -> str:
+    """Return a path in the directory of `path`; without a pattern, `path`."""
+    return join(parent(path), (pattern or "{}").format(basename(path)))
+
+
+@contextmanager
+def _opened(calls: Calls, path: str, flags: int) -> Iterator[int]:
+    fh = calls.open(path, flags)
+    try:
+        yield fh
+    finally:
+        calls.close(fh)
+
+
+class VfsCalls:
+    """The calls of a program on this machine, through a Vfs. They raise FsError and ApiError."""
+
+    def __init__(self, work: Workspace) -> None:
+        self._work, self._vfs = work, work.vfs
+
+    def open(self, path: str, flags: int) -> int:
+        if flags & os.O_CREAT and not self._work.exists(path):
+            return self._vfs.create(path, 0o644, flags, CALLER).fh
+        return self._work.open(path, flags & ~os.O_CREAT)
+
+    def read_whole(self, fh: int) -> bytes:
+        return self._vfs.read(fh, self.size(fh), 0)
+
+    def size(self, fh: int) -> int:
+        return self._vfs.fgetattr(fh).size
+
+    def write(self, fh: int, data: bytes, offset: int) -> None:
+        self._vfs.write(fh, data, offset)
+
+    def truncate(self, fh: int, size: int) -> None:
+        self._vfs.ftruncate(fh, size)
+
+    def fsync(self, fh: int) -> None:
+        self._vfs.fsync(fh)
+
+    def close(self, fh: int) -> None:
+        with self._work.closing(fh):
+            pass
+
+    def rename(self, old: str, new: str) -> None:
+        self._vfs.rename(old, new)
+
+    def unlink(self, path: str) -> None:
+        self._vfs.unlink(path)
+
+
 def run_through(work: Workspace, one: Program, path: str, line: bytes) -> None:
-    """Read a file through a Vfs, if the program does that, and write a line as the program does. Raises FsError, ApiError."""
-    text = work.read(path) if one.reads else b""
-    if one.by_rename:
-        work.write(f"{path}.draft", text + line)
-        work.vfs.rename(f"{path}.draft", path)
-        return
-    with work.opening(path, one.flags & ~os.O_CREAT) as fh:
-        end = 0 if one.replaces else work.vfs.fgetattr(fh).size
-        work.vfs.write(fh, text + line if one.replaces else line, end)
+    """Add a line to a file as the program does, through a Vfs. Raises FsError, ApiError."""
+    save_by(VfsCalls(work), one, path, lambda text: text + line)
 
 
 _PYTHON = """
@@ -198,16 +309,13 @@ def _rewrites(name: str, script: str, **facts: Any) -> Program:
     return _bash(name, REPLACE, script, reads=True, **facts)
 
 
-def _editor(name: str, *words: str, needs: str, keeps_open: bool = False) -> Program:
+def _editor(name: str, *words: str, **facts: Any) -> Program:
     """Return an editor that does not acknowledge anything, below a shell that does."""
     script = '"$@" && printf "%s\\n" "$line"'
-    return Program(
-        name, ("bash", "-c", script, "bash", *words), REPLACE, reads=True, reliable=False, needs=needs,
-        keeps_open=keeps_open,
-    )  # fmt: skip
+    return Program(name, ("bash", "-c", script, "bash", *words), REPLACE, reads=True, reliable=False, **facts)
 
 
-def _vim(name: str, vim: str = "vim", *options: str) -> Program:
+def _vim(name: str, vim: str = "vim", *options: str, **facts: Any) -> Program:
     start = ["vim", "-u", "NONE", "-N", "-es"] if vim == "vim" else [vim, "-u", "NONE", "--headless"]
     settings = ["noautoread", "backupskip=", "backupdir=.", "directory=.", *options]
     # A person would answer that the text stays.
@@ -216,6 +324,7 @@ def _vim(name: str, vim: str = "vim", *options: str) -> Program:
     return _editor(
         name, *start, "--cmd", "set " + " ".join(settings), "--cmd", keep,
         *[word for command in edit for word in ("-c", command)], needs=vim, keeps_open="noswapfile" not in options,
+        **facts,
     )  # fmt: skip
 
 
@@ -273,10 +382,16 @@ _BY_PROC = "path = os.open(name, os.O_PATH); fd = os.open(f'/proc/self/fd/{path}
 _DD = 'printf "%s\\n" "$line" | dd bs=64K iflag=fullblock conv=notrunc status=none'
 
 PROGRAMS = [
+    # This one replaces the file without reading it.
+    _bash(">", REPLACE, 'printf "%s\\n" "$line" >"$f"', reliable=False),
     # These read the file, wait, and replace it with what they have read and a line.
     _edits("python", _EDIT),
-    _edits("python, synced", "text = read(); wait(); save(text + line, sync=True)", syncs=True),
-    _edits("python, by a rename", _RENAMED % "name + '.draft'", by_rename=True, syncs=True),
+    _edits("python, synced", "text = read(); wait(); save(text + line, sync=True)", syncs=1),
+    _edits("python, by a rename", _RENAMED % "name + '.draft'", draft="{}.draft", syncs=1),
+    _edits(
+        "python, synced twice", "text = read(); wait()", "with open(name, 'wb') as file:", " for text in (text, text + line):",
+        "  file.seek(0); file.write(text); file.truncate(); os.fsync(file.fileno())", syncs=2,
+    ),
     _edits(
         "python, a thread reads", "import threading", "texts = []",
         "thread = threading.Thread(target=lambda: texts.append(read())); thread.start(); thread.join()",
@@ -294,18 +409,20 @@ PROGRAMS = [
     _edits("python, truncate", "text = read(); wait(); os.truncate(name, 0); save(text + line, flags='ab')", reliable=False),
     _edits(
         "python, ftruncate", "text = read(); wait(); fd = os.open(name, os.O_WRONLY); os.ftruncate(fd, 0)",
-        "os.write(fd, text + line); os.fsync(fd); os.close(fd)", syncs=True,
+        "os.write(fd, text + line); os.fsync(fd); os.close(fd)", syncs=1,
     ),
     _edits(
         "LibreOffice", "lock = os.path.dirname(name) + '/.~lock.notes#'; text = read(); wait(); save(b'me', lock)",
         "with open(name, 'r+b') as file:\n file.truncate(0); file.write(text + line); file.flush(); os.fsync(file.fileno())",
-        "os.unlink(lock)", syncs=True, discards=True, reliable=False,
+        "os.unlink(lock)", syncs=1, discards=True, reliable=False,
     ),
-    _edits("GNOME", _RENAMED % "os.path.dirname(name) + '/.goutputstream-ABC123'", by_rename=True, reliable=False),
+    _edits(
+        "GNOME", _RENAMED % "os.path.dirname(name) + '/.goutputstream-ABC123'", draft=".goutputstream-{}", reliable=False
+    ),
     _edits(
         "JetBrains", "text = read(); wait(); save(text + line, name + '___jb_tmp___', sync=True)",
         "os.rename(name, name + '___jb_old___'); os.rename(name + '___jb_tmp___', name); os.unlink(name + '___jb_old___')",
-        by_rename=True, reliable=False,
+        draft="{}___jb_tmp___", backup="{}___jb_old___", reliable=False,
     ),
     _rewrites(
         "shell",
@@ -321,7 +438,7 @@ PROGRAMS = [
     _rewrites("shell, others read", _CROWDED, slow=True),
     _rewrites(
         "jq and mv", 'jq -Rsj --arg line "$line" \'. + $line + "\\n"\' "$f" >"$f.draft"; WAIT; mv "$f.draft" "$f"',
-        by_rename=True, needs="jq",
+        draft="{}.draft", needs="jq",
     ),
     _rewrites("cp and back", 'cp "$f" "$tmp"; printf "%s\\n" "$line" >>"$tmp"; WAIT; cp "$tmp" "$f"', reliable=False),
     _rewrites(
@@ -331,9 +448,9 @@ PROGRAMS = [
     _rewrites(
         "sponge", f'{{ cat "$f"; WAIT; printf "%s\\n" "$line"; }} | {_PYTHON_HERE} -c \'{_SPONGE}\' "$f"', reliable=False
     ),
-    _rewrites("sed -i", 'sed -i -e \'1e eval "$wait"\' -e "1i $line" "$f"', by_rename=True, keeps_open=True),
+    _rewrites("sed -i", 'sed -i -e \'1e eval "$wait"\' -e "1i $line" "$f"', draft="sed{}", keeps_open=True),
     _rewrites(
-        "perl -pi", 'perl -pi -e \'if ($. == 1) {system($ENV{wait}); print "$ENV{line}\\n"}\' "$f"', by_rename=True,
+        "perl -pi", 'perl -pi -e \'if ($. == 1) {system($ENV{wait}); print "$ENV{line}\\n"}\' "$f"', draft="{}.tmp",
         reliable=False, needs="perl", keeps_open=True,
     ),
     _rewrites(
@@ -341,20 +458,27 @@ PROGRAMS = [
         keeps_open=True,
     ),
     _rewrites("ed", 'printf \'!eval "$wait"\\n$a\\n%s\\n.\\nw\\nq\\n\' "$line" | ed -s "$f"', reliable=False, needs="ed"),
-    _vim("vim", "vim", "writebackup"),
+    _vim("vim", "vim", "writebackup", backup="{}~", syncs=1),
     _vim("vim, backup by a copy", "vim", "writebackup", "backup", "backupcopy=yes"),
-    _vim("vim, backup by a rename", "vim", "writebackup", "backup", "backupcopy=no"),
+    _vim(
+        "vim, backup by a rename", "vim", "writebackup", "backup", "backupcopy=no", backup="{}~", keeps_backup=True
+    ),
     _vim("vim, no backup", "vim", "nowritebackup", "nobackup"),
     _vim("vim, no swap file", "vim", "noswapfile"),
     _vim("nvim", "nvim"),
     _editor("emacs", "emacs", "-Q", "--batch", "--eval", _EMACS, needs="emacs"),
     _editor("node, as VS Code does", "node", "-e", _NODE, needs="node"),
+    # This one writes all of the file again, in place.
+    _python(
+        "r+, rewritten", BOTH, "with open(name, 'r+b') as file:",
+        " text = file.read(); wait(); file.seek(0); file.write(text + line); file.truncate()", reads=True,
+    ),
     # These write a line at the end.
     _python("r+, seek to the end", BOTH, "with open(name, 'r+b') as file:\n file.seek(0, 2); file.write(line)", by_size=True),
     _python(
         "r+, seek, fsync", BOTH,
         "with open(name, 'r+b') as file:\n file.seek(0, 2); file.write(line); file.flush(); os.fsync(file.fileno())",
-        by_size=True, syncs=True,
+        by_size=True, syncs=1,
     ),
     _python(
         "O_WRONLY, lseek", WRITE, "fd = os.open(name, os.O_WRONLY); os.lseek(fd, 0, 2); os.write(fd, line); os.close(fd)",

@@ -97,10 +97,14 @@ class Workspace:
             if fsync:
                 self.vfs.fsync(fh)
 
+    def open(self, path: str, flags: int) -> int:
+        """Return a handle of an existing file."""
+        return self.vfs.open(path, flags, CALLER.pid).fh
+
     @contextmanager
     def opening(self, path: str, flags: int = os.O_RDWR) -> Iterator[int]:
         """Open an existing file for the block, and close it afterwards."""
-        with self.closing(self.vfs.open(path, flags, CALLER.pid).fh) as fh:
+        with self.closing(self.open(path, flags)) as fh:
             yield fh
 
     @contextmanager

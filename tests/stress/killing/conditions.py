@@ -6,7 +6,7 @@ import random
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
-from tests.support.interferences import FAULTS, UNANSWERED
+from tests.support.interferences import FAULTS, UNANSWERED, Scene
 
 from jobfs.emulator import Behaviour, Rule
 from jobfs.emulator.behaviour import SWITCHES
@@ -17,10 +17,10 @@ _LEFT_ALONE = (
     "other_encoding", "page_cap", "latency", "bandwidth", "clock_skew", "move_carries", "move_existing", "read_only",
     "name_form", "move_work", "move_locked",
 )  # fmt: skip
-#: Faults after which nothing comes until the time is up.
-_HANGS = frozenset(fault.kind for fault in FAULTS if fault.is_slow)
 #: Not answers that no server gives (of another item), and what only takes time.
-_KINDS = [*dict.fromkeys(fault.kind for fault in FAULTS if fault.kind not in ("odd_item", "slow"))]
+_FAULTS = [fault for fault in FAULTS if fault.kind not in ("odd_item", "slow")]
+#: The kinds after which nothing comes until the time is up.
+_HANGS = frozenset(fault.kind for fault in _FAULTS if fault.is_slow)
 
 
 @dataclass(slots=True)
@@ -70,10 +70,7 @@ class Conditions:
 
 def drawn(rng: random.Random) -> Conditions:
     """Conditions at random."""
-    faults: list[Rule] = []
-    if rng.random() < 0.45:
-        for _ in range(rng.randint(1, 2)):
-            faults.append(_fault(rng))
+    faults = [_fault(rng) for _ in range(rng.randint(1, 2) if rng.random() < 0.45 else 0)]
     hangs = any(rule.kind in _HANGS for rule in faults)
     options: dict[str, Any] = {"request_lifetime": 0.5, "timeout": 2 if hangs else 10}
     options["write_back_delay"] = rng.choice([0, 0.05, 0.3])
@@ -95,11 +92,12 @@ def _behaviour(rng: random.Random) -> Behaviour:
 
 
 def _fault(rng: random.Random) -> Rule:
-    kind = rng.choice(_KINDS)
-    if kind == "throttled":
-        return Rule(kind, rng.choice(["*", "change"]), rate=0.1, retry_after="0")
-    if kind in _HANGS:
-        return Rule(kind, "change", rate=0.02)
-    on = rng.choice(["change", "*", "create", "update", "delete"])
-    on = {"late": "change", "undone": "update"}.get(kind, on)
-    return Rule(kind, on, rate=rng.choice([0.03, 0.1, 0.25]), delay=0.2)
+    """Play a row of the list: it makes the rule, for some of the requests."""
+    fault, made = rng.choice(_FAULTS), list[Rule]()
+    on = "change" if fault.is_slow else rng.choice(["change", "*", "create", "update", "delete"])
+    on = {"late": "change", "undone": "update", "throttled": rng.choice(["*", "change"])}.get(fault.kind, on)
+    rate = {"throttled": 0.1}.get(fault.kind, 0.02 if fault.is_slow else rng.choice([0.03, 0.1, 0.25]))
+    fault.act(
+        Scene("", None, fault=lambda kind, **more: made.append(Rule(kind, on, rate, delay=0.2, **more)))
+    )
+    return made[0]

@@ -7,6 +7,7 @@ import random
 import re
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _MARK = re.compile(rb"\[([\w-]+ #\d+) \d+\]")
@@ -14,12 +15,25 @@ _MARK = re.compile(rb"\[([\w-]+ #\d+) \d+\]")
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Content:
-    """One whole content of a file, or one of the two constants below. `made` in monotonic seconds."""
+    """One whole content of a file, or one of the two constants below; its first `before` bytes were there already.
+
+    `made` in monotonic seconds.
+    """
 
     name: str
     data: bytes = field(default=b"", repr=False)
     by_job: bool = False
     made: float = 0.0
+    before: int = 0
+
+    @property
+    def is_torn(self) -> bool:
+        return self.name.startswith("TORN")
+
+    @property
+    def added(self) -> bytes:
+        """Return what its writer has added to what was there."""
+        return self.data[self.before :]
 
     def __str__(self) -> str:
         return self.name
@@ -38,6 +52,7 @@ class Contents:
         self._lock = threading.Lock()
         self._known: dict[bytes, Content] = {}
         self._appended: dict[bytes, Content] = {}
+        self._torn: dict[bytes, Content] = {}
         self._count = 0
 
     def make(self, author: str, size: int, *, after: bytes = b"", by_job: bool = False) -> Content:
@@ -47,10 +62,10 @@ class Contents:
             name = f"{author} #{self._count}"
             body = f"[{name} {size}] {self._random.randbytes(size // 2).hex()} ".encode()
             data = after + body + hashlib.sha256(body).hexdigest().encode() + b"\n"
-            content = Content(name + " (appended)" * bool(after), data, by_job, time.monotonic())
+            content = Content(name + " (appended)" * bool(after), data, by_job, time.monotonic(), len(after))
             self._known[hashlib.sha256(data).digest()] = content
             if after:
-                self._appended[hashlib.sha256(data[len(after) :]).digest()] = content
+                self._appended[hashlib.sha256(content.added).digest()] = content
             return content
 
     def adopt(self, data: bytes) -> Content:
@@ -75,10 +90,10 @@ class Contents:
 
     def known(self, data: bytes) -> Content:
         """The content that these bytes are, or one that stands for the torn bytes."""
-        return self.of(data) or Content(self._torn(data), data)
+        marks = ", ".join(mark.decode() for mark in _MARK.findall(data)) or "nobody"
+        name = f"TORN: {len(data)} bytes with the marks of {marks}" if data else "TORN: empty"
+        return self.of(data) or self._torn.setdefault(data, Content(name, data))
 
-    def _torn(self, data: bytes) -> str:
-        if not data:
-            return "TORN: empty"
-        marks = [mark.decode() for mark in _MARK.findall(data)]
-        return f"TORN: {len(data)} bytes with the marks of {', '.join(marks) or 'nobody'}"
+    def tree(self, found: Mapping[str, bytes | None]) -> dict[str, Content]:
+        """The contents of a tree, whose directories have None."""
+        return {path: DIRECTORY if data is None else self.known(data) for path, data in found.items()}

@@ -11,6 +11,7 @@ import errno
 import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -82,19 +83,6 @@ def is_local(path: str) -> bool:
     return any(names.is_scratch(part) for part in path.split("/"))
 
 
-class _Options(dict[str, set[Content]]):
-    """What may stand at each path; `ever`: what was so at any time."""
-
-    def __init__(self, baseline: Mapping[str, Content]) -> None:
-        self.ever: dict[str, set[Content]] = {}
-        for path, content in baseline.items():
-            self[path] = {content}
-
-    def __setitem__(self, path: str, contents: set[Content]) -> None:
-        super().__setitem__(path, contents)
-        self.ever.setdefault(path, set()).update(contents)
-
-
 class Ledger:
     """Written by the writers and the job, read by the verdict. Safe from any thread."""
 
@@ -104,9 +92,15 @@ class Ledger:
         #: In monotonic seconds, as what was made before has it.
         self.began = time.monotonic()
         self.lock = threading.RLock()
-        self.options = _Options(baseline)
+        #: What may be at each path now, and at any time.
+        self.options: dict[str, set[Content]] = {}
+        self.ever = defaultdict[str, set[Content]](set)
+        for path, content in baseline.items():
+            self._may_be(path, {content})
         self.claims: dict[Content, Claim] = {
-            content: Claim({path}) for path, content in baseline.items() if content is not DIRECTORY
+            content: Claim({path}, durable=not is_local(path))
+            for path, content in baseline.items()
+            if content is not DIRECTORY
         }
         self.modes: dict[str, int] = {}
         #: Contents that the job has destroyed, and paths that it has touched or deleted.
@@ -128,7 +122,11 @@ class Ledger:
         #: When a write ended with an error of a mount that seemed to live, and its path.
         self._refused_writes: list[tuple[float, str]] = []
         #: What stood at a path before: the server may have it still when newer bytes are only here.
-        self._earlier: dict[str, set[Content]] = {}
+        self._earlier = defaultdict[str, set[Content]](set)
+
+    def _may_be(self, path: str, contents: set[Content]) -> None:
+        self.options[path] = contents
+        self.ever[path] |= contents
 
     def tell(self, text: str) -> None:
         """Notes something for the report."""
@@ -165,20 +163,17 @@ class Ledger:
             self._blind.remove(change)
             return change
 
-    def rename(self, old: str, new: str) -> Change:
-        """`old`, a file or a directory with all in it, is about to be renamed over `new`."""
+    def rename(self, old: str, new: str, seen: Content = BLIND) -> Change:
+        """Note that `old`, a file or a directory with all in it, is about to be renamed over `new`; `seen`: as for `put`."""
         with self.lock:
-            change = self._begin(Change(f"rename {old} -> {new}", old, new))
-            self._overwrite(change, new, BLIND)
-            for path, target in [(path, moved(path, old, new)) for path in self.options]:
-                if target is None:
-                    continue
+            change = self._begin(Change(f"rename {old} -> {new} (seen: {seen})", old, new))
+            self._overwrite(change, new, seen)
+            moving = {path: target for path in self.options if (target := moved(path, old, new)) is not None}
+            for path, target in moving.items():
                 change.moving[path] = set(self.options[path])
-                self.options[target] = self.at(target) | (self.options[path] - {ABSENT})
-                self.options.ever[target] |= self.options.ever[
-                    path
-                ]  # a late request may have put it back before
-                self.options[path].add(ABSENT)
+                self._may_be(target, self.at(target) | (self.options[path] - {ABSENT}))
+                self.ever[target] |= self.ever[path]  # a late request may have put it back before
+                self._may_be(path, self.options[path] | {ABSENT})
                 self.modes.pop(target, None)
             if is_local(old) or is_local(new):
                 # Bytes of a scratch name are on this machine only, whatever it was called before.
@@ -209,12 +204,12 @@ class Ledger:
             # An unlink deletes what was seen at most a second ago, and may still be under way in the background (R10).
             later = 0.0 if change.content is not ABSENT or change.to else 1.0
             change.seen_until = time.monotonic() + (_LEAVING if change.leaves else later)
-        self._earlier.setdefault(change.path, set()).update(self.at(change.path))
+        self._earlier[change.path] |= self.at(change.path)
         if change.to:
             self._follow(change.path, change.to)
             self._renamed(change)
             return
-        self.options[change.path] = {change.content}
+        self._may_be(change.path, {change.content})
         if change.content not in (ABSENT, DIRECTORY):
             self.claims[change.content] = Claim({change.path})
         elif change.content is ABSENT:
@@ -224,10 +219,10 @@ class Ledger:
         for path, contents in change.moving.items():
             target = moved(path, change.path, change.to)
             assert target is not None
-            self.options[path] = {ABSENT}
-            self.options[target] = contents
+            self._may_be(path, {ABSENT})
+            self._may_be(target, contents)
             # The server moves what it has, which may be older than what was renamed.
-            self._earlier.setdefault(target, set()).update(contents, self._earlier.get(path, ()))
+            self._earlier[target] |= contents | self._earlier[path]
             mode = self.modes.pop(path, None)
             if mode is not None:
                 self.modes[target] = mode
@@ -238,8 +233,11 @@ class Ledger:
                     claim.places = {moved(p, change.path, change.to) or p for p in claim.places}
         self.unsettled -= {change.path, change.to}
 
-    def failed(self, change: Change, error: object) -> None:
-        """The call has failed, or its process died: it may be carried out or not."""
+    def failed(self, change: Change, error: object, *, half_done: bool = False) -> None:
+        """Note that the call has failed, or its process died: it may be carried out or not.
+
+        `half_done`: unless the mount has died, anything may be in the file.
+        """
         with self.lock:
             if change.over or change.kept:
                 return
@@ -255,6 +253,9 @@ class Ledger:
                 self.drafts += [(change.path, change.written)] * bool(change.written)
             elif change.content.data:
                 self._refused_writes.append((time.monotonic(), change.path))
+            if half_done and not died:
+                self.unsettled.add(change.path)
+                self.spoiled.add(change.path)
             self.modes.pop(change.path, None)
             self.tell(f"NOT KNOWN ({error}): {change.text}")
 
@@ -265,18 +266,12 @@ class Ledger:
             self.tell(f"refused ({error}): {change.text}")
             self.unsettled |= {path for path in (change.path, change.to) if path}
 
-    def spoil(self, path: str) -> None:
-        """A write failed half way in a mount that lives: anything may be in the file."""
-        with self.lock:
-            self.unsettled.add(path)
-            self.spoiled.add(path)
-
     def _begin(self, change: Change) -> Change:
         self._open.append(change)
         self._blind.append(change)
         self.worked_on |= {path for path in (change.path, change.to) if path}
         if not change.to:
-            self.options[change.path] = self.at(change.path) | {change.content}
+            self._may_be(change.path, self.at(change.path) | {change.content})
         self.tell(f"begins: {change.text}")
         return change
 
@@ -297,8 +292,11 @@ class Ledger:
         for paths in (self.disturbed, self.deleted, self.unsettled, self.spoiled, self.unclosed):
             paths |= {p for p in (moved(path, old, new) for path in paths) if p is not None}
 
-    def end_of_life(self, when: float) -> None:
-        """The mount was killed at `when`: no call of it can see anything from then on."""
+    def end_of_life(self, when: float, *, power_lost: bool = False) -> None:
+        """Note that the mount was killed at `when`: no call of it can see anything from then on.
+
+        `power_lost`: what was closed, and is not on the server, may be beside its name (vfs/semantics.md 4.4).
+        """
         with self.lock:
             # The latest first: of two unlinks of one name it is the one that may not have been confirmed.
             back: set[str] = set()
@@ -313,6 +311,11 @@ class Ledger:
             self._refused_writes = []
             # A call that had its answer just before may return only now, on a busy machine.
             self._open = [change for change in self._open if not change.kept]
+            unsynced = [claim for claim in self.claims.values() if power_lost and not claim.durable]
+            for place in {place for claim in unsynced for place in claim.places}:
+                self.unclosed.add(place)
+                self.modes.pop(place, None)
+                self._may_be(place, self.ever[place] | {ABSENT})
 
     def _unlinked_just_now(self, change: Change, killed: float) -> None:
         """Killed within the second after it, what was unlinked while open may be there again (vfs/semantics.md 4); killed
@@ -325,38 +328,25 @@ class Ledger:
             killed - (change.when or killed) < (_LEAVING if change.leaves else _MOMENT)
             and ABSENT in self.options[change.path]
         ):
-            self.options[change.path] |= change.before | self._earlier.get(change.path, set())
+            self._may_be(change.path, self.at(change.path) | change.before | self._earlier[change.path])
             self.tell(f"MAY BE BACK: {change.text}")
 
-    def job_put(self, path: str, content: Content, destroyed: Content | None, text: str) -> None:
-        """The job has written `content` to `path`, where `destroyed` was. The caller holds the server's lock."""
+    def job(self, text: str, path: str, before: Content, after: Content, *, same: bool) -> None:
+        """Note what the job has changed at a path; `same`: it is still the same item. The caller holds the server's lock."""
         with self.lock:
-            places = {path}
-            if destroyed is not None:
-                self.destroyed.add(destroyed)
-                # A rename that was killed may be carried out yet: what is written now goes along.
-                others = self.claims[destroyed].places - {path} if destroyed in self.claims else set()
-                places |= others
-                if text == "replaces":
-                    # It was this that was to be renamed, and it is gone.
-                    self.deleted |= others
+            # A rename that was killed may be carried out yet: then what the job does now goes along.
+            places = {path} | (self.claims[before].places if before in self.claims else set())
             for place in places:
                 self._disturb(place)
-            self.claims[content] = Claim(places, durable=True)
-            self.tell(f"job: {text} {path} <- {content} (destroys {destroyed})")
-
-    def job_delete(self, path: str, destroyed: Iterable[Content]) -> None:
-        """The job has deleted `path` and all below it."""
-        with self.lock:
-            self._disturb(path)
-            self.deleted.add(path)
-            lost = list(destroyed)
-            self.destroyed |= set(lost)
-            for claim in [self.claims[content] for content in lost if content in self.claims]:
-                for place in claim.places:
-                    self._disturb(place)
-                self.deleted |= claim.places
-            self.tell(f"job: delete {path} (destroys {', '.join(map(str, lost))})")
+            if before not in (ABSENT, DIRECTORY):
+                self.destroyed.add(before)
+            if after not in (ABSENT, DIRECTORY):
+                self.claims[after] = Claim(places, durable=True)
+                # If it is another item, the one that was to be renamed is gone.
+                self.deleted |= set() if same else places - {path}
+            elif before is not ABSENT:
+                self.deleted |= places
+            self.tell(f"job: {text}: {path}: {after} instead of {before}")
 
     def _disturb(self, path: str) -> None:
         while path:
@@ -365,7 +355,7 @@ class Ledger:
 
     def may_flip(self, path: str, content: Content) -> bool:
         """True if a request that is carried out late may put this there: at names that calls were about, what once was there."""
-        once = content is ABSENT or content in self.options.ever[path]
+        once = content is ABSENT or content in self.ever[path]
         return once and within(path, self.worked_on)
 
     def excused(self, content: Content) -> bool:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
 
 import click
 from tests.stress.report import Row, Run, none, program
 
 from .lane import Lane, Tally
+
+_SPAWN = multiprocessing.get_context("spawn")
 
 
 @program("crash-test")
@@ -25,31 +25,33 @@ from .lane import Lane, Tally
 @click.option(
     "--overlap", is_flag=True, help="Set-aside and promote of every save overlap, without a stagger."
 )
-@click.option("--lane", type=int, hidden=True, help="Be that lane of a run.")
-@click.option("--home", type=click.Path(path_type=Path), hidden=True, help="The run's directory.")
-def main(run: Run, minutes: float, lanes: int, overlap: bool, lane: int | None, home: Path | None) -> None:
-    """Kill a mount under load with kill -9, again and again, and look for what was lost.
+def main(run: Run, minutes: float, lanes: int, overlap: bool) -> None:
+    """Kill a mount under load with kill -9, or as if the power failed, again and again, and look for what was lost.
 
     If anything was, the directories of the round are kept, and told with what was promised and found.
     """
-    if lane is not None and home is not None:
-        _lane(run.seed, lane, home, minutes * 60, overlap=overlap)
-    how = ["--overlap"] * overlap
-    print(f"seed {run.seed}, {lanes} lanes, {minutes:g} minutes", *how, flush=True)
+    print(f"seed {run.seed}, {lanes} lanes, {minutes:g} minutes", *["--overlap"] * overlap, flush=True)
     began = time.monotonic()
     homes = [run.home / f"lane{number}" for number in range(lanes)]
-    running = [_started(run.seed, number, minutes, home, *how) for number, home in enumerate(homes)]
+    running = [
+        _SPAWN.Process(target=_play, args=(home, run.seed * 1000 + number, minutes * 60, overlap))
+        for number, home in enumerate(homes)
+    ]
     over = False
     try:
         for process in running:
-            process.wait()
+            process.start()
+        for process in running:
+            process.join()
         over = True
     finally:
         for process in running:
-            process.communicate()  # its standard input is closed: it ends, and has put everything away
+            process.terminate()
+        for process in running:
+            process.join()  # it has put everything away
         tallies = [_tally(home) for home in homes]
         total = sum(tallies, Tally())
-        ends = [(bool(tally.violations), one.returncode) for tally, one in zip(tallies, running, strict=True)]
+        ends = [(bool(tally.violations), one.exitcode) for tally, one in zip(tallies, running, strict=True)]
         # An error of Python's is 1 too.
         others = [f"lane {number}: {code}" for number, (wrong, code) in enumerate(ends) if code != wrong]
         run.kept = bool(total.violations)
@@ -57,31 +59,19 @@ def main(run: Run, minutes: float, lanes: int, overlap: bool, lane: int | None, 
         run.add(Row("killed under load", f"{total}; {run.home}", checks, time.monotonic() - began))
 
 
-def _started(seed: int, number: int, minutes: float, home: Path, *how: str) -> subprocess.Popen[bytes]:
-    words = f"crash-test --seed {seed} --lane {number} --minutes {minutes} --home".split()
-    command = [sys.executable, "-m", "tests.stress", *words, str(home), *how]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-
-
 def _tally(home: Path) -> Tally:
     told = home.with_suffix(".json")
     return Tally(**json.loads(told.read_text())) if told.exists() else Tally()
 
 
-def _lane(seed: int, number: int, home: Path, seconds: float, *, overlap: bool) -> NoReturn:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _play(home: Path, seed: int, seconds: float, overlap: bool) -> None:
+    os.setsid()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     end = time.monotonic() + seconds
-    lane = Lane(home, seed * 1000 + number, overlap=overlap)
+    lane = Lane(home, seed, overlap=overlap)
     try:
         lane.play(lambda: time.monotonic() > end)
     finally:
         lane.close()
         home.with_suffix(".json").write_text(json.dumps(asdict(lane.tally)))
     sys.exit(1 if lane.tally.violations else 0)
-
-
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tests.support.judge import Judge, State, differences_shown
-from tests.support.serverside import visible
+from tests.support.serverside import found_on
 
 from jobfs import names
 from jobfs.emulator import Server
@@ -19,36 +19,19 @@ from .ledger import Claim, Ledger, is_local
 Tree = Mapping[str, Content]
 
 
-def on_server(server: Server, contents: Contents) -> dict[str, Content]:
-    """Everything that the server shows."""
-    return {
-        path: DIRECTORY if data is None else contents.known(data) for path, data in visible(server).items()
-    }
-
-
-def in_mount(root: Path, contents: Contents) -> dict[str, Content]:
-    """Everything that the mount shows, scratch names too."""
-    found: dict[str, Content] = {}
-    for directory, below, files in os.walk(root):
-        for name in below + files:
-            path = Path(directory, name)
-            content = DIRECTORY if name in below else contents.known(path.read_bytes())
-            found[str(path.relative_to(root))] = content
-    return found
-
-
 def local_files(mount: Tree) -> dict[str, Content]:
     """What is on this machine only; as on any disk, a file that was not closed may be there in part."""
-    return {path: c for path, c in mount.items() if is_local(path) and not c.name.startswith("TORN")}
+    return {path: content for path, content in mount.items() if is_local(path) and not content.is_torn}
 
 
 def durable_missing(server: Server, contents: Contents, ledger: Ledger) -> list[str]:
-    """Right after the kill: contents for which fsync has returned and that no item of the server holds."""
+    """Right after the kill: contents that the server has for sure, and that no item of it holds."""
     with server.store.lock, ledger.lock:
-        files = [item.id for item in server.store.items() if not item.is_dir]
-        held = {contents.of(server.store.content_of(file)) for file in files}
+        held = {
+            contents.of(data) for found in found_on(server).values() for data in found if data is not None
+        }
         return [
-            f"{content} was fsynced at {sorted(claim.places)}, and the server had it nowhere when killed"
+            f"{content} was on the server at {sorted(claim.places)}, and when killed it was there nowhere"
             for content, claim in ledger.claims.items()
             if claim.durable and content not in held and not ledger.excused(content)
         ]
@@ -63,9 +46,8 @@ def drafts_missing(root: Path, contents: Contents, ledger: Ledger) -> list[str]:
     missing = []
     for path, written in drafts:
         try:
-            beside = [each for each in (root / path).parent.iterdir() if each.is_file()]
-            found = [(each, str(each.relative_to(root))) for each in beside]
-            there = [each.read_bytes() for each, name in found if path in (name, _recovered(name))]
+            files = {names.join(names.parent(path), one.name): one for one in (root / path).parent.iterdir()}
+            there = [file.read_bytes() for name, file in files.items() if path in (name, _recovered(name))]
         except OSError:
             continue
         excused = path in ledger.spoiled or ledger.was_disturbed(path)
@@ -109,19 +91,18 @@ class Verdict(Judge):
         return [
             f"{path}: the mount shows {here}, the server {there}"
             for path, here, there in differences_shown(server, mount, ABSENT)
-            if not _same_torn(here, there) and not (here is DIRECTORY and self._is_explained(path))
+            if not (here is DIRECTORY and self._is_explained(path))
         ]
 
     def _is_explained(self, directory: str) -> bool:
         """The mount shows a directory without an item: the job deleted it, or something is below it."""
-        return self._ledger.was_deleted(directory) or any(
-            path.startswith(f"{directory}/") for path in self._server
-        )
+        below = any(names.is_below(path, directory) for path in self._server)
+        return below or self._ledger.was_deleted(directory)
 
     def flaws(self, path: str, state: State) -> list[str]:
         """Return the torn content's name; what was never closed may be recovered in part."""
         expected = path in self._ledger.spoiled or _recovered(path)
-        return [str(state)] if _is_torn(state) and not expected else []
+        return [str(state)] if isinstance(state, Content) and state.is_torn and not expected else []
 
     def may_stand(self, path: str, state: State) -> bool:
         assert isinstance(state, Content)
@@ -183,20 +164,9 @@ class Verdict(Judge):
 
     def _shown_again(self, path: str, content: Content) -> bool:
         """A file of this machine was not to be seen while its directory was not there: the next one of that name shows it."""
-        made = content not in (ABSENT, DIRECTORY) and content.made < self._ledger.began
-        # It may have deleted directories in earlier rounds.
-        return bool(self._conditions.job_pause) and is_local(path) and made
-
-
-def _is_torn(state: object) -> bool:
-    return isinstance(state, Content) and state.name.startswith("TORN")
-
-
-def _same_torn(one: object, other: object) -> bool:
-    # Torn bytes are made into a content again each time.
-    return (
-        isinstance(one, Content) and isinstance(other, Content) and _is_torn(one) and one.data == other.data
-    )
+        # The job may have deleted directories in earlier rounds.
+        earlier = self._conditions.job_pause and content.made < self._ledger.began
+        return bool(earlier and content.data and is_local(path))
 
 
 def modes_wrong(root: Path, ledger: Ledger) -> list[str]:
@@ -206,11 +176,8 @@ def modes_wrong(root: Path, ledger: Ledger) -> list[str]:
         (content, *more) = ledger.at(path)
         if more or content in (ABSENT, DIRECTORY) or ledger.was_disturbed(path):
             continue
-        try:
-            found = (root / path).stat().st_mode & 0o7777
-        except FileNotFoundError:
-            # Whether it should be there is the verdict's question: a late request may have moved it.
-            continue
-        if found != mode:
-            wrong.append(f"{path}: mode {found:o}; promised: {mode:o}")
+        # Whether it is there is another question: a late request may have moved it.
+        with suppress(FileNotFoundError):
+            if (found := (root / path).stat().st_mode & 0o7777) != mode:
+                wrong.append(f"{path}: mode {found:o}; promised: {mode:o}")
     return wrong

@@ -12,8 +12,9 @@ from tests.stress.killing import verdict
 from tests.stress.killing.conditions import Conditions
 from tests.stress.killing.contents import ABSENT, Content, Contents
 from tests.stress.killing.ledger import Ledger
+from tests.support.files import on_disk
 from tests.support.judge import leftovers
-from tests.support.serverside import found_on
+from tests.support.serverside import found_on, visible
 
 from jobfs.emulator import Rule, Server
 from jobfs.names import Role, hidden_path, new_transaction_id
@@ -42,7 +43,7 @@ class Round:
         self.draft = self.make("draft")
         self.saves("scratch~", self.draft)
         if conditions.job_pause:
-            self.ledger.job_put("jobs", self.jobs, None, "write")
+            self.ledger.job("writes", "jobs", ABSENT, self.jobs, same=False)
         self.server = {name: self.old[name].data for name in ("alone", "other")}
         self.server |= {"saved": self.new.data, "target": self.old["renamed"].data}
         if conditions.job_pause:
@@ -63,8 +64,8 @@ class Round:
         for path, data in {**self.server, **self.local, **self.shown}.items():
             (root / path).write_bytes(data)
         (root / "dir").mkdir()
-        trees = verdict.on_server(server, self.contents), verdict.in_mount(root, self.contents)
-        return verdict.Verdict(self.ledger, *trees, self.conditions).judge()
+        there, shown = self.contents.tree(visible(server)), self.contents.tree(on_disk(root))
+        return verdict.Verdict(self.ledger, there, shown, self.conditions).judge()
 
 
 def flips(one: Round) -> None:
@@ -145,7 +146,7 @@ def test_fsynced_bytes_are_on_the_server_when_the_mount_dies(server: Server) -> 
     assert verdict.durable_missing(server, one.contents, one.ledger) == []
     server.store.delete("saved")
     (text,) = verdict.durable_missing(server, one.contents, one.ledger)
-    assert "was fsynced at ['saved']" in text
+    assert "was on the server at ['saved']" in text
 
 
 @pytest.mark.parametrize(

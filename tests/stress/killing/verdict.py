@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tests.support.judge import Judge, State, differences_shown
+from tests.support.judge import Judge, State, differences_shown, second_version
 from tests.support.serverside import found_on
 
 from jobfs import names
@@ -121,6 +121,9 @@ class Verdict(Judge):
 
     def may_be_kept(self, label: str, path: str, state: State) -> bool:
         assert isinstance(state, Content)
+        # Where the power fails twice, what was recovered may be recovered again.
+        while kept := second_version(path):
+            path = kept[1]
         doubtful = self._conditions.lateness or self._conditions.doubtful or self._ledger.disturbed
         explained = path in self._ledger.unclosed if label == "recovered" else bool(doubtful)
         return explained or self._shown_again(path, state)

@@ -21,10 +21,10 @@ _SHARES = {"writes": 8, "replaces": 4, "appends": 4, "deletes": 3} | dict.fromke
 )
 #: The ledger knows contents by their bytes: it follows neither an item that the job moves, nor another with the same bytes. And a
 #: file that the job protects stays so: the writers could do nothing with it.
-_LEFT_OUT = {
+LEFT_OUT = {
     "touches", "protects", "makes a second item", "moves away", "moves away and makes another", "moves away and back",
 }  # fmt: skip
-_ACTS = {act: _SHARES.get(act.name, 1.0) for act in of("job") if act.name not in _LEFT_OUT}
+_ACTS = {act: _SHARES.get(act.name, 1.0) for act in of("job") if act.name not in LEFT_OUT}
 
 
 class Job:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.stress.killing import verdict
+from tests.stress.killing import job, verdict
 from tests.stress.killing.conditions import Conditions
 from tests.stress.killing.contents import ABSENT, Content, Contents
-from tests.stress.killing.ledger import Ledger
+from tests.stress.killing.ledger import BLIND, Ledger
 from tests.support.files import on_disk
+from tests.support.interferences import of
 from tests.support.judge import leftovers
 from tests.support.serverside import found_on, visible
 
@@ -207,3 +208,18 @@ def test_a_write_that_failed_because_of_the_kill_may_return(killed_first: bool) 
     ledger.failed(ledger.put("file", contents.make("second", 60), first, "save"), OSError(errno.EIO, "dying"))
     ledger.end_of_life(before if killed_first else time.monotonic() + 1)
     assert ledger.unclosed == ({"file"} if killed_first else set())
+
+
+@pytest.mark.parametrize(("synced", "states"), [(True, {"new"}), (False, {"new", "saved", "nothing"})])
+def test_a_loss_of_power_may_move_only_unsent_bytes_beside_their_name(synced: bool, states: set[str]) -> None:
+    """vfs/semantics.md 4.4: they exist, at the name or beside it; what the server has is not concerned."""
+    one = Round(CALM)
+    new = one.make("new")
+    one.ledger.keep(one.ledger.put("saved", new, BLIND, "save"), durable=synced)
+    one.ledger.end_of_life(time.monotonic(), power_lost=True)
+    assert {content.name.partition(" #")[0] for content in one.ledger.at("saved")} == states
+    assert (new in one.ledger.claims, "saved" in one.ledger.unclosed) == (True, not synced)
+
+
+def test_the_acts_that_the_crash_test_leaves_out_are_on_the_list() -> None:
+    assert {act.name for act in of("job")} >= job.LEFT_OUT

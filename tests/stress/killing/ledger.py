@@ -311,8 +311,11 @@ class Ledger:
             self._refused_writes = []
             # A call that had its answer just before may return only now, on a busy machine.
             self._open = [change for change in self._open if not change.kept]
-            unsynced = [claim for claim in self.claims.values() if power_lost and not claim.durable]
-            for place in {place for claim in unsynced for place in claim.places}:
+            durable = {content for content, claim in self.claims.items() if claim.durable}
+            unsynced = [
+                path for path, states in self.options.items() if states - durable - {ABSENT, DIRECTORY}
+            ]
+            for place in unsynced if power_lost else ():
                 self.unclosed.add(place)
                 self.modes.pop(place, None)
                 self._may_be(place, self.ever[place] | {ABSENT})

@@ -23,15 +23,17 @@ from .contents import ABSENT, DIRECTORY, Content
 from .ledger import BLIND, DEAD, is_local
 
 #: One program of the table for each way to save a file.
-_SAVES = list({each.way: each for each in PROGRAMS if each.writes}.values())
+_WAYS = list({each.way: each for each in PROGRAMS if each.writes}.values())
 #: Those that can make a file; they never replace one that the job has just made.
 _MAKERS = [
     replace(each, flags=each.flags | os.O_EXCL)
-    for each in _SAVES
+    for each in _WAYS
     if each.flags & os.O_CREAT and not each.reads
 ]
+#: None of these makes a file of its own line only: where the job has just deleted the file, nothing else would be there.
+_SAVES = [each if each.rewrites else replace(each, flags=each.flags & ~os.O_CREAT) for each in _WAYS]
 #: Those that run as processes: they lose no line by themselves and leave no other file behind, wherever the mount is killed.
-#: Not those that make the file: where the job has just deleted it, only their own line would be there.
+#: None makes the file, as above.
 _PROCESSES = [
     each for each in PROGRAMS if each.writes and each.reliable
     and not (each.by_rename or each.slow or each.detaches or each.closes_blindly or each.flags & os.O_CREAT)

@@ -540,6 +540,10 @@ PROGRAMS = [
     ),
     _python("fstat and read", READ, "fd = os.open(name, os.O_RDONLY)", _BY_FSTAT, by_size=True),
     _python(
+        "read backwards, in pieces", READ, "fd = os.open(name, os.O_RDONLY); places = range(0, os.fstat(fd).st_size, 1 << 16)",
+        "os.write(1, b''.join([os.pread(fd, 1 << 16, place) for place in reversed(places)][::-1]))", by_size=True,
+    ),
+    _python(
         "lseek and pread", READ, "fd = os.open(name, os.O_RDONLY); os.write(1, os.pread(fd, os.lseek(fd, 0, 2), 0))", by_size=True
     ),
     _python(

@@ -44,9 +44,11 @@ def equal(what: str, found: Any, wanted: Any) -> Check:
     return Check(what, str(found), str(wanted), held=found == wanted)
 
 
-def none(what: str, wrong: list[str]) -> Check:
-    """Held if nothing was wrong; otherwise it names the first finding."""
-    return Check(what, "; ".join(wrong[:3]) or "none", "none", held=not wrong)
+def none(what: str, wrong: list[str], but: int = 0) -> Check:
+    """Held if nothing was wrong, or no more than `but`; otherwise it names the first findings."""
+    number = f"{len(wrong)}, such as " if len(wrong) > 3 else ""
+    found = number + "; ".join(wrong[:3]) if wrong else "none"
+    return Check(what, found, f"at most {but}" if but else "none", held=len(wrong) <= but)
 
 
 def in_time(what: str, seconds: float, limit: float, late: str = "") -> Check:

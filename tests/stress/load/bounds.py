@@ -5,7 +5,6 @@ while it works, read from outside once in a while, with the highest of each kept
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import threading
 from collections import Counter
@@ -15,8 +14,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from tests.stress.report import Check, at_most
+from tests.support.judge import is_hidden, second_version
 
-from .server import ServerProcess
+from jobfs.emulator import JobSide
 
 #: Of a mount, and one more for each file that a program has open.
 DESCRIPTORS = 300
@@ -52,14 +52,16 @@ class Bounds:
     removed: int = 0
 
 
-def standing(peak: Sample, rest: Sample, baseline: Sample, items: int, bounds: Bounds) -> list[Check]:
-    """The bounds of every workload; `items` are those on the server at rest."""
-    grown, memory = peak.memory - baseline.memory, MEMORY + MEMORY_KNOWN * bounds.files
+def standing(
+    peak: Sample, rest: Sample, baseline: Sample, items: int, bounds: Bounds, memory: int = MEMORY
+) -> list[Check]:
+    """Return the bounds of every workload; `items` are those on the server at rest, `memory` is in bytes."""
+    grown, allowed = peak.memory - baseline.memory, memory + MEMORY_KNOWN * bounds.files
     return [
         at_most("descriptors at peak", peak.descriptors, DESCRIPTORS + bounds.open_files),
         at_most("descriptors at rest", rest.descriptors, DESCRIPTORS),
         at_most("threads at peak", peak.threads, THREADS),
-        at_most("MB of memory more than at the start", grown / 1e6, memory / 1e6),
+        at_most("MB of memory more than at the start", grown / 1e6, allowed / 1e6),
         at_most("hidden items at peak", peak.hidden, HIDDEN + min(bounds.removed, REMOVED)),
         at_most("hidden items at rest", rest.hidden, 0),
         at_most("conflict copies", peak.conflicts, bounds.conflicts),
@@ -74,8 +76,6 @@ _UNSENT = """
 SELECT (SELECT count(*) FROM change)
     + (SELECT count(*) FROM file WHERE record ->> 'generation' AND record ->> 'never_sent' IS NOT 1)
 """
-#: Patterns of paths on the server: hidden names, second versions (names.py).
-_HIDDEN, _CONFLICT = "%.jobfs-____________-________________-%", "%.conflict-%"
 
 
 @dataclass
@@ -95,11 +95,11 @@ class Sample:
 
     @property
     def at_rest(self) -> bool:
-        """Everything is sent and cleaned up."""
+        """Return whether everything is sent and cleaned up."""
         return not (self.unsent or self.local_files or self.hidden)
 
     def highest(self, other: Sample) -> Sample:
-        """Of each number the greater one."""
+        """Return the greater one of each number."""
         names = [part.name for part in fields(self) if part.name != "tables"]
         numbers = {name: max(getattr(self, name), getattr(other, name)) for name in names}
         return Sample(**numbers, tables=self.tables | other.tables)
@@ -108,30 +108,23 @@ class Sample:
 class Sampler:
     """Takes a sample every `pause` seconds in a thread of its own, from `start` to `stop`.
 
-    `process` tells the mount's process id, or None while there is none; `state` is its state directory. What can't be read at
-    that moment (the server's disk while it starts, a process that has just ended) keeps the last value.
+    `process` returns the mount's process id, or None while there is none; `state` is its state directory. What can't be read at
+    that moment (a process that has just ended, a journal that is just made) keeps the last value.
     """
 
-    def __init__(
-        self, server: ServerProcess, state: Path, process: Callable[[], int | None], pause: float
-    ) -> None:
-        self._server, self._state, self._process, self._pause = server, state, process, pause
+    def __init__(self, job: JobSide, state: Path, process: Callable[[], int | None], pause: float) -> None:
+        self._job, self._state, self._process, self._pause = job, state, process, pause
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.now = Sample()
-        self.peak = Sample()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+        self.now, self.peak = Sample(), Sample()
 
     def start(self) -> None:
-        """Begins to take samples."""
-        self.take()
-        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Takes no more of them."""
         self._ended.set()
-        if self._thread is not None:
+        if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
@@ -139,45 +132,49 @@ class Sampler:
             self.take()
 
     def take(self) -> Sample:
-        """A sample of this moment."""
+        """Take a sample now."""
         with self._lock:
             sample = replace(self.now)
-            self._of_process(sample)
-            self._of_state(sample)
+            with suppress(OSError, KeyError):
+                self._read_process(sample)
             with suppress(sqlite3.Error):
-                sample.hidden, sample.conflicts = self._server.count(_HIDDEN, _CONFLICT)
+                self._read_state(sample)
+            suspects = [
+                item.path for item in self._job.items() if ".jobfs-" in item.path or ".conflict-" in item.path
+            ]
+            sample.hidden = sum(map(is_hidden, suspects))
+            sample.conflicts = sum(second_version(path) is not None for path in suspects)
             self.now, self.peak = sample, self.peak.highest(sample)
             return sample
 
-    def _of_process(self, sample: Sample) -> None:
+    def _read_process(self, sample: Sample) -> None:
         pid = self._process()
         if pid is None:
             return
-        with suppress(OSError, TypeError):
-            status = Path(f"/proc/{pid}/status").read_text()
-            sample.threads = int(re.search(r"^Threads:\s+(\d+)", status, re.MULTILINE)[1])  # type: ignore[index]
-            sample.memory = int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024  # type: ignore[index]
-            # Only root may list the descriptors of a mount, which is not dumpable; Linux 6.2 and later counts them for all.
-            directory = f"/proc/{pid}/fd"
-            sample.descriptors = os.stat(directory).st_size or len(os.listdir(directory))
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        status = dict(line.split(":\t", 1) for line in lines)
+        sample.threads = int(status["Threads"])
+        sample.memory = int(status["VmRSS"].removesuffix("kB")) * 1024
+        # Only root may list the descriptors of a mount, which is not dumpable; Linux 6.2 and later counts them for all.
+        directory = f"/proc/{pid}/fd"
+        sample.descriptors = os.stat(directory).st_size or len(os.listdir(directory))
 
-    def _of_state(self, sample: Sample) -> None:
-        sample.tables, sample.unsent = Counter(), 0
-        for journal in self._state.glob("*/*/journal.db"):
-            with suppress(sqlite3.Error):
-                rows, unsent = rows_in(journal)
-                sample.unsent += unsent
-                sample.tables.update(rows)
+    def _read_state(self, sample: Sample) -> None:
         sizes = []
         for path in self._state.glob("*/*/bytes/*"):
             with suppress(OSError):
                 sizes.append(path.stat().st_size)
         sample.local_files, sample.local_bytes = len(sizes), sum(sizes)
+        tables, unsent = Counter[str](), 0
+        for journal in self._state.glob("*/*/journal.db"):
+            with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=1)) as db:
+                names = [
+                    name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+                ]
+                tables.update({name: _number(db, f'SELECT count(*) FROM "{name}"') for name in names})
+                unsent += _number(db, _UNSENT)
+        sample.tables, sample.unsent = tables, unsent
 
 
-def rows_in(journal: Path) -> tuple[dict[str, int], int]:
-    """How many rows each table has, and how many of all are unsent. Raises sqlite3.Error if it can't be read now."""
-    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=1)) as db:
-        names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        rows = {name: db.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}
-        return rows, db.execute(_UNSENT).fetchone()[0]
+def _number(db: sqlite3.Connection, query: str) -> int:
+    return int(db.execute(query).fetchone()[0])

@@ -7,46 +7,49 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
-#: Failed calls that need the local disk only, after which a workload is not worth going on with.
-_ENOUGH = 20
+from tests.support.programs import program, save_by
 
-
-class GaveUpError(AssertionError):
-    """So many calls failed that the workload was ended early."""
+#: Bytes that a file has at most.
+_WHOLE = 8 << 20
+#: The program that gives a file new content, and does not read it.
+OVERWRITE = program(">")
 
 
 class RefusedError(Exception):
-    """A call failed, which is noted; what would have followed from it is left out."""
+    """A call failed, which is noted; its cause is the OSError. What would have followed from the call is left out."""
 
 
-class Calls:
-    """Safe from any thread. `failed` counts calls that need nothing but the local disk; `told` those that may fail when the
-    server can't be asked; both by name and errno. `slowest` in seconds."""
+class Notes:
+    """What came of the calls of a workload. Safe from any thread.
+
+    `failed` counts calls that need nothing but the local disk: those named in `local` (None: all). `refused` counts the others,
+    which may fail where the server can't be asked. Both count by name and errno. `slowest` is in seconds.
+    """
 
     def __init__(self) -> None:
+        self.local: Collection[str] | None = None
+        self.failed, self.refused = Counter[str](), Counter[str]()
+        self.slowest, self.done = 0.0, 0
         self._lock = threading.Lock()
-        self.failed: Counter[str] = Counter()
-        self.told: Counter[str] = Counter()
-        self.slowest = 0.0
-        self.done = 0
+
+    def is_local(self, name: str) -> bool:
+        return self.local is None or name in self.local
 
     @contextmanager
-    def of(self, name: str, *, local: bool = True) -> Iterator[None]:
-        """One call, or a few that belong together. Raises RefusedError if it fails; GaveUpError after too many of them."""
+    def of(self, name: str) -> Iterator[None]:
+        """Note one call, or a few that belong together. Raises RefusedError if it fails."""
         began = time.monotonic()
         try:
             yield
         except OSError as error:
             with self._lock:
-                failures = self.failed if local else self.told
+                failures = self.failed if self.is_local(name) else self.refused
                 failures[f"{name}: {errno.errorcode.get(error.errno or 0, error)}"] += 1
-                enough = self.failed.total() >= _ENOUGH
-            if enough:
-                raise GaveUpError(f"given up: {listed(self.failed)}") from error
             raise RefusedError(name) from error
         finally:
             seconds = time.monotonic() - began
@@ -54,31 +57,69 @@ class Calls:
                 self.done += 1
                 self.slowest = max(self.slowest, seconds)
 
-    def save(self, path: Path, data: bytes, *, local: bool = True, sync: bool = True) -> None:
-        """Opens, writes, closes; with an fsync if `sync`, which may fail for the server's sake if not `local`. Raises as `of`."""
-        with self.of("open"):
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+
+class NotedCalls:
+    """The calls by which programs save files below `root` (tests/support/programs.py), and others; all raise as `Notes.of`."""
+
+    def __init__(self, root: Path, notes: Notes) -> None:
+        self.root, self.notes = root, notes
+
+    def make(self, call: Callable[..., object], *paths: str) -> None:
+        """Make a call of `os` on these paths."""
+        with self.notes.of(call.__name__):
+            call(*[self.root / path for path in paths])
+
+    def save(self, path: str, data: bytes, *, sync: bool = False) -> None:
+        """Save a file as a program does that does not read it."""
+        save_by(self, replace(OVERWRITE, syncs=int(sync)), path, lambda text: data)
+
+    def look(self, path: str) -> bytes:
+        """Return all of a file."""
+        fh = self.open(path, os.O_RDONLY)
         try:
-            with self.of("write"):
-                write_all(handle, data)
-            tolerated = () if local else (RefusedError,)
-            if sync:
-                with suppress(*tolerated), self.of("fsync", local=local):
-                    os.fsync(handle)
-        except BaseException:
-            os.close(handle)
-            raise
-        with self.of("close"):
-            os.close(handle)
+            return self.read_whole(fh)
+        finally:
+            self.close(fh)
+
+    def open(self, path: str, flags: int) -> int:
+        with self.notes.of("open to replace" if flags & os.O_TRUNC else "open"):
+            return os.open(self.root / path, flags | os.O_CLOEXEC, 0o644)
+
+    def read_whole(self, fh: int) -> bytes:
+        with self.notes.of("read"):
+            return os.pread(fh, _WHOLE, 0)
+
+    def size(self, fh: int) -> int:
+        return os.fstat(fh).st_size
+
+    def write(self, fh: int, data: bytes, offset: int) -> None:
+        view = memoryview(data)
+        with self.notes.of("write"):
+            while view:
+                written = os.pwrite(fh, view, offset)
+                view, offset = view[written:], offset + written
+
+    def truncate(self, fh: int, size: int) -> None:
+        with self.notes.of("truncate"):
+            os.ftruncate(fh, size)
+
+    def fsync(self, fh: int) -> None:
+        """Where it may fail, the close that follows still keeps the bytes."""
+        tolerated = () if self.notes.is_local("fsync") else (RefusedError,)
+        with suppress(*tolerated), self.notes.of("fsync"):
+            os.fsync(fh)
+
+    def close(self, fh: int) -> None:
+        with self.notes.of("close"):
+            os.close(fh)
+
+    def rename(self, old: str, new: str) -> None:
+        self.make(os.rename, old, new)
+
+    def unlink(self, path: str) -> None:
+        self.make(os.unlink, path)
 
 
 def listed(failures: Counter[str]) -> str:
-    """Failures in words."""
+    """Return failures in words."""
     return ", ".join(f"{count} × {name}" for name, count in failures.most_common()) or "none"
-
-
-def write_all(handle: int, data: bytes) -> None:
-    """Writes all of it, in as many calls as that takes."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(handle, view) :]

@@ -2,70 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import click
 from tests.stress.report import Run, program
 from tests.support.forks import ForkServer
 
-from . import outages, rewriting, sharing, silence, trees, weather
+from . import outages, sharing, silence, trees, weather
 from .stage import DESCRIPTORS, Workload, played
 
 #: Minutes of a run with full numbers. A quarter is bad weather; in another quarter the job and programs write the same files,
 #: with and without faults.
 FULL = 30.0
+#: What of a workload takes seconds.
+_TAKES = ("files", "directories", "beside", "saves", "renames", "unlinks")
+_ENDS = ("back", "remount", "recover")
 
 
 def workloads(minutes: float) -> list[Workload]:
-    """All of them; with less than half an hour there is as much less of everything that is counted or lasts for a time."""
+    """Return all of them; with less than half an hour there is as much less of everything that is counted or lasts for a time."""
 
     def some(number: int, least: int) -> int:
         return max(least, round(number * min(1.0, minutes / FULL)))
 
     storm = minutes * 60 / 4
-    return [
-        Workload(name, play, 300 + storm + sum(arguments.get(what, 0) for what in _TAKES) / 5, arguments)
-        for name, play, arguments in _all(some, storm)
-    ]
-
-
-#: What of a workload takes seconds.
-_TAKES = ("files", "directories", "beside", "saves", "renames", "unlinks", "writes")
-
-
-def _all(some: Callable[[int, int], int], storm: float) -> Iterator[tuple[str, Callable[..., None], Any]]:
-    for latency in (20, 50):
-        yield f"sed-{latency}", rewriting.sed, {"files": some(2000, 200), "latency": latency}
-    yield "copy", trees.copied, {"files": some(10_000, 300), "latency": 20}
     removed = {"directories": some(625, 60), "files": some(2100, 120), "beside": some(3000, 200)}
-    for latency, at_once in ((20, 1), (50, 3)):
-        yield f"rm-rf-{latency}", trees.removed, {**removed, "at_once": at_once, "latency": latency}
-    yield "git", trees.repository, {"commits": some(60, 5), "files": some(200, 20), "latency": 20}
-    yield "tar", trees.unpacked, {"files": some(3000, 200), "latency": 200}
-    away: dict[str, Any] = {"files": some(5000, 300), "saves": some(2000, 100)}
+    away = {"files": some(5000, 300), "saves": some(2000, 100)}
     away |= {"renames": some(500, 20), "unlinks": some(500, 20)}
-    ends = ("back", "remount", "recover")
-    for how, latency in (("503", 50), ("refused", 20), ("silent", 20)):
-        for end in ends:
-            yield f"outage-{how}-{end}", outages.outage, {**away, "away": how, "end": end, "latency": latency}
-    yield "weather", weather.bad_weather, {"storm": storm, "latency": 20}
-    for name, calm in (("calm", True), ("weather", False)):
-        for ttl in (1, 5):
-            rules: dict[str, Any] = {"storm": storm / 4, "latency": 20, "ttl": ttl, "calm": calm}
-            yield f"shared-{name}-{ttl}", sharing.shared, rules
-    yield "day", rewriting.day, {"saves": some(20_000, 400), "latency": 20}
-    read = {"files": 6, "size": 3_000_000, "writes": some(600, 60), "latency": 20}
-    yield "read-meanwhile", rewriting.rewritten, read
-    slow = {"files": 20, "size": some(4_000_000, 1_000_000), "bandwidth": 2_000_000, "latency": 50}
-    yield "room", silence.room, {**slow, "rounds": some(20, 4)}
-    yield "silent", silence.silent, {"timeout": 3, "at_once": 40, "latency": 20}
-    yield "waiting", silence.waiting, {"programs": 40, "latency": 20}
-    yield "watched", trees.watched, {"files": some(10_000, 300), "directories": 50, "latency": 20}
-    for end in ends:
-        for cache in ("elsewhere", "same"):
-            full = {"end": end, "cache": cache, "files": 20, "disk": 16, "latency": 20}
-            yield f"disk-{end}-{cache}", outages.full_disk, full
+    slow = {"files": 20, "size": some(4_000_000, 1_000_000), "bandwidth": 2_000_000, "rounds": some(20, 4)}
+    still, full = {"timeout": 3, "programs": 40}, {"files": 20, "disk": 16}
+    table: list[tuple[str, Callable[..., None], int, dict[str, Any]]] = [
+        *[(f"sed-{ms}", trees.sed, ms, {"files": some(2000, 200)}) for ms in (20, 50)],
+        ("copy", trees.copied, 20, {"files": some(10_000, 300)}),
+        *[(f"rm-rf-{ms}", trees.removed, ms, {**removed, "at_once": n}) for ms, n in ((20, 1), (50, 3))],
+        ("tar", trees.unpacked, 200, {"files": some(3000, 200)}),
+        *[
+            (f"outage-{how}-{end}", outages.outage, ms, {**away, "away": how, "end": end})
+            for how, ms in (("503", 50), ("refused", 20), ("silent", 20)) for end in _ENDS
+        ],
+        ("weather", weather.bad_weather, 20, {"storm": storm}),
+        *[
+            (f"shared-{name}-{ttl}", sharing.shared, 20, {"storm": storm / 4, "ttl": ttl, "calm": name == "calm"})
+            for name in ("calm", "weather") for ttl in (1, 5)
+        ],
+        ("day", trees.day, 20, {"saves": some(20_000, 400)}),
+        ("read-rewritten", sharing.rewritten, 20, {"storm": storm / 4, "files": 6, "size": 3_000_000}),
+        ("room", silence.room, 50, slow),
+        ("silent-changes", silence.silent, 20, {**still, "on": "POST+DELETE"}),
+        ("silent-all", silence.silent, 20, {**still, "on": "*"}),
+        ("watched", trees.watched, 20, {"files": some(10_000, 300), "directories": 50}),
+        *[
+            (f"disk-{end}-{cache}", outages.full_disk, 20, {**full, "end": end, "cache": cache})
+            for end in _ENDS for cache in ("elsewhere", "same")
+        ],
+    ]  # fmt: skip
+    return [
+        Workload(name, play, 300 + storm + sum(given.get(what, 0) for what in _TAKES) / 5, {**given, "latency": ms})
+        for name, play, ms, given in table
+    ]  # fmt: skip
 
 
 @program("load")

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import subprocess
 import time
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Literal
 
-from tests.stress.report import Check, at_least, at_most, equal
-from tests.support.files import errno_from
-
-from jobfs.emulator import Rule
+from tests.stress.report import at_least, at_most, equal
 
 from .bounds import MEMORY_UNSENT, Bounds
-from .calls import GaveUpError, RefusedError, write_all
-from .rewriting import names, read_back, source, tree
+from .calls import RefusedError
 from .stage import Stage
+from .trees import read_back, source, tree
 
-#: How the server is away: it answers 503, it is not there, it takes requests and says nothing.
+#: How the server is away: it answers 503, it is not there, it takes requests and never answers.
 Away = Literal["503", "refused", "silent"]
 #: What ends the outage: the server is back; the mount was killed too, and is mounted again; or is recovered without a mount.
 End = Literal["back", "remount", "recover"]
@@ -38,27 +32,23 @@ def outage(
     stage: Stage, away: Away, end: End, files: int, saves: int, renames: int, unlinks: int, latency: float
 ) -> None:
     """New files, saves, renames and unlinks while the server is away; then it is back."""
-    old = names(saves // 2, "old")
+    old = tree(saves // 2, "old")
     places = {f"new/d{number:02}": None for number in range(10)}
-    stage.start({**tree(len(old), "old"), **places}, latency=latency, timeout=_TIMEOUT)
+    stage.start({**old, **places}, latency=latency, timeout=_TIMEOUT)
     for _ in os.walk(stage.path):
         pass
-    read_back(stage, old[:20])
+    some = list(old)[:20]
+    read_back(stage, some)
     if away == "refused":
-        stage.server.listen(False)
+        stage.server.stop()
     else:
-        stage.server.break_with(Rule("unavailable" if away == "503" else "silent"))
-    try:
-        _work(stage, files, old, renames, unlinks)
-    except GaveUpError as error:
-        # What was acknowledged until then has to arrive all the same.
-        stage.check(Check("the work in the outage", str(error), "goes on to its end", held=False))
+        stage.act("network", "is unavailable" if away == "503" else "is silent from the start")
+    _work(stage, files, list(old), renames, unlinks)
     stage.answers()
-    read_back(stage, old[:20])
+    read_back(stage, some)
     stage.sampler.take()
     unsent = stage.sampler.take().unsent
-    mend = stage.server.mend if away != "refused" else partial(stage.server.listen, True)
-    began = _mended(stage, end, mend, 60 + files / 20)
+    began = _end(stage, end, 60 + files / 20)
     if end == "back":
         while stage.sampler.take().unsent >= unsent and time.monotonic() - began < 60 and not stage.expired:
             time.sleep(0.05)
@@ -67,12 +57,14 @@ def outage(
     stage.finish(Bounds(files=files + saves), within=10 + (files + saves) / 25)
 
 
-def _mended(stage: Stage, end: End, mend: Callable[[], None], within: float) -> float:
-    """The server is back, and the mount if it has to be; when that began."""
+def _end(stage: Stage, end: End, within: float) -> float:
+    """Let the server be back, and the mount if that is killed first; return when that began."""
     if end != "back":
-        stage.mounted.kill()
+        stage.act("machine", "kills the mount")
     began = time.monotonic()
-    mend()
+    stage.server.faults.clear()
+    if not stage.server.is_open:
+        stage.server.start()
     if end == "recover":
         stage.recover(within)
     if end != "back":
@@ -81,53 +73,35 @@ def _mended(stage: Stage, end: End, mend: Callable[[], None], within: float) -> 
 
 
 def _work(stage: Stage, files: int, old: list[str], renames: int, unlinks: int) -> None:
+    """Make, save, rename and unlink files and directories; the first call that fails ends the workload."""
     new = [f"new/d{number % 10:02}/n{number:05}" for number in range(files)]
-    early = 0
+    calls, expected, early = stage.calls, stage.expected, 0
+
+    def save(path: str, data: bytes) -> None:
+        calls.save(path, data)
+        expected.put(path, data)
+
     for number, path in enumerate(new):
-        _write(stage, path, source(number))
+        save(path, source(number))
         if number == files // 2:
             early = stage.sampler.take().memory
     grown = stage.sampler.take().memory - early
     allowed = MEMORY_UNSENT * files // 2 + _PIECES
     stage.check(at_most("KB that memory grows by in the second half", grown / 1e3, allowed / 1e3))
     for number, path in enumerate([*old, *new[: len(old)]]):
-        _write(stage, path, b"saved again " + source(number))
+        save(path, b"saved again " + source(number))
     for path in new[:renames]:
-        if _done(stage, os.rename, path, stage.path / f"{path}.renamed"):
-            stage.expected.move(path, f"{path}.renamed")
-        else:
-            stage.expected.doubt(f"{path}.renamed", stage.expected.at(path)[0])
+        calls.rename(path, f"{path}.renamed")
+        expected.move(path, f"{path}.renamed")
     for path in new[renames : renames + unlinks]:
-        if _done(stage, os.unlink, path):
-            stage.expected.forget(path)
+        calls.unlink(path)
+        expected.forget(path)
     for path in [f"new/made{number}" for number in range(10)]:
-        if _done(stage, os.mkdir, path):
-            stage.expected.put(path, None)
-            _write(stage, f"{path}/within", b"within")
-        else:
-            stage.expected.doubt(path, None)
+        calls.make(os.mkdir, path)
+        expected.put(path, None)
+        save(f"{path}/within", b"within")
     for path in ("", "new", "new/d00", "old"):
-        _done(stage, os.listdir, path)
-
-
-def _done(stage: Stage, call: Callable[..., object], path: str, *more: Path) -> bool:
-    """Makes a call; False if it failed, which is noted."""
-    try:
-        with stage.calls.of(call.__name__):
-            call(stage.path / path, *more)
-    except RefusedError:
-        return False
-    return True
-
-
-def _write(stage: Stage, path: str, data: bytes) -> None:
-    try:
-        stage.calls.save(stage.path / path, data, sync=False)
-    except RefusedError:
-        stage.expected.doubt(path, data)
-        stage.expected.doubt(path, b"")
-    else:
-        stage.expected.put(path, data)
+        calls.make(os.listdir, path)
 
 
 def full_disk(stage: Stage, end: End, cache: str, files: int, disk: int, latency: float) -> None:
@@ -137,43 +111,36 @@ def full_disk(stage: Stage, end: End, cache: str, files: int, disk: int, latency
     """
     read = disk * 3 // 4 if cache == "same" else 1
     seen = {f"seen/s{number:02}": bytes([number]) * _MB for number in range(read)}
-    stage.small_disk(stage.mounted.state, disk * _MB)
+    stage.mounted.state.mkdir(parents=True)
+    words = ["mount", "-t", "tmpfs", "-o", f"size={disk}m,mode=0700", "tmpfs", str(stage.mounted.state)]
+    subprocess.run(words, check=True, capture_output=True)
+    stage.ending.callback(subprocess.run, ["umount", "-l", words[-1]], check=True)
     if cache == "same":
         stage.mounted.cache = stage.mounted.state / "cache"
     stage.start({**seen, "new": None}, latency=latency, timeout=5)
-    for path in seen:
-        (stage.path / path).read_bytes()
-    stage.server.break_with(Rule("unavailable", "change"))
-    kept: list[str] = []
-    failed: dict[str, str] = {}
+    read_back(stage, seen)
+    stage.act("network", "is unavailable", on="change")
+    stage.notes.local = ()
+    kept, gone = list[str](), list[str]()
     for number in range(files):
-        path = f"new/f{number:02}"
-        data = source(number) * (_MB // len(source(number)))
-        if code := _copied(stage, path, data):
-            failed[path] = errno.errorcode[code]
+        path, data = f"new/f{number:02}", source(number) * (_MB // len(source(number)))
+        try:
+            stage.calls.save(path, data)
+        except RefusedError:
+            gone += [path] * (stage.path / path).exists()
         else:
             kept.append(path)
             stage.expected.put(path, data)
+    errors = {failed.partition(": ")[2] for failed in stage.notes.refused}
     # Half of the disk at the least: the rest is spare room, the journal, and a file that did not fit.
     stage.check(
         at_least("MB that are acknowledged", len(kept), disk // 2),
-        equal("what the others are told", ", ".join(sorted(set(failed.values()))), "ENOSPC"),
+        equal("how the others fail", ", ".join(sorted(errors)), "ENOSPC"),
     )
     stage.answers()
-    gone = [path for path in failed if (stage.path / path).exists()] + kept[:1]
+    gone += kept[:1]
     stage.run("rm", *[stage.path / path for path in gone])
     for path in gone:
         stage.expected.forget(path)
-    _mended(stage, end, stage.server.mend, 60)
+    _end(stage, end, 60)
     stage.finish(Bounds(files=files), within=20)
-
-
-def _copied(stage: Stage, path: str, data: bytes) -> int:
-    """0 if everything was acknowledged, else the errno."""
-    try:
-        handle = os.open(stage.path / path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    except OSError as error:
-        return error.errno or -1
-    failed = errno_from(write_all, handle, data)
-    closed = errno_from(os.close, handle)
-    return failed or closed

@@ -70,7 +70,7 @@ def test_losses_and_copies_without_a_cause_are_reported(
 ) -> None:
     written = Written()
     checks = written.lines.judge(there(written))
-    assert [check.what.partition(" [")[0] for check in checks if not check.held] == broken
+    assert [check.what for check in checks if not check.held] == broken
 
 
 def test_a_copy_that_a_lost_answer_explains_is_allowed() -> None:

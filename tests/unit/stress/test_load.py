@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.stress.load.bounds import Bounds, Sample, standing
-from tests.stress.load.stage import Stage
+from tests.stress.load.calls import RefusedError
+from tests.stress.load.stage import Stage, Workload
 from tests.stress.load.weather import User, seen_by
 from tests.support.forks import ForkServer
 
@@ -44,15 +45,16 @@ def test_a_leak_breaks_its_bound_and_no_other(when: str, more: dict[str, Any], b
 
 
 @pytest.fixture
-def stage(forks: ForkServer, tmp_path: Path) -> Stage:
+def stage(forks: ForkServer, tmp_path: Path) -> Iterator[Stage]:
     """Nothing runs, and nothing is mounted: users find a directory of this disk."""
-    return Stage(forks, tmp_path / "stage", "planted", seconds=60, seed=1, pause=1)
+    with Stage(Workload("planted", lambda stage: None, 60), forks, tmp_path / "stage", pause=1) as stage:
+        yield stage
 
 
 def test_hidden_lost_and_duplicate_items_on_the_server_are_noticed(stage: Stage) -> None:
     left = hidden_path("file", "a" * 12, new_transaction_id(), Role.ASIDE)
     stage.expected.put_all({"file": b"mine", "gone": b"lost"})
-    stage.server.seed({left: b"x", "file": b"mine", "file.conflict-20261130T042204Z": b"old"})
+    stage.server.store.seed({left: b"x", "file": b"mine", "file.conflict-20261130T042204Z": b"old"})
     sample = stage.sampler.take()
     assert (sample.hidden, sample.conflicts) == (1, 1)
     assert (stage.sampler.peak.hidden, Sample(hidden=2).highest(sample).hidden) == (1, 2)
@@ -66,7 +68,7 @@ READS: dict[str, tuple[Callable[[bytes], bytes | None], list[str]]] = {
     "what was saved": (lambda saved: saved, []),
     "half of it": (lambda saved: saved[: len(saved) // 2], ["reads of what nobody wrote"]),
     "its first version": (lambda saved: b"at first", ["reads of what nobody wrote"]),
-    "bytes of another": (lambda saved: b"u1 wrote 1\n", ["reads of what nobody wrote"]),
+    "bytes of another": (lambda saved: b"another", ["reads of what nobody wrote"]),
     "nothing, again and again": (lambda saved: None, ["looks at a name that a late request changed"]),
 }
 
@@ -77,11 +79,12 @@ def test_a_simulated_user_under_faults_reports_wrong_reads(
 ) -> None:
     (stage.path / "u0").mkdir()
     stage.expected.put("u0/f00", b"at first")
-    user = User(stage, "u0", random.Random(1))
-    user._put("u0/f00", fsync=True)
+    user = User(stage, "u0")
+    user.save("u0/f00", b"saved", sync=True)
     path = stage.path / "u0/f00"
     data = there(path.read_bytes())
     path.unlink() if data is None else path.write_bytes(data)
     for _ in range(2):
-        user._read("u0/f00")
+        with suppress(RefusedError):
+            user.look("u0/f00")
     assert [check.what for check in seen_by([user], 1) if not check.held] == broken

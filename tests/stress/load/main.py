@@ -57,10 +57,14 @@ def workloads(minutes: float) -> list[Workload]:
             for end in _ENDS for cache in ("elsewhere", "same")
         ],
     ]  # fmt: skip
-    return [
-        Workload(name, play, 300 + storm + sum(given.get(what, 0) for what in _TAKES) / 5, {**given, "latency": ms})
-        for name, play, ms, given in table
-    ]  # fmt: skip
+    return [_workload(storm, *row) for row in table]
+
+
+def _workload(
+    storm: float, name: str, play: Callable[..., None], latency: int, given: dict[str, Any]
+) -> Workload:
+    seconds = 300 + storm + sum(given.get(what, 0) for what in _TAKES) / 5
+    return Workload(name, play, seconds, {**given, "latency": latency})
 
 
 @program("load")

@@ -45,10 +45,7 @@ def silent(stage: Stage, timeout: float, programs: int, latency: float, on: str)
     Requests of `on` get no answer.
     """
     names = {kind: [f"{kind}{number}" for number in range(programs)] for kind in _KINDS}
-    every = [name for some in names.values() for name in some]
-    there = {name: None if name.startswith("rmdir") else b"content" for name in every}
-    targets = {f"{name}.other": b"other" for name in names["over"]}
-    stage.start({**there, **targets, "known/file": b"known"}, latency=latency, timeout=timeout, ttl=60)
+    stage.start(_tree(names), latency=latency, timeout=timeout, ttl=60)
     for _ in os.walk(stage.path):
         pass
     stage.notes.local = ()
@@ -69,13 +66,26 @@ def silent(stage: Stage, timeout: float, programs: int, latency: float, on: str)
     stage.check(equal("programs that still wait", sum(each.is_alive() for each in savers[1]), programs))
     _join(stage, "fsync", savers, within)
     _join(stage, "other calls", others, within)
+    _terminate(stage, within + timeout)
+
+
+def _tree(names: dict[str, list[str]]) -> dict[str, bytes | None]:
+    """Return what the calls of each kind need, by their names, and a file that is only looked at."""
+    tree: dict[str, bytes | None] = {"known/file": b"known"}
+    for kind, own in names.items():
+        tree |= dict.fromkeys(own, None if kind == "rmdir" else b"content")
+    return tree | {f"{name}.other": b"other" for name in names["over"]}
+
+
+def _terminate(stage: Stage, within: float) -> None:
+    """Check that the mount ends within so many seconds after SIGTERM."""
     process = stage.mounted.process
     assert process is not None
     os.kill(process.pid, signal.SIGTERM)
     began = time.monotonic()
     with suppress(subprocess.TimeoutExpired):
         process.wait(2 * within)
-    stage.check(at_most("seconds from SIGTERM to the end", time.monotonic() - began, within + timeout))
+    stage.check(at_most("seconds from SIGTERM to the end", time.monotonic() - began, within))
 
 
 def _begin(*calls: Callable[[], object]) -> tuple[float, list[threading.Thread]]:

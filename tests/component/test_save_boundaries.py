@@ -5,6 +5,7 @@ Operations on one file meet each act at each boundary: one request after another
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.support.boundaries import Boundaries, Death, Mortal
+from tests.support.boundaries import At, Boundaries, Death, Mortal
 from tests.support.files import errno_from
 from tests.support.hosts import FATES, Host
 from tests.support.interferences import FAULTS, Interference, Scene, named
@@ -33,7 +34,9 @@ from jobfs.emulator import Server
 from jobfs.errors import JobfsError
 from jobfs.save import writeback
 
-KILLS, CUTS_POWER = named("machine", "kills the mount"), named("machine", "cuts the power")
+KILLS, CUTS_POWER, FILLS = (
+    named("machine", name) for name in ("kills the mount", "cuts the power", "fills the disk")
+)
 EVERY = [*OPERATIONS, *ON_UNSENT]
 in_set_ups = partial(
     pytest.mark.parametrize,
@@ -81,6 +84,48 @@ def test_an_operation_leaves_old_or_new_content_wherever_its_mount_ends(
             break
     assert boundaries.surround(operation.sends), boundaries.passed
     assert overlaps is None or overlaps.total()
+
+
+@pytest.mark.parametrize(
+    ("operation", "then"),
+    [
+        (operation, then)
+        for operation, then in product(EVERY, ["makes room", "kills the mount"])
+        # Of this one nothing is recorded before it is carried out.
+        if not (then == "kills the mount" and operation.name.startswith("unlink of an open file"))
+    ],
+    ids=lambda value: str(getattr(value, "name", value)),
+)
+def test_an_operation_succeeds_though_the_disk_was_full(
+    server: Server, tmp_path: Path, operation: Operation, then: str
+) -> None:
+    """vfs/semantics.md 4, Nothing is forgotten; 5: ENOSPC to the writer, what was acknowledged stays; the next mount sends it."""
+    refusals = 0
+    for nth in count(1):
+        scene, promise = Scene("dir/file", server.store), Promise()
+        boundaries = At("write", nth, partial(FILLS.act, scene))
+        with operation.started(server, tmp_path / f"{nth}", boundaries, timeout=3.0) as work:
+            scene.host = host = Host(work)
+            boundaries.arm()
+            failed = errno_from(operation.run, work, promise)
+            boundaries.disarm()
+            refusals += host.refusals
+            where = f"{FILLS} before write {nth}, errno {failed}"
+            if then == "kills the mount":
+                host.kill()
+            else:
+                host.free_disk()
+                assert failed in (0, errno.ENOSPC), where
+                work.vfs.retry(None)
+                eventually(lambda work=work: not errno_from(work.settle), "it is at rest")  # type: ignore[misc]
+                operation.check(work, promise, where)
+        if then == "kills the mount":
+            with work.next() as again:
+                again.settle()
+                operation.check(again, promise, where)
+        if not boundaries.struck:
+            break
+    assert refusals > 0
 
 
 #: Seconds until a request is carried out whose connection has died, and how long mounts reckon with that.

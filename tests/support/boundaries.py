@@ -39,6 +39,7 @@ _REQUESTS = {
     "download": False,
 }  # fmt: skip
 _CHANGING = ("create_file", "create_directory", "update", "delete")
+_JOURNAL = ("write", "written", "sync", "synced")
 
 
 class Death(BaseException):
@@ -117,7 +118,7 @@ class At(Boundaries):
     failures = True
 
     def __init__(self, boundary: str, nth: int = 1, act: Callable[[], object] | None = None) -> None:
-        super().__init__(0, act, journal=False)
+        super().__init__(0, act, journal=boundary in _JOURNAL)
         self._wanted = (boundary, nth)
 
     def _due(self, name: str) -> list[Callable[[], object]]:

@@ -15,6 +15,7 @@ from typing import Literal
 import pytest
 
 from jobfs.state import localbytes
+from jobfs.state.journal import ReservedSpace
 
 from .boots import reboot
 from .boundaries import Mortal, watch
@@ -71,14 +72,27 @@ class SyncedState:
                 os.truncate(path, size if fate == "zeros" else safe or 0)
 
 
+class _NoRoom(ReservedSpace):
+    """The reserved space of a state directory whose disk has no room besides."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.refusals = 0
+
+    def try_refill(self, extra: int = 0) -> bool:
+        self.refusals += 1
+        return False
+
+
 class Host:
-    """Plays the machine's acts of the list: the mount is dead at its next boundary. `restart` once it has been buried."""
+    """Plays the machine's acts of the list. After all but a full disk the mount is dead: `restart` once it has been buried."""
 
     def __init__(self, work: Mortal, fate: Fate | None = None) -> None:
         """`fate`: of bytes that were not synced; without it, the power can't be cut."""
         self._work = work
         self._synced = (SyncedState(work), fate) if fate else None
         self.power_lost = self.state_lost = False
+        self._no_room = _NoRoom(work.state.journal.path.with_name("spare"))
 
     def kill(self) -> None:
         """Do as kill -9."""
@@ -93,6 +107,20 @@ class Host:
         """Lose the state directory for good."""
         self.state_lost = True
         self.kill()
+
+    def fill_disk(self) -> None:
+        """Leave the state directory no room but the reserved space, until `free_disk`: nothing new is recorded there."""
+        self._work.state.journal.spare = self._no_room
+
+    def free_disk(self) -> None:
+        """Make room again."""
+        journal = self._work.state.journal
+        journal.spare = ReservedSpace(journal.path.with_name("spare"))
+
+    @property
+    def refusals(self) -> int:
+        """Return how often something new found the disk full."""
+        return self._no_room.refusals
 
     def restart(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Leave what has survived."""

@@ -32,6 +32,7 @@ class Host(Protocol):
     def kill(self) -> None: ...
     def cut_power(self) -> None: ...
     def lose_state(self) -> None: ...
+    def fill_disk(self) -> None: ...
 
 
 @dataclass
@@ -265,6 +266,7 @@ _MACHINE = [
     Interference("kills the mount", "machine", lambda scene: scene.host.kill()),
     Interference("cuts the power", "machine", lambda scene: scene.host.cut_power()),
     Interference("loses the state directory", "machine", lambda scene: scene.host.lose_state()),
+    Interference("fills the disk", "machine", lambda scene: scene.host.fill_disk()),
 ]
 
 _EVERY: list[Interference] = [*_ACTS, *FAULTS, *REFUSALS, *_MACHINE]

@@ -1,4 +1,4 @@
-"""What machines do to a mount: they run many of them, stop them, set their clock; and a job that writes what is being read."""
+"""What machines do to a mount: they run many of them, stop them, set their clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -15,7 +14,8 @@ from pathlib import Path
 import pytest
 from tests.support.clocks import ClockedMount
 from tests.support.files import save_file
-from tests.support.mounts import Mount, MountedJob, gone_afterwards, run
+from tests.support.mounts import Mount, MountedJob, gone_afterwards
+from tests.support.programs import program
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually, eventually_equal
 
@@ -56,7 +56,7 @@ def test_a_mount_stopped_for_longer_than_its_ttl_works_again(server: Server, mou
     for name in ("shown", "both", "unsent"):
         assert (at / name).read_bytes() == b"before"
     server.faults.set_rate("slow", 1.0, on="download", delay=0.5)
-    reader = subprocess.Popen(["cat", at / "read"], stdout=subprocess.PIPE)
+    reader = subprocess.Popen(program("cat").command(at / "read"), stdout=subprocess.PIPE)
     eventually(lambda: len(server.log.entries("download")) > 3)
     for name in ("both", "unsent"):
         (at / name).write_bytes(b"here")
@@ -133,72 +133,3 @@ def test_setting_the_clock_does_not_change_which_versions_are_racy(
         server.store.write("file", "later")
         mounted.wait_until_settled()
     assert contents(server) == [b"later", b"saved"]
-
-
-# -- a file that is read while the job rewrites it
-
-PAGE, PAGES = 4096, 6_400
-
-#: Reads pages of a file here and there, and writes what they are of. Each has its place at its start, and its version twice.
-_READER = """
-import mmap, os, random, sys
-with open(sys.argv[1], "rb", buffering=0) as file:
-    area = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if sys.argv[2] == "mmap" else None
-    for count, place in enumerate(random.Random(sys.argv[3]).sample(range(6_400), 200)):
-        at = 4096 * place
-        page = area[at : at + 4096] if area else os.pread(file.fileno(), 4096, at)
-        assert int.from_bytes(page[:4], "big") == place, "bytes of another place"
-        os.write(1, page[4:5] + page[-1:])
-        if count == 9:
-            sys.stdin.readline()
-"""
-
-
-def version(number: int) -> bytes:
-    """The content of the file in this version: 25 MiB, and a page more after each two versions."""
-    pages = PAGES + number // 2
-    content = bytearray(PAGE * pages)
-    for at in range(4):
-        content[at::PAGE] = bytes(place >> (24 - 8 * at) & 255 for place in range(pages))
-    content[4::PAGE] = content[PAGE - 1 :: PAGE] = bytes([number]) * pages
-    return bytes(content)
-
-
-@pytest.mark.parametrize("how", ["pread", "mmap"])
-def test_random_reads_of_a_file_being_rewritten_are_of_one_version(
-    server: Server, mount: Mount, how: str
-) -> None:
-    """vfs/semantics.md 3.13: whatever one handle gives is of one version; what can't be had any more is an error."""
-    mounted = mount(ttl=0.1)
-    path = mounted.path / "file"
-    server.store.seed({"file": version(0)}, age=60)
-    broken = 0
-    for number in range(1, 5):
-        whole = number % 2 == 0
-        if whole:
-            # Before, it may be so young that its timestamp proves nothing (3.2): then a later open fetches it again.
-            eventually(lambda: path.stat().st_mtime < time.time() - 2)
-            run(mounted.path, "sh", "-c", "cat file > /dev/null")
-        server.set(bandwidth=50_000_000)
-        words = [sys.executable, "-c", _READER, str(path), how, str(number)]
-        with subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as reader:
-            assert reader.stdout is not None
-            began = reader.stdout.read(20)
-            change = server.store.replace if number > 2 else server.store.write
-            change("file", new := version(number))
-            server.set(bandwidth=0)
-            # The kernel hears of the other size.
-            eventually(lambda new=new: path.stat().st_size == len(new))  # type: ignore[misc]
-            more, output = reader.communicate(b"\n", timeout=60)
-        seen = began + more
-        assert set(seen) == {number - 1}, output
-        if reader.returncode:
-            broken += 1
-            assert not whole
-            assert reader.returncode == -signal.SIGBUS or b"Stale file handle" in output, output
-        else:
-            assert len(seen) == 400
-    assert broken > 0
-    eventually(lambda: path.read_bytes() == version(4))

@@ -374,6 +374,33 @@ _DEEP = f"""
 export deep='if [ $n = 0 ]; then cat "$f"; else n=$((n - 1)) sh -c "$deep"; exit; fi' n={_DEPTH}
 text=$(sh -c "$deep"); WAIT; printf "%s\\n%s\\n" "$text" "$line" >"$f"
 """
+#: Copies pages here and there to their places in a file of its own, waits after ten of them, and prints the copy.
+_HERE_AND_THERE = """
+import random
+fd, own = os.open(name, os.O_RDONLY), os.open(os.environ["tmp"], os.O_RDWR | os.O_CREAT)
+size = os.fstat(fd).st_size
+%s
+places = [*range(0, size, 4096)]
+for number, place in enumerate(random.Random(1).sample(places, len(places)), 1):
+    os.pwrite(own, read(place), place)
+    if number == 10:
+        wait()
+os.write(1, os.pread(own, size, 0))
+"""
+#: Looks at the file until its wait is over; a byte in a file of its own after each look.
+_AGAIN_AND_AGAIN = """
+import subprocess
+waiting, looks = subprocess.Popen(os.environ["wait"], shell=True), open(os.environ["tmp"], "ab", buffering=0)
+while True:
+    over = waiting.poll() is not None
+    os.stat(name).st_size or sys.exit("empty")
+    text = read()
+    text.endswith(b"\\n") or sys.exit("torn")
+    looks.write(b".")
+    if over:
+        break
+os.write(1, text)
+"""
 _AT_END = "os.pwrite(fd, line, os.fstat(fd).st_size); os.close(fd)"
 _GROWN = "size = os.fstat(fd).st_size; os.ftruncate(fd, size + len(line))"
 _BY_FSTAT = "os.write(1, os.read(fd, os.fstat(fd).st_size))"
@@ -553,6 +580,17 @@ PROGRAMS = [
     _python(
         "sendfile", READ, "fd = os.open(name, os.O_RDONLY); os.sendfile(1, fd, 0, os.fstat(fd).st_size)", by_size=True
     ),
+    _python(
+        "pages here and there", READ, _HERE_AND_THERE % "read = lambda place: os.pread(fd, 4096, place)", by_size=True,
+        reliable=False,
+    ),
+    _python(
+        "a mapping's pages here and there", READ,
+        _HERE_AND_THERE
+        % "pages = mmap.mmap(fd, size, prot=mmap.PROT_READ); read = lambda place: pages[place : place + 4096]",
+        by_size=True, reliable=False,
+    ),
+    _python("again and again", READ, _AGAIN_AND_AGAIN, reliable=False),
     _python("read by an O_PATH descriptor", READ, _BY_PROC % "os.O_RDONLY", _BY_FSTAT, by_size=True),
     _bash("rsync", READ, 'rsync "$f" "$tmp.rsync"; cat "$tmp.rsync"', by_size=True, reliable=False, needs="rsync"),
     _bash("cp", READ, 'cp "$f" "$tmp.cp"; cat "$tmp.cp"', by_size=True, reliable=False),

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.holders import closing_files, holding
+from tests.support.holders import Holder, holding, python
 from tests.support.mounts import Mount, MountedJob, detach, environment, is_mounted
 from tests.support.serverside import visible
 from tests.support.terminal import on_terminal
@@ -42,6 +42,18 @@ def end(mounted: MountedJob) -> None:
 def code_of(mounted: MountedJob, timeout: float = 30) -> int:
     assert mounted.process is not None
     return mounted.process.wait(timeout)
+
+
+@contextmanager
+def detached(mounted: MountedJob) -> Iterator[tuple[Holder, subprocess.Popen[str]]]:
+    """A program has notes.md open, and `jobfs umount --lazy` has named it and has detached the mount."""
+    with (
+        holding(mounted.path / "notes.md") as program,
+        mounted.running("umount", "--lazy", mounted.path) as umount,
+    ):
+        said = line(umount)
+        assert ("is detached" in said, f"({program.pid}: notes.md)" in said) == (True, True), said
+        yield program, umount
 
 
 def sent_by_the_next(server: Server, mounted: MountedJob, expected: dict[str, bytes]) -> None:
@@ -79,12 +91,13 @@ def test_umount_names_an_open_file_and_leaves_the_mount_running(server: Server, 
         assert is_mounted(mounted.path)
 
     with holding(mounted.path / "notes.md") as program:
-        assert program.does("write one") == "ok"
+        assert program.does("os.write(file, b'one')") == "ok"
         refused(f"python ({program.pid}: notes.md)")
         # The kernel keeps 15 bytes, which end within a character.
-        assert program.does("name \u0447\u0438\u0442\u0430\u0442\u0435\u043b\u044c") == "ok"
+        name = "\u0447\u0438\u0442\u0430\u0442\u0435\u043b\u044c"
+        assert program.does(f"open('/proc/self/comm', 'w').write({name!r})") == "ok"
         refused(f"({program.pid}: notes.md)")
-        assert (program.does("write two"), program.does("close")) == ("ok", "ok")
+        assert program.does("os.write(file, b'two'); os.close(file)") == "ok"
     mounted.umount()
     assert visible(server) == {"notes.md": b"onetwo"}
 
@@ -169,22 +182,16 @@ def test_umount_all_lists_the_mounts_and_asks_on_a_terminal(mount: Mount) -> Non
 def test_umount_lazy_detaches_and_returns_after_the_last_file_is_sent(
     server: Server, mounted: MountedJob
 ) -> None:
-    with (
-        holding(mounted.path / "notes.md") as program,
-        mounted.running("umount", "--lazy", mounted.path) as umount,
-    ):
-        said = line(umount)
-        assert "is detached" in said
-        assert f"({program.pid}: notes.md)" in said
+    with detached(mounted) as (program, umount):
         assert not is_mounted(mounted.path)
-        assert program.does("write after") == "ok"
-        assert program.does("fsync") == "ok"
+        assert program.does("os.write(file, b'after')") == "ok"
+        assert program.does("os.fsync(file)") == "ok"
         assert visible(server) == {"notes.md": b"after"}
-        assert program.does("write  the detaching") == "ok"
+        assert program.does("os.write(file, b' the detaching')") == "ok"
         assert umount.poll() is None
         with mounted.running("umount", "--lazy", mounted.path) as second:
             assert "is detached" in line(second)
-            assert program.does("close") == "ok"
+            assert program.does("os.close(file)") == "ok"
             assert (wait_for_exit(umount), wait_for_exit(second)) == ((0, ""), (0, ""))
         assert visible(server) == {"notes.md": b"after the detaching"}
     mounted.wait_for_end()
@@ -196,7 +203,7 @@ def test_umount_lazy_with_a_timeout_names_the_files_that_are_still_open(
     """vfs/semantics.md 6: never says "all sent" before."""
     assert mounted.process is not None
     with holding(mounted.path / "notes.md") as program:
-        assert program.does("write one") == "ok"
+        assert program.does("os.write(file, b'one')") == "ok"
         done = mounted.jobfs("umount", "--lazy", "--timeout", "0.5", mounted.path)
         assert done.returncode == 1
         last = done.stderr.splitlines()[-1]
@@ -205,7 +212,7 @@ def test_umount_lazy_with_a_timeout_names_the_files_that_are_still_open(
         again = mounted.jobfs("mount", server.job, mounted.path, *mounted.command()[7:])
         assert again.returncode == 2
         assert "still runs" in again.stderr
-        assert (program.does("write two"), program.does("close")) == ("ok", "ok")
+        assert program.does("os.write(file, b'two'); os.close(file)") == "ok"
     mounted.wait_for_end()
     assert visible(server) == {"notes.md": b"onetwo"}
 
@@ -214,12 +221,10 @@ def test_umount_lazy_with_a_timeout_names_the_files_that_are_still_open(
 def test_a_file_system_mounted_at_the_same_place_later_is_left_alone(server: Server, mount: Mount) -> None:
     """A mount that was detached and ends by a signal unmounts nothing that is not its own."""
     mounted = mount(timeout=1)
-    with holding(mounted.path / "notes.md"), mounted.running("umount", "--lazy", mounted.path) as umount:
-        assert "is detached" in line(umount)
-        with another_on(mounted.path):
-            end(mounted)
-            assert code_of(mounted) == 0
-            assert is_mounted(mounted.path)
+    with detached(mounted), another_on(mounted.path):
+        end(mounted)
+        assert code_of(mounted) == 0
+        assert is_mounted(mounted.path)
 
 
 # signals
@@ -229,14 +234,14 @@ def test_a_signal_ends_a_mount_with_open_files_within_twice_the_timeout(server: 
     """vfs/semantics.md 6: SIGTERM ends the mount within twice --timeout; a program that is cut off gets an error."""
     mounted = mount(timeout=2)
     with holding(mounted.path / "notes.md") as program:
-        assert program.does("write one") == "ok"
+        assert program.does("os.write(file, b'one')") == "ok"
         began = time.monotonic()
         end(mounted)
         mounted.wait_for_end()
         assert time.monotonic() - began < 2 * 2 + 5
         assert "cut off" in mounted.log
         assert visible(server) == {"notes.md": b"one"}
-        assert program.does("write two") in {"ENOTCONN", "EIO", "ECONNABORTED"}
+        assert program.does("os.write(file, b'two')") in {"ENOTCONN", "EIO", "ECONNABORTED"}
     mounted.mount()
     assert (mounted.path / "notes.md").read_bytes() == b"one"
 
@@ -244,11 +249,11 @@ def test_a_signal_ends_a_mount_with_open_files_within_twice_the_timeout(server: 
 def test_a_second_signal_ends_the_wait_and_keeps_unsent_files(server: Server, mount: Mount) -> None:
     mounted = mount(timeout=60)
     with holding(mounted.path / "notes.md") as program:
-        assert program.does("write one") == "ok"
+        assert program.does("os.write(file, b'one')") == "ok"
         end(mounted)
         eventually(lambda: "a second signal" in mounted.log)
         server.faults.set_rate("hang", 1.0, on="change")
-        assert program.does("write two") == "ok"
+        assert program.does("os.write(file, b'two')") == "ok"
         end(mounted)
         assert code_of(mounted) == 1
         assert "kept for the next mount" in mounted.log
@@ -274,13 +279,9 @@ def test_umount_gives_up_on_a_server_that_answers_but_accepts_no_save(server: Se
 
 def test_the_next_mount_sends_the_files_of_a_killed_detached_mount(server: Server, mount: Mount) -> None:
     mounted = mount()
-    with (
-        holding(mounted.path / "notes.md") as program,
-        mounted.running("umount", "--lazy", mounted.path) as umount,
-    ):
-        assert "is detached" in line(umount)
+    with detached(mounted) as (program, umount):
         server.faults.set_rate("unavailable", 1.0, on="change")
-        assert (program.does("write one"), program.does("close")) == ("ok", "ok")
+        assert program.does("os.write(file, b'one'); os.close(file)") == "ok"
         mounted.kill()
         left = "jobfs: 1 unsent: kept for the next mount of this job: notes.md\n"
         assert wait_for_exit(umount) == (1, left)
@@ -299,22 +300,37 @@ WAYS: dict[str, Callable[[MountedJob], object]] = {
 }
 
 
+#: Makes files, and prints the name of each once its close has returned 0; ends at the first error.
+CLOSES = """
+for number in range(100_000):
+    try:
+        file = os.open(f"{directory}/n{number}", os.O_WRONLY | os.O_CREAT, 0o644)
+        os.write(file, b"n%d" % number)
+        os.close(file)
+    except OSError:
+        sys.exit()
+    print(f"n{number}", flush=True)
+"""
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_every_acknowledged_close_is_sent_when_the_mount_ends(
     server: Server, mounted: MountedJob, way: str
 ) -> None:
     """vfs/semantics.md 6.5: the last drain comes after the last close that was answered, the exit code after that drain."""
-    with closing_files(mounted.path) as program:
-        assert program.stdout is not None
-        closed = [program.stdout.readline().strip() for _ in range(30)]
+    with python() as program:
+        program.begins(f"directory = {str(mounted.path)!r}\n{CLOSES}")
+        names = program.process.stdout
+        assert names is not None
+        closed = [names.readline().strip() for _ in range(30)]
         ending = threading.Thread(target=WAYS[way], args=(mounted,))
         ending.start()
-        for line in program.stdout:
+        for line in names:
             if not is_mounted(mounted.path) and (mounted.path / line.strip()).exists():
                 break  # it writes to the directory below by now
             closed.append(line.strip())
             if len(closed) > 400:
-                program.terminate()
+                program.process.terminate()
         ending.join()
     mounted.wait_for_end(60)
     there = visible(server)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.clocks import ClockedMount
+from tests.support.holders import python
 from tests.support.mounts import MountedJob, gone_afterwards, run
 from tests.support.programs import PROGRAMS as EVERY
 from tests.support.programs import Program, paused, program
@@ -196,34 +196,22 @@ def test_a_shell_that_rewrites_what_its_children_read_makes_no_copy(
     assert visible(server) == {"file": JOB * turns}
 
 
-#: Looks for its file, says so, waits for a line, and writes the file.
-FINDS_NOTHING = """if True:
-    import os, sys
-    assert not os.path.exists(sys.argv[1])
-    print("missing", flush=True)
-    input()
-    fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | int(sys.argv[2]))
-    os.ftruncate(fd, 0)
-    os.write(fd, b"mine\\n")
-"""
-
-
 @pytest.mark.parametrize("shown", [False, True], ids=["at once", "after the TTL"])
 @pytest.mark.parametrize("flags", [0, os.O_TRUNC], ids=["as vim", "as a shell"])
 def test_a_file_made_by_the_job_at_a_name_that_was_missing_is_kept(
     server: Server, mounted: MountedJob, flags: int, shown: bool
 ) -> None:
     """vfs/semantics.md 4.62: a program that has found nothing there replaces nothing that it has not read."""
-    with subprocess.Popen(
-        [sys.executable, "-IS", "-c", FINDS_NOTHING, "file", str(flags)],
-        cwd=mounted.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as writer:  # fmt: skip
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "missing\n"
+    with python(mounted.path) as writer:
+        assert writer.does("assert not os.path.exists('file')") == "ok"
         server.store.write("file", JOB)
         if shown:
             eventually(lambda: (mounted.path / "file").exists())
-        writer.communicate("\n", timeout=60)
+        assert (
+            writer.does(f"fd = os.open('file', os.O_WRONLY | os.O_CREAT | {flags}); os.ftruncate(fd, 0)")
+            == "ok"
+        )
+        assert writer.does(f"os.write(fd, {MINE!r}); os.close(fd)") == "ok"
     mounted.wait_until_settled()
     assert untimed(visible(server)) == {"file": MINE, "file.conflict": JOB}
 

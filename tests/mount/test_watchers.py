@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
+import signal
+import stat
+import subprocess
 import sys
+import termios
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-from tests.support.mounts import Mount, run
-from tests.support.waiting import eventually
+import pytest
+from tests.support.holders import python
+from tests.support.mounts import TTL, Mount, MountedJob, run
+from tests.support.waiting import PATIENCE, eventually, readable
 from tests.support.watching import INOTIFYWAIT, Watcher, counted, watching
 
 from jobfs.emulator import Server
 
-TTL = 0.5
 #: Seconds: 7.1 says the TTL and two more; three times that on a machine that has other things to do.
 SOON = 3 * (TTL + 2)
 
@@ -47,12 +53,10 @@ def told_all(server: Server, watcher: Watcher, last: str) -> None:
     watcher.says({f"CLOSE_WRITE,CLOSE {last}"}, SOON)
 
 
-def test_watchers_see_what_the_job_does(server: Server, mount: Mount, tmp_path: Path) -> None:
+def test_watchers_see_what_the_job_does(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
     """7.1, 7.3: each in its own words, within the TTL and two seconds; and no event more than twice."""
-    job = server.job_side(server.job)
+    job, here = server.job_side(server.job), mounted.path
     job.seed(SEEDS, age=60)
-    mounted = mount(ttl=TTL)
-    here = mounted.path
     with ExitStack() as stack:
 
         def start(*command: str | Path, watches: int = 1, stdin: str = "") -> Watcher:
@@ -99,11 +103,10 @@ def test_watchers_see_what_the_job_does(server: Server, mount: Mount, tmp_path: 
         job.delete("made")
         job.seed({"made/again.txt": "b"})
         job.move("dir", "other")
-        expected = {
+        inotifywait.says({
             "CREATE sub/deep/new.txt", "DELETE away/in.txt", "DELETE,ISDIR away", "DELETE dir/in/y.txt",
             "DELETE,ISDIR dir", "CREATE,ISDIR other", "CREATE other/in/y.txt", "DELETE run.log",
-        }  # fmt: skip
-        inotifywait.says(expected, SOON)
+        }, SOON)  # fmt: skip
         watchdog.says(
             {"created sub/deep/new.txt", "deleted away", "deleted dir", "created other/in/y.txt"}, SOON
         )
@@ -128,7 +131,7 @@ SAVES = (
 )
 
 
-def test_own_saves_produce_the_events_of_a_disk(server: Server, mount: Mount, tmp_path: Path) -> None:
+def test_own_saves_produce_the_events_of_a_disk(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
     """7.2: none when they are sent, and none later; none for the names that a save hides."""
     seeds = dict.fromkeys(
         ("in-place.txt", "synced.txt", "over.txt", "vim.txt", "dir/x.txt", "note.txt"), "a\n"
@@ -138,7 +141,6 @@ def test_own_saves_produce_the_events_of_a_disk(server: Server, mount: Mount, tm
     for name, content in seeds.items():
         (disk / name).parent.mkdir(parents=True, exist_ok=True)
         (disk / name).write_text(content)
-    mounted = mount(ttl=TTL)
     with (
         watching(tmp_path / "mount-says", mounted.path, *INOTIFYWAIT, mounted.path, watches=2) as here,
         watching(tmp_path / "disk-says", disk, *INOTIFYWAIT, disk, watches=2) as there,
@@ -165,7 +167,7 @@ def test_no_events_are_sent_where_none_are_wanted(server: Server, mount: Mount, 
     job.seed({"note.txt": "old\n"}, age=60)
     with ExitStack() as stack:
         for flags in ({"no_watch": True}, {"read_only": True}, {}):
-            at = mount(ttl=TTL, **flags).path
+            at = mount(**flags).path
             (options,) = [line.split()[3] for line in mounts.read_text().splitlines() if str(at) in line]
             assert ("ro" in options.split(",")) is ("read_only" in flags)
             watchers += [stack.enter_context(watching(tmp_path / f"{len(watchers)}", at, *INOTIFYWAIT, at))]
@@ -196,3 +198,113 @@ def test_no_request_is_made_without_a_watcher(server: Server, mount: Mount, tmp_
     killed = time.time()
     eventually(lambda: not requests_in(server, 1))
     assert server.log.entries()[-1].time < killed + 10
+
+
+# programs that use files while watchers get events
+
+
+def events(mounted: MountedJob) -> AbstractContextManager[Watcher]:
+    """A program that prints the events of the directory `a`, from now on."""
+    return watching(mounted.home / "events", mounted.path, *INOTIFYWAIT, mounted.path / "a")
+
+
+def helper_of(mounted: MountedJob) -> int:
+    """The process that makes the calls of the events."""
+    assert mounted.process is not None
+    words = ["pgrep", "-P", str(mounted.process.pid), "-f", "jobfs/fuse/event_helper.py"]
+    (helper,) = map(int, subprocess.run(words, check=True, capture_output=True).stdout.split())
+    return helper
+
+
+def unread(process: int) -> int:
+    """How many bytes wait for a process at its standard input."""
+    with open(f"/proc/{process}/fd/0", "rb") as pipe:
+        return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_a_new_file_at_the_old_name_of_a_pending_rename_event_stays(
+    server: Server, mounted: MountedJob
+) -> None:
+    """vfs/semantics.md 7.3."""
+    server.store.seed({"a/old": "theirs", "a/first": "1"}, age=60)
+    old, new = mounted.path / "a/old", mounted.path / "a/new"
+    assert old.read_text() == "theirs"
+    with events(mounted) as watcher:
+        server.store.write("a/first", "2")
+        eventually(lambda: "MODIFY a/first" in watcher.lines)
+        helper = helper_of(mounted)
+        os.kill(helper, signal.SIGSTOP)
+        try:
+            server.store.move("a/old", "a/new")
+            eventually(lambda: unread(helper), "the event of the rename is pending")
+            mine = os.open(old, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        finally:
+            os.kill(helper, signal.SIGCONT)
+        try:
+            eventually(lambda: {"CREATE a/new", "MOVED_TO a/new"} & {*watcher.lines})
+            os.fchmod(mine, 0o600)
+            os.write(mine, b"mine")
+        finally:
+            os.close(mine)
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (old, new)}
+        assert modes == {"old": 0o600, "new": 0o644}
+        assert (old.read_text(), new.read_text()) == ("mine", "theirs")
+        assert "DELETE a/old" not in watcher.lines
+
+
+def test_a_file_that_the_job_wrote_and_renamed_has_its_new_bytes(server: Server, mounted: MountedJob) -> None:
+    """A program has read it before the job wrote it, and again before the event of its new name."""
+    server.store.seed({"a/part": "old\n"}, age=60)
+    part, whole = mounted.path / "a/part", mounted.path / "a/whole"
+    assert part.read_text() == "old\n"
+    with events(mounted) as watcher:
+        server.store.write("a/part", "new\n")
+        server.store.move("a/part", "a/whole")
+        eventually(whole.exists)
+        assert whole.read_text() == "new\n"
+        eventually(lambda: "MOVED_TO a/whole" in watcher.lines)
+        assert whole.read_text() == "new\n"
+
+
+@pytest.mark.parametrize("gone", ["delete", "rename"])
+def test_a_mapped_file_keeps_its_length_after_the_job_shortens_it(
+    server: Server, mounted: MountedJob, gone: str
+) -> None:
+    server.store.seed({"a/long": "x" * 50_000}, age=60)
+    with events(mounted) as watcher, python(mounted.path) as reader:
+        mapping = "file = open('a/long', 'rb'); pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)"
+        assert reader.does(mapping) == "ok"
+        server.store.write("a/long", "short")
+        eventually(lambda: "MODIFY a/long" in watcher.lines)
+        if gone == "delete":
+            server.store.delete("a/long")
+        else:
+            server.store.move("a/long", "a/elsewhere")
+        eventually(lambda: "DELETE a/long" in watcher.lines)
+        assert (
+            reader.does("assert (len(pages), pages[-1:], len(file.read())) == (50_000, b'x', 50_000)") == "ok"
+        )
+
+
+def test_a_killed_helper_loses_no_other_event(server: Server, mounted: MountedJob) -> None:
+    server.store.seed({"a/first": "1"}, age=60)
+    made = {f"CREATE a/{number:03}" for number in range(500)}
+    with events(mounted) as watcher:
+        server.store.seed({f"a/{number:03}": "1" for number in range(500)})
+        eventually(lambda: made & {*watcher.lines})
+        os.kill(helper_of(mounted), signal.SIGKILL)
+        # That of the call under way may be lost.
+        eventually(lambda: len(made & {*watcher.lines}) >= len(made) - 1)
+
+
+def test_a_killed_mount_leaves_no_helper_even_a_stopped_one(server: Server, mounted: MountedJob) -> None:
+    """vfs/semantics.md 7."""
+    server.store.seed({"a/first": "1"}, age=60)
+    with events(mounted) as watcher:
+        server.store.seed({"a/second": "1"})
+        eventually(lambda: "CREATE a/second" in watcher.lines)
+    helper = helper_of(mounted)
+    with os.fdopen(os.pidfd_open(helper)) as ended:
+        os.kill(helper, signal.SIGSTOP)
+        mounted.kill()
+        assert readable(ended, PATIENCE)

@@ -1,4 +1,4 @@
-"""Programs that hold a file of a mount open, and follow commands."""
+"""Python programs that hold files of a mount open, and run what they are sent."""
 
 from __future__ import annotations
 
@@ -8,89 +8,57 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Commands: "write TEXT", "fsync", "close", and "name TEXT", which sets the program's own name. The answer is "ok" or the errno's
-#: name.
+#: Runs each line, a literal with Python code. The answer is "ok", the errno's name, or "interrupted".
 _CODE = """
-import errno, os, sys
-file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644)
-print("ok", flush=True)
+import ast, errno, mmap, os, signal, sys
 for line in sys.stdin:
-    word, _, text = line.rstrip().partition(" ")
     try:
-        if word == "write":
-            os.write(file, text.encode())
-        elif word == "fsync":
-            os.fsync(file)
-        elif word == "name":
-            open("/proc/self/comm", "wb").write(text.encode())
-        elif word == "close":
-            os.close(file)
+        exec(ast.literal_eval(line))
         print("ok", flush=True)
     except OSError as error:
         print(errno.errorcode[error.errno], flush=True)
-"""
-
-#: Writes files n0, n1, …, and prints the name of each once its close has returned 0; ends at the first error.
-_CLOSER = """
-import os, sys
-os.chdir("/")
-for number in range(100_000):
-    name = f"n{number}"
-    try:
-        file = os.open(os.path.join(sys.argv[1], name), os.O_WRONLY | os.O_CREAT, 0o644)
-        os.write(file, name.encode())
-        os.close(file)
-    except OSError:
-        break
-    print(name, flush=True)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
 """
 
 
 class Holder:
-    """A program with one file open."""
+    """A running program; what one call has named is there for the next one."""
 
-    def __init__(self, path: Path) -> None:
-        command = ["env", "-C", "/", sys.executable, "-c", _CODE, str(path)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._answer() == "ok"
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
-    def does(self, what: str) -> str:
-        """Send a command; return its result: "ok", or the errno's name."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{what}\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> str:
+    def does(self, code: str) -> str:
+        """Run code; return its result: "ok", the errno's name, or "" if the program ends."""
+        self.begins(code)
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
+
+    def begins(self, code: str) -> None:
+        """Run code, and do not wait for its result."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{code!r}\n")
+        self.process.stdin.flush()
+
+
+@contextmanager
+def python(cwd: Path = Path("/")) -> Iterator[Holder]:
+    """Run a program in `cwd`; kill it afterwards."""
+    command, pipe = ["env", "-C", str(cwd), sys.executable, "-c", _CODE], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            yield Holder(process)
+        finally:
+            process.kill()
 
 
 @contextmanager
 def holding(path: Path) -> Iterator[Holder]:
-    """Run a program that makes or opens the file `path`; kill it afterwards."""
-    holder = Holder(path)
-    with kill_afterwards(holder.process):
+    """Run a program that makes or opens the file `path`, as its `file`; kill it afterwards."""
+    with python() as holder:
+        assert holder.does(f"file = os.open({str(path)!r}, os.O_RDWR | os.O_CREAT, 0o644)") == "ok"
         yield holder
-
-
-@contextmanager
-def kill_afterwards(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    """Kill a program at the end of the block."""
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@contextmanager
-def closing_files(directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a program that makes files in `directory`, and prints the names of those whose close returned 0, one per line."""
-    command = [sys.executable, "-c", _CLOSER, str(directory)]
-    with kill_afterwards(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/")) as process:
-        yield process

@@ -5,12 +5,11 @@ from __future__ import annotations
 from inspect import Parameter, signature
 
 import pytest
-from tests.mount.memory_vfs import MemoryVfs
 from tests.unit.content.world import FakeClient as Transfers
 from tests.unit.namespace.world import Server
 from tests.unit.save.test_queue import Runner
 from tests.unit.save.world import FakeClient, FakeContent, FakeNamespace
-from tests.unit.test_mount import DrainedVfs
+from tests.unit.test_mount import DrainedVfs, SilentVfs
 from tests.unit.vfs.world import ServerInMemory
 
 from jobfs.api.client import Client
@@ -33,11 +32,9 @@ DOUBLES: list[tuple[type, type, str]] = [
     (FakeContent, ContentStore, "exclude_verification is_cached open create_partial_from drop_replaced remember_size adopt_file"),
     (Runner, Replacer, "run_change"),
     (Runner, Cleanup, "clean_up"),
-    (MemoryVfs, Vfs, "edition_if_fresh getattr cached_getattr last_attr handles_on_other_versions open create write "
-                     "flush release flush_all"),
-    (MemoryVfs, Report, "list_unsent"),
     (DrainedVfs, Vfs, "flush_all"),
     (DrainedVfs, Report, "list_unsent"),
+    (SilentVfs, Report, "list_unsent"),
 ]  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from tests.mount.memory_vfs import MemoryVfs
 from tests.support.clocks import Clock
 
 from jobfs import mount
@@ -59,11 +58,10 @@ def test_signals_are_handled_after_any_earlier_failure(monkeypatch: pytest.Monke
     assert mount._reasons.get(timeout=20) == "SIGTERM"
 
 
-class DrainedVfs(MemoryVfs):
+class DrainedVfs:
     """Progress as `how_far` says at each look; unless something is `left`, it ends at the sixtieth."""
 
     def __init__(self, how_far: Callable[[int], SendProgress], left: list[str]) -> None:
-        super().__init__()
         self.how_far, self.left, self.ends, self.ended = how_far, ["a", "b"], not left, False
 
     def flush_all(
@@ -122,7 +120,7 @@ class Caller:
         self.send_sentence, self.send_progress = self.said.append, self.seen.append
 
 
-class SilentVfs(MemoryVfs):
+class SilentVfs:
     """Three files are unsent below "dir", and the server answers nothing since `heard`."""
 
     heard = 0.0

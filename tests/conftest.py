@@ -14,7 +14,7 @@ from tests.support.machine import NEEDS_ROOT, NO_MOUNT, must_mount, why_left_out
 
 #: Tests of programs with a terminal and a pace of their own. Where a run repeats what failed (`.ci/run`), it repeats these only:
 #: a race that shows once in twenty runs must fail one of them.
-_REPEATED = {"test_bench", "test_editors", "test_recipes", "test_service", "test_terminal"}
+_REPEATED = {"test_editors", "test_recipes", "test_service", "test_terminal", "test_tools"}
 
 replace_environment()
 

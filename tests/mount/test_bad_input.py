@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 from tests.support.forks import ForkServer
-from tests.support.mounts import detach, environment, mounts_at
-from tests.support.namespace import LET_GO
+from tests.support.mounts import LET_GO, detach, environment, mounts_at
 
 from jobfs.emulator import EmulatorConfig, Server, running
 

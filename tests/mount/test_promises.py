@@ -1,8 +1,9 @@
-"""What jobfs promises on a real mount: reading changes nothing, the key is secret."""
+"""What jobfs promises on a real mount: reading changes nothing, the key is secret, what it prints can be pasted."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 from tests.support.files import errno_from, save_file
@@ -56,3 +57,22 @@ def test_the_key_is_found_in_no_file_or_output(server: Server, mount: Mount) -> 
             assert server.key.encode() not in file.read_bytes(), f"in {file} while {when}"
         if when == "mounted":
             mounted.umount()
+
+
+def test_the_printed_command_of_a_conflict_executes_no_part_of_a_name(
+    server: Server, mounted: MountedJob, tmp_path: Path
+) -> None:
+    """vfs/semantics.md 6.16: as it is printed for a person, on one line, in three shells."""
+    named = ["-", "$(touch RAN)", "'; touch RAN; '", "\\'\";touch RAN;#", "new\nline", "\x1b[2J"]
+    for name in named:
+        server.store.seed({f"{name}/n.md": "one\n", f"{name}/n.conflict-20260101T000000Z.md": "two\n"})
+    out = mounted.jobfs("status", mounted.path).stdout
+    commands = [line.strip() for line in out.splitlines() if line.startswith("    diff -u ")]
+    assert len(commands) == len(named), out
+    for shell in ("bash", "zsh", "fish"):
+        for command in commands:
+            words = [shell, "-c", command]
+            done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=20)
+            unknown = shell == "fish" and "$'" in command
+            assert unknown or done.stdout.endswith("-one\n+two\n"), (shell, command, done.stderr)
+    assert not list(tmp_path.glob("RAN"))

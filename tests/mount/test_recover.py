@@ -1,16 +1,18 @@
-"""What a person does about saves that did not get through: recover, retry, discard; and a journal that is damaged."""
+"""Saves that did not get through: what the next mount does about them, and a person: recover, retry, discard."""
 
 from __future__ import annotations
 
 import os
 import re
+import stat
+import subprocess
 from pathlib import Path
 
-from tests.support.files import errno_from, save_file
-from tests.support.mounts import Mount, MountedJob
+from tests.support.files import errno_from, on_disk, save_file
+from tests.support.mounts import Mount, MountedJob, environment, jobfs, run
 from tests.support.serverside import hidden, untimed, visible
 from tests.support.terminal import on_terminal
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
 from jobfs.names import Role, hidden_path, new_mount_id, new_transaction_id
@@ -145,3 +147,108 @@ def test_a_refused_save_is_retried_or_discarded(server: Server, mounted: Mounted
     mounted.umount()
     assert not (slot(mounted) / "trash").exists()
     assert visible(server) == {"dir": None, "dir/old.txt": b"on the server", "big": b"at first"}
+
+
+# `jobfs recover JOB --save TO`
+
+
+def saved_to(mounted: MountedJob, to: Path) -> subprocess.CompletedProcess[str]:
+    """Without a key and without a way to the server."""
+    return jobfs(
+        "recover", mounted.server.job, "--save", to, "--state-dir", mounted.state, "--base-url", "http://127.0.0.1:9",
+        home=mounted.home, env=environment(mounted.home, None),
+    )  # fmt: skip
+
+
+def picture(top: Path) -> dict[Path, tuple[int, int, bytes]]:
+    """Everything below a directory, with its mode and time."""
+    found = {}
+    for path in (top, *top.rglob("*")):
+        facts = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(facts.st_mode) else b""
+        found[path] = (facts.st_mode, facts.st_mtime_ns, content)
+    return found
+
+
+def test_the_copies_equal_what_the_next_mount_sends(server: Server, mount: Mount) -> None:
+    """vfs/semantics.md 6.19, 6.20."""
+    server.store.seed({"old.txt": "old", "half.txt": "old", "untouched": "x"}, age=60)
+    mounted = mount(write_back_delay=60)
+    path, to = mounted.path, mounted.home / "to"
+    (path / "old.txt").write_bytes(b"new content")
+    (path / "scratch~").write_bytes(b"of this machine only")
+    script = "echo run > 'it'\\''s a \"script\"'; chmod 750 it*; : > empty; touch -d @1000000000 empty"
+    run(path, "sh", "-c", script)
+    (path / "moved").write_bytes(b"then renamed")
+    (path / "moved").rename(path / "renamed")
+    (path / "gone").write_bytes(b"then removed")
+    (path / "gone").unlink()
+    half = os.open(path / "half.txt", os.O_WRONLY | os.O_TRUNC)
+    os.write(half, b"half of the new")
+    log = os.open(path / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(log, b"closed\n")
+    os.close(os.dup(log))
+    os.write(log, b"not closed")
+    os.fstat(log)
+    mounted.kill()
+    for handle in (half, log):
+        errno_from(os.close, handle)
+    before = picture(mounted.state)
+    done = saved_to(mounted, to)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert picture(mounted.state) == before, "nothing has changed there"
+    assert f'copied: {chr(39)}it{chr(39)}"\'"\'s a "script"\' (4B)\n' in done.stdout
+    assert re.search(r"copied: half\.recovered-\d+T\d+Z\.txt \(15B\): was never closed\n", done.stdout)
+    facts = (to / 'it\'s a "script"').stat(), (to / "empty").stat()
+    assert (stat.S_IMODE(facts[0].st_mode), facts[1].st_mtime, facts[1].st_size) == (0o750, 1e9, 0)
+    copied = untimed(on_disk(to))
+    assert copied == {
+        "old.txt": b"new content", "it's a \"script\"": b"run\n", "empty": b"", "renamed": b"then renamed",
+        "half.recovered.txt": b"half of the new", "log.txt": b"closed\n",
+        "log.recovered.txt": b"closed\nnot closed",
+    }  # fmt: skip
+    again = saved_to(mounted, to)
+    assert (again.returncode, again.stdout, again.stderr.count("exists\n")) == (1, "", len(copied))
+    mounted.mount()
+    mounted.wait_until_settled()
+    assert untimed(visible(server)) == {"half.txt": b"old", "untouched": b"x", **copied}
+
+
+STEPS, SIZE = 20, 1 << 18
+#: A build whose shell has the log open; each program that the shell starts closes a descriptor of the log when it ends. Lists the
+#: local bytes after the first step and after the last one, writes a line that nothing closes, and waits.
+BUILD = f"""
+exec >build.log
+for step in $(seq {STEPS}); do
+  head -c {SIZE} /dev/zero
+  echo step $step
+  [ $step != 2 ] || ls "$1" >"$2/first"
+done
+ls "$1" >"$2/last"
+echo unclosed
+read -r line
+"""
+
+
+def test_closed_lines_of_a_build_log_survive_a_kill(server: Server, mount: Mount, tmp_path: Path) -> None:
+    """vfs/semantics.md 4.3, 4.49: they are written in place."""
+    mounted = mount(write_back_delay=30)
+    (local,) = mounted.state.rglob("bytes")
+    closed = b"".join(bytes(SIZE) + b"step %d\n" % step for step in range(1, STEPS + 1))
+    words = ["bash", "-e", "-c", BUILD, "build", str(local), str(tmp_path)]
+    with subprocess.Popen(words, cwd=mounted.path, stdin=subprocess.PIPE):
+        size = len(closed) + len(b"unclosed\n")
+        eventually(lambda: sum(entry.stat().st_size for entry in os.scandir(local)) == size)
+        first, last = ((tmp_path / name).read_text().split() for name in ("first", "last"))
+        assert first == last, "no other generation was begun: nothing was copied"
+        mounted.kill()
+    mounted.mount()
+    eventually_equal(
+        lambda: sorted(content or b"" for content in visible(server).values()),
+        [closed, closed + b"unclosed\n"],
+    )
+    assert visible(server)["build.log"] == closed
+    assert (mounted.path / "build.log").read_bytes() == closed
+    assert (
+        "build.log was written and never closed: what was written is kept as build.recovered-" in mounted.log
+    )

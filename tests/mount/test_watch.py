@@ -1,4 +1,4 @@
-"""`jobfs watch` on a real mount: each kind of change, where it ends, and what it costs (vfs/semantics.md 7.8)."""
+"""`jobfs watch`, `jobfs wait` and `jobfs status --watch` on a real mount: what they print, how they end, what they cost."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import time
 from typing import Any, NamedTuple
 
 import pytest
 from tests.support.files import errno_from, save_file
-from tests.support.mounts import Mount, MountedJob, environment
+from tests.support.mounts import Mount, MountedJob, environment, run
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually, eventually_equal
 
@@ -46,6 +46,15 @@ def watching(mounted: MountedJob, *arguments: str | Path) -> Iterator[Watch]:
     out = mounted.home / f"watched{time()}"
     with out.open("w") as file, mounted.running("watch", *arguments, out=file, err=file) as process:
         eventually(lambda: "job" in out.read_text(), out.read_text)
+        yield Watch(process, out)
+
+
+@contextmanager
+def waiting(mounted: MountedJob) -> Iterator[Watch]:
+    """Run `jobfs wait`, which has asked for the job at least once."""
+    before, out = mounted.server.log.count("instance"), mounted.home / "waited"
+    with out.open("w") as file, mounted.running("wait", mounted.path, out=file, err=file) as process:
+        eventually(lambda: mounted.server.log.count("instance") > before)
         yield Watch(process, out)
 
 
@@ -133,13 +142,33 @@ def test_on_a_terminal_a_watch_is_in_colour_and_ends_at_ctrl_c(server: Server, m
         assert screen.wait_for_exit_code() == 0
 
 
-@pytest.mark.parametrize("how", [" is unmounted", ": the mount ended before it answered"])
-def test_a_watch_ends_with_the_mount_and_says_so(mounted: MountedJob, how: str) -> None:
-    with watching(mounted, mounted.path) as watch:
-        mounted.umount() if how == " is unmounted" else mounted.kill()
-        assert watch.process.wait(20) == 1
-        (said,) = watch.lines
-        assert said == f"jobfs: {mounted.path}{how}"
+def detach(mounted: MountedJob) -> None:
+    subprocess.run(["fusermount", "-u", "-z", str(mounted.path)], check=True)
+
+
+@pytest.mark.parametrize(("command", "leave", "code", "why"), [
+    ("watch", MountedJob.umount, 1, " is unmounted"),
+    ("watch", MountedJob.kill, 1, ": the mount ended before it answered"),
+    # Also of a mount that lives on because a program has a file open.
+    ("wait", detach, 2, " is unmounted"),
+    ("wait", MountedJob.kill, 2, ": the mount ended before it answered"),
+])  # fmt: skip
+def test_a_watch_and_a_wait_end_with_the_mount_and_say_so(
+    server: Server,
+    mounted: MountedJob,
+    command: str,
+    leave: Callable[[MountedJob], None],
+    code: int,
+    why: str,
+) -> None:
+    """vfs/semantics.md 7.8, 7.10."""
+    server.store.seed({"open": "x"}, age=60)
+    running = waiting(mounted) if command == "wait" else watching(mounted, mounted.path)
+    with running as (process, out), (mounted.path / "open").open("rb") if leave is detach else nullcontext():
+        leave(mounted)
+        assert process.wait(30) == code
+        # The first line of a watch describes the job.
+        assert out.read_text().splitlines()[command == "watch" :] == [f"jobfs: {mounted.path}{why}"]
 
 
 def test_a_watch_that_does_not_read_blocks_nothing_else(server: Server, mounted: MountedJob) -> None:
@@ -157,3 +186,54 @@ def test_a_missing_path_is_reported_by_name(mounted: MountedJob) -> None:
     done = mounted.jobfs("watch", mounted.path / "none")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"jobfs: {mounted.path}/none: No such file or directory\n"
+
+
+def test_a_script_reads_the_last_write_of_a_job_that_has_ended(server: Server, mount: Mount) -> None:
+    """vfs/semantics.md 7.10, 7.11: `jobfs wait DIR && cat DIR/result`, while the kernel still has an earlier version."""
+    server.store.seed({"result": "first"}, age=60)
+    mounted = mount(ttl=4, read_only=True, no_watch=True)
+    with waiting(mounted) as (process, out):
+        for number in range(3):
+            server.store.write("result", f"version {number}")
+            run(mounted.path, "cat", "result")
+        server.store.write("result", "the last one")
+        server.store.seed({"new": "made at the end"})
+        server.job_side(server.job).set_job(status="completed")
+        assert process.wait(30) == 0
+        assert run(mounted.path, "cat", "result", "new") == "the last onemade at the end"
+        assert out.read_text() == f"jobfs: {mounted.path}: the job has ended: completed\n"
+    assert server.log.changes() == []
+
+
+def test_a_watched_status_shows_each_change_until_interrupted(server: Server, mounted: MountedJob) -> None:
+    server.store.seed({"a.conflict-20260101T000000Z": "x"})
+    assert os.listdir(mounted.path) == ["a.conflict-20260101T000000Z"]
+    with on_terminal(mounted.home, "status", "--watch", mounted.path) as screen:
+        screen.shows("! 1 conflict")
+        screen.keys("C-c")
+        assert screen.wait_for_exit_code() == 1
+    with on_terminal(mounted.home, "status", "--watch", mounted.path) as screen:
+        screen.shows("! 1 conflict")
+        os.unlink(mounted.path / "a.conflict-20260101T000000Z")
+        eventually(lambda: "conflict" not in screen.screen().partition("unsent")[2], screen.screen)
+        assert screen.screen().count("items") == 1
+    mounted.umount()
+    assert mounted.jobfs("status", "--watch", mounted.path).returncode == 2
+
+
+def test_callers_that_hang_up_leave_no_thread(server: Server, mount: Mount) -> None:
+    """vfs/semantics.md 6, Bounds: of `jobfs flush`, `jobfs wait` and `jobfs watch`."""
+    mounted = mount(timeout=60)
+    assert mounted.process is not None
+    tasks = Path(f"/proc/{mounted.process.pid}/task")
+    assert os.listdir(mounted.path) == []
+    server.faults.set_rate("unavailable", 1.0, on="change")
+    (mounted.path / "unsent.txt").write_bytes(b"kept")
+    eventually(lambda: mounted.status()["unsent"][0]["attempts"] >= 1)
+    # Threads that other parts start once: a timer, a thread of a pool.
+    most = len(os.listdir(tasks)) + 2
+    for call, arguments in (("flush", {}), ("wait", {}), ("watch", {"path": ""})):
+        for _ in range(10):
+            with mounted.connect() as connection:
+                connection.sendall(json.dumps({"call": call, "args": arguments}).encode() + b"\n")
+    eventually(lambda: len(os.listdir(tasks)) <= most, lambda: os.listdir(tasks))

@@ -1,17 +1,22 @@
-"""A mount over https with an authority of one's own, and through a proxy that wants a password: real sockets, real TLS."""
+"""A mount over https with an authority of one's own, through a proxy that wants a password, and behind a bad gateway."""
 
 from __future__ import annotations
 
+import errno
+import gzip
+import itertools
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.files import save_file
-from tests.support.gateway import Asked, Gateway, gateway
+from tests.support import gateway as between
+from tests.support.files import errno_from, save_file
+from tests.support.gateway import NAME, Asked, Gateway, Proxy, Reply, gateway
 from tests.support.mounts import Mount, MountedJob, is_mounted
 from tests.support.serverside import visible
-from tests.support.tls_and_proxy import NAME, Proxy, make_certificate, proxying
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -29,7 +34,7 @@ def variables() -> dict[str, str]:
 @pytest.fixture
 def front(server: Server, tmp_path: Path, variables: dict[str, str]) -> Iterator[Gateway]:
     """The server over TLS, with an authority that mounts trust."""
-    authority, tls = make_certificate(tmp_path)
+    authority, tls = between.make_certificate(tmp_path)
     variables["SSL_CERT_FILE"] = str(authority)
     with gateway(server, tls) as made:
         yield made
@@ -38,7 +43,7 @@ def front(server: Server, tmp_path: Path, variables: dict[str, str]) -> Iterator
 @pytest.fixture
 def proxy(front: Gateway, variables: dict[str, str]) -> Iterator[Proxy]:
     """The way through a proxy, to a name that only the proxy knows."""
-    with proxying(front.server_address[1], "me:hunter 2@") as made:
+    with between.proxying(front.server_address[1], "me:hunter 2@") as made:
         variables["HTTPS_PROXY"] = f"http://me:hunter%202%40@127.0.0.1:{made.server_address[1]}"
         yield made
 
@@ -114,3 +119,47 @@ def test_a_wrong_password_and_an_untrusted_authority_are_reported(
     assert "the server's certificate is not trusted: " in message
     assert "SSL_CERT_FILE" in message
     assert front.asked == []
+
+
+# an answer without an end takes a bounded amount of a mount's time, memory and disk
+
+#: --timeout, seconds that a call may take beyond it, and bytes that one attack may add to the mount's peak of memory.
+TIMEOUT, SLACK, ROOM = 10, 10, 256 << 20
+GZIP = (("Content-Encoding", "gzip"),)
+
+
+@pytest.fixture
+def before(server: Server) -> Iterator[Gateway]:
+    with gateway(server) as made:
+        yield made
+
+
+def peak(job: MountedJob) -> int:
+    """The most memory that the mount's process has had, in bytes."""
+    assert job.process is not None
+    (kilobytes,) = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{job.process.pid}/status").read_text())
+    return int(kilobytes) << 10
+
+
+def test_an_endless_listing_is_eio_and_single_names_are_found(before: Gateway, mount: Mount) -> None:
+    """vfs/semantics.md 5.8: EIO within the deadline; the memory it takes is bounded; names and bytes are served, and saved."""
+    before.store.write("known.txt", b"known")
+    mounted = mount(base_url=before.url, timeout=TIMEOUT, cache_size="16M")
+    bomb, used = gzip.compress(b" " * (64 << 20)), peak(mounted)
+    before.answer = lambda asked: Reply(between.endless(before, bomb), 200, GZIP) if asked.listing else None
+    began = time.monotonic()
+    assert errno_from(os.listdir, mounted.path) == errno.EIO
+    assert time.monotonic() - began < TIMEOUT + SLACK
+    assert (mounted.path / "known.txt").read_bytes() == b"known"
+    assert not (mounted.path / "unknown.txt").exists()
+    for name in ("known.txt", "new.txt"):
+        (mounted.path / name).write_bytes(b"saved")
+    mounted.flush()
+    for name in ("known.txt", "new.txt"):
+        assert before.store.read(name) == b"saved"
+    # Just after another attempt to list, the server counts as one that does not answer, until it answers such a look.
+    looks = (mounted.path / f"unknown-{number}" for number in itertools.count())
+    eventually(lambda: not next(looks).exists() and "can't be listed" in str(mounted.status()["problems"]))
+    assert peak(mounted) - used < ROOM
+    before.answer = lambda asked: None
+    eventually(lambda: errno_from(os.listdir, mounted.path) == 0)

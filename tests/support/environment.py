@@ -9,6 +9,8 @@ import atexit
 import os
 import pwd
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -62,3 +64,10 @@ def replace_environment() -> None:
     os.environ.clear()
     os.environ.update(new)
     time.tzset()
+
+
+def run_tests(home: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run another pytest with these arguments, and these variables in addition to a fresh environment."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *words]
+    env, root = {**fresh(home), **variables}, Path(__file__).parents[2]
+    return subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, timeout=200)

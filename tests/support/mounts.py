@@ -37,6 +37,10 @@ TTL = 0.5
 QUICK = {"ttl": str(TTL), "write-back-delay": "0.1", "request-lifetime": "0.2", "timeout": "10"}
 
 
+#: A shell's first command in a new mount namespace: it detaches the mounts of other tests, which could not end while held there.
+LET_GO = "umount -a -i -l -t fuse.jobfs || true\n"
+
+
 def mounts_at(directory: Path) -> list[str]:
     """Return the kernel's lines on what is mounted there, even if it does not answer."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()

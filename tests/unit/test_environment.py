@@ -6,8 +6,8 @@ import os
 import time
 from pathlib import Path
 
+from tests.support.environment import run_tests
 from tests.support.mounts import environment, run
-from tests.support.nested import run_tests
 
 #: What developers and machines set, by which a program behaves otherwise.
 HOSTILE = {

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.support.environment import run_tests
 from tests.support.machine import why_left_out
-from tests.support.nested import run_tests
 
 #: Tests that mount, and tests that need nothing.
-_SELECTION = "tests/mount/test_view.py", "tests/unit/test_nodes.py"
+_SELECTION = "tests/mount/test_promises.py", "tests/unit/test_nodes.py"
 
 
 @pytest.mark.parametrize(

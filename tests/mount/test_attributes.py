@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 from tests.support.files import save_file
-from tests.support.mounts import Mount, MountedJob, gone_afterwards, run
-from tests.support.serverside import visible
+from tests.support.mounts import Mount, MountedJob, gone_afterwards
 from tests.support.waiting import eventually_equal
 
 from jobfs.emulator import Server
@@ -55,29 +54,6 @@ def test_fstat_of_an_unlinked_file_shows_what_was_written_since(server: Server, 
             assert os.fstat(file.fileno()).st_size == os.fstat(file.fileno()).st_size == size
             file.seek(0, os.SEEK_END)
             file.write(b".")
-
-
-def test_gits_untracked_cache_sees_what_the_job_makes_and_deletes(
-    server: Server, mounted: MountedJob
-) -> None:
-    """vfs/semantics.md 2.18: a directory's mtime changes when its set of names differs, by any cause."""
-    server.store.seed({"dir/sub/file": "x", "dir/other": "y", "top": "z"}, age=60)
-    names = f"export GIT_DIR={mounted.home}/job.git GIT_WORK_TREE={mounted.path}"
-
-    def git(*words: str) -> str:
-        return run(mounted.home, "sh", "-ec", "; git ".join((names, *words)), home=mounted.home)
-
-    git("init -q", "config feature.manyFiles true", "config core.untrackedCache true", "config user.name A")
-    git("config user.email a@b.invalid", "add -A", "commit -qm 'As the job left it'")
-    for _ in range(2):
-        assert git("status --porcelain") == ""
-    server.store.seed({"dir/sub/new": "x", "made/inside": "x", "beside": "x"})
-    there = ["?? beside", "?? dir/sub/new", "?? made/"]
-    eventually_equal(lambda: sorted(git("status --porcelain").splitlines()), there)
-    server.store.delete("dir/sub/new")
-    server.store.delete("made")
-    server.store.seed({"dir/newer": "x"})
-    eventually_equal(lambda: sorted(git("status --porcelain").splitlines()), ["?? beside", "?? dir/newer"])
 
 
 # the requests in which a program's reads and writes reach the mount (fuse/notes.md, Files)
@@ -137,5 +113,4 @@ def test_a_write_of_a_mebibyte_is_one_request(server: Server, tmp_path: Path) ->
             command = ["dd", f"if={mounted.path}/file", "bs=1M", f"iflag=fullblock{flags}"]
             assert subprocess.run(command, check=True, capture_output=True).stdout == text
         assert max(mounted.noted("read")) == 128 * KIB
-        mounted.wait_until_settled()
-    assert visible(server) == {"file": text}
+        mounted.wait_until_settled({"file": text})

@@ -86,9 +86,7 @@ def test_a_mount_stopped_for_longer_than_its_ttl_works_again(server: Server, mou
 
 
 @pytest.mark.parametrize("step", [3600, -3600], ids=["forwards", "backwards"])
-def test_setting_the_clock_makes_no_conflict_and_hides_none(
-    server: Server, tmp_path: Path, step: int
-) -> None:
+def test_a_set_clock_makes_no_conflict_and_hides_none(server: Server, tmp_path: Path, step: int) -> None:
     """vfs/semantics.md 1.4, 2.18, 4.20: what the job wrote shows within the TTL; what it did not write is no second version."""
     server.set(updated_resolution="seconds")
     server.store.seed(dict.fromkeys(("alone", "both", "shown", "kept"), "before"), age=60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -33,8 +34,10 @@ class History:
     """A repository beside a mount, and the script that records in it."""
 
     def __init__(self, mounted: MountedJob) -> None:
-        self.directory, self.home = mounted.path, mounted.home
+        self.mounted, self.directory, self.home = mounted, mounted.path, mounted.home
         self.repository = mounted.home / "job.git"
+        #: Made by each command that must not run.
+        self.ran = mounted.home / "RAN"
         self.script = mounted.home / "programs/job-history"
         install_scripts(self.script.parent)
 
@@ -79,16 +82,18 @@ class History:
 
 
 @pytest.fixture
-def history(mounted: MountedJob) -> History:
-    return History(mounted)
+def history(mounted: MountedJob) -> Iterator[History]:
+    history = History(mounted)
+    yield history
+    assert not history.ran.exists()
 
 
-def hostile_repository(directory: Path, ran: Path, *, commits: int) -> dict[str, bytes | None]:
-    """The tree of a repository whose configuration has git run a command wherever it can, which makes `ran`."""
-    command = f"touch {ran}; false"
+def hostile_repository(history: History, *, commits: int) -> dict[str, bytes | None]:
+    """The tree of a repository whose configuration has git run a command wherever it can."""
+    command, directory = f"touch {history.ran}; false", history.home / f"made{commits}"
     directory.mkdir()
     who = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
-    git = partial(run, directory, "git", home=directory.parent)
+    git = partial(run, directory, "git", home=history.home)
     git("init", "-q")
     (directory / "file").write_text("inner\n")
     for _ in range(commits):
@@ -103,19 +108,15 @@ def hostile_repository(directory: Path, ran: Path, *, commits: int) -> dict[str,
     }
 
 
-def test_hostile_repositories_in_the_workspace_run_nothing(
-    server: Server, history: History, tmp_path: Path
-) -> None:
+def test_hostile_repositories_in_the_workspace_run_nothing(server: Server, history: History) -> None:
     """Neither when they are recorded nor by the commands of the page; their files are recorded as any others."""
-    ran = tmp_path / "RAN"
-    inner = hostile_repository(tmp_path / "made", ran, commits=1)
-    young = hostile_repository(tmp_path / "young", ran, commits=0)
+    inner, young = (hostile_repository(history, commits=number) for number in (1, 0))
     server.store.seed({f"evil/{path}": content for path, content in inner.items()} | {"notes.md": "a\n"})
     server.store.seed({f"young/{path}": content for path, content in young.items()})
     server.store.seed({".git/config": inner[".git/config"], ".git/HEAD": "ref: refs/heads/main\n"})
     run(history.directory / "evil", "git", "status", home=history.home)
-    assert ran.exists(), "plain git runs it"
-    ran.unlink()
+    assert history.ran.exists(), "plain git runs it"
+    history.ran.unlink()
     history.recorded()
     files = {f"{top}/{name}" for top in ("evil", "young") for name in ("file", ".gitattributes")}
     assert history.files().keys() == {*files, "notes.md"}
@@ -126,14 +127,10 @@ def test_hostile_repositories_in_the_workspace_run_nothing(
     assert "+b\n" in history.git("diff", "HEAD~1", "HEAD", "--", "notes.md")
     assert "+other\n" in history.git("diff", "HEAD~1", "HEAD")
     assert history.git("show", "HEAD~1:notes.md") == "a\n"
-    assert not ran.exists()
 
 
-def test_a_file_replaced_by_a_repository_is_recorded_as_its_files(
-    server: Server, history: History, tmp_path: Path
-) -> None:
-    ran = tmp_path / "RAN"
-    inner = hostile_repository(tmp_path / "made", ran, commits=1)
+def test_a_file_replaced_by_a_repository_is_recorded_as_its_files(server: Server, history: History) -> None:
+    inner = hostile_repository(history, commits=1)
     server.store.seed({"turns": "a file"})
     history.recorded()
     server.store.delete("turns")
@@ -146,14 +143,10 @@ def test_a_file_replaced_by_a_repository_is_recorded_as_its_files(
     eventually((history.directory / "turns").is_file)
     history.recorded()
     assert history.files() == {"turns": b"a file again"}
-    assert not ran.exists()
 
 
-def test_gitattributes_of_the_job_do_not_affect_the_recorded_files(
-    server: Server, history: History, tmp_path: Path
-) -> None:
-    ran = tmp_path / "RAN"
-    harmful = dict.fromkeys(("filter.upper.clean", "diff.own.textconv"), f"touch {ran}; cat")
+def test_gitattributes_of_the_job_do_not_affect_the_recorded_files(server: Server, history: History) -> None:
+    harmful = dict.fromkeys(("filter.upper.clean", "diff.own.textconv"), f"touch {history.ran}; cat")
     for key, value in {**harmful, "core.autocrlf": "input"}.items():
         run(history.home, "git", "config", "--global", key, value, home=history.home)
     server.store.seed({".gitattributes": ATTRIBUTES, "sub/.gitattributes": ATTRIBUTES, "sub/crlf.txt": BYTES})
@@ -165,7 +158,6 @@ def test_gitattributes_of_the_job_do_not_affect_the_recorded_files(
     for where in (), ("-c", "attr.tree=HEAD"):
         assert "\n+three\n" in history.git(*where, "diff", "HEAD~1", "HEAD", "--", "sub/crlf.txt")
     assert "1 insertion(+)" in history.git("log", "-1", "--stat")
-    assert not ran.exists()
 
 
 def test_odd_names_are_recorded_and_run_nothing(server: Server, history: History) -> None:
@@ -216,18 +208,16 @@ def test_a_file_over_20_mib_is_left_out(server: Server, history: History) -> Non
     assert not [entry for entry in server.log.entries("download") if huge in entry.path]
 
 
-def test_nothing_is_recorded_without_a_mounted_job(
-    server: Server, mounted: MountedJob, history: History
-) -> None:
+def test_nothing_is_recorded_without_a_mounted_job(server: Server, history: History) -> None:
     """Neither of a directory in the mount, nor of a dead mount, nor of an unmounted DIR, empty or not."""
     server.store.seed({"notes.md": b"a", "dir/b": b"b"})
     history.recorded()
     history.directory /= "dir"
     assert history.record()[0] == 1
     history.directory = history.directory.parent
-    mounted.kill_only()
+    history.mounted.kill_only()
     assert history.record()[0] == 1
-    mounted.kill()
+    history.mounted.kill()
     for _ in "empty", "not empty":
         assert history.record() == (1, f"no job is mounted at {history.directory}\n")
         (history.directory / "stray").touch()

@@ -38,9 +38,7 @@ def shared() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def test_only_the_user_that_mounted_can_read_the_mounts_own_files(
-    server: Server, mount: Mount, shared: Path
-) -> None:
+def test_only_the_mounting_user_can_read_its_own_files(server: Server, mount: Mount, shared: Path) -> None:
     server.store.write("file", b"for all")
     job = mount(start=False, allow_other=True, uid=OTHER)
     job.path = shared / "mnt"

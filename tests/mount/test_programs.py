@@ -137,9 +137,7 @@ db.close()
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
-def test_two_sqlite_processes_count_correctly(
-    server: Server, mounted: MountedJob, tmp_path: Path, mode: str
-) -> None:
+def test_two_sqlites_count_correctly(server: Server, mounted: MountedJob, tmp_path: Path, mode: str) -> None:
     """vfs/semantics.md 2.14, 2.15: locks work among processes of this machine; mmap, shared-writable, works."""
     make = f"PRAGMA journal_mode={mode}; CREATE TABLE t (n); INSERT INTO t VALUES (0);"
     run(mounted.path, "sqlite3", "data.db", make)

@@ -51,7 +51,7 @@ def save_and_overwrite(server: Server, mounted: MountedJob, name: str = "notes.m
     eventually(lambda: (mounted.path / name).stat().st_size == len(JOBS))
 
 
-def test_a_save_that_the_job_overwrote_or_deleted_is_printed(
+def test_a_save_overwritten_by_the_job_is_printed(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
     """vfs/semantics.md 4.51: however it was saved, and whatever the job has done to FILE since; nothing is changed."""
@@ -71,9 +71,7 @@ def test_a_save_that_the_job_overwrote_or_deleted_is_printed(
     assert visible(server) == {}
 
 
-def test_kept_saves_survive_a_kill_and_are_printed_without_a_mount(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_kept_saves_survive_a_kill_and_need_no_mount(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.53: after kill -9 too, with names that need quoting; files of mode 0600 in a directory of 0700."""
     names = ("notes.md", "-n", "it's $(here)", "dir/ü \t.md")
     server.store.seed({"dir/other": "x"}, age=60)
@@ -107,15 +105,12 @@ def test_restore_in_place_is_a_save_and_keeps_unread_versions(server: Server, mo
     python, source = shlex.quote(sys.executable), shlex.quote(mounted.environment()["PYTHONPATH"])
     script = f"cat notes.md; PYTHONPATH={source} {python} -m jobfs restore --in-place notes.md"
     assert run(mounted.path, "bash", "-e", "-c", script, home=mounted.home) == JOBS
-    mounted.wait_until_settled()
-    assert visible(server) == {"notes.md": SAVED.encode()}
+    mounted.wait_until_settled({"notes.md": SAVED.encode()})
     assert doubled(server) == []
 
 
 @pytest.mark.parametrize("link", ["file", "directory"])
-def test_restore_in_place_replaces_the_target_of_a_link(
-    server: Server, mounted: MountedJob, link: str
-) -> None:
+def test_restore_in_place_replaces_a_links_target(server: Server, mounted: MountedJob, link: str) -> None:
     """vfs/semantics.md 4.54: the link stays."""
     server.store.seed({"dir/other": "x"}, age=60)
     save_and_overwrite(server, mounted, "dir/notes.md")
@@ -139,9 +134,7 @@ def test_restore_in_place_creates_no_file_below_a_detached_mount(server: Server,
     assert server.store.read("notes.md") == JOBS.encode()
 
 
-def test_a_file_that_the_shell_has_emptied_is_refused_and_still_kept(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_a_file_emptied_by_the_shell_is_refused_and_kept(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.55: `jobfs restore f > f`; an empty save does not replace the kept save."""
     save_and_overwrite(server, mounted)
     file = mounted.path / "notes.md"

@@ -89,8 +89,7 @@ def test_a_first_open_finds_the_new_end_while_the_old_version_is_open(mounted: M
         assert before.read() == OLD
         mounted.server.store.write("file", new)
         run(mounted.path, sys.executable, "-IS", "-c", AS_SOON_AS_IT_IS_NEW, "file")
-    mounted.wait_until_settled()
-    assert visible(mounted.server) == {"file": new + MINE}
+    mounted.wait_until_settled({"file": new + MINE})
 
 
 def test_a_reader_that_relies_on_the_size_gets_a_whole_version(mount: Mount, tmp_path: Path) -> None:

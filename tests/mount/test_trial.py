@@ -48,7 +48,7 @@ def test_a_trial_on_a_terminal_asks_before_it_writes(server: Server, tmp_path: P
     assert server.log.changes() == []
 
 
-def test_a_trial_is_invisible_to_a_mount_of_the_same_job(
+def test_a_trial_is_invisible_to_a_mount_of_its_job(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
     server.set(

@@ -222,9 +222,7 @@ def unread(process: int) -> int:
         return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-def test_a_new_file_at_the_old_name_of_a_pending_rename_event_stays(
-    server: Server, mounted: MountedJob
-) -> None:
+def test_a_new_file_at_the_old_name_of_a_pending_rename_stays(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 7.3."""
     server.store.seed({"a/old": "theirs", "a/first": "1"}, age=60)
     old, new = mounted.path / "a/old", mounted.path / "a/new"
@@ -267,7 +265,7 @@ def test_a_file_that_the_job_wrote_and_renamed_has_its_new_bytes(server: Server,
 
 
 @pytest.mark.parametrize("gone", ["delete", "rename"])
-def test_a_mapped_file_keeps_its_length_after_the_job_shortens_it(
+def test_a_mapped_file_keeps_its_length_when_shortened(
     server: Server, mounted: MountedJob, gone: str
 ) -> None:
     server.store.seed({"a/long": "x" * 50_000}, age=60)

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
@@ -22,7 +22,7 @@ from jobfs.emulator import Server
 
 from .environment import fresh
 from .machine import require_mount
-from .serverside import hidden
+from .serverside import check_tree, hidden
 from .waiting import eventually, readable
 
 # A child made by vfork or posix_spawn suspends the parent, which holds the GIL; if the child then waits for the mount, that is a
@@ -245,14 +245,15 @@ class MountedJob:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def wait_until_settled(self) -> None:
-        """Wait until everything is sent, and nothing hidden is left on the server."""
+    def wait_until_settled(self, tree: Mapping[str, bytes | None] | None = None) -> None:
+        """Wait until everything is sent, and nothing hidden is left on the server; then check that it has this tree, if given."""
         self.flush()
         # Only a listing reveals the leftover of a create whose answer was lost.
         eventually(
             lambda: os.listdir(self.path) is not None and not hidden(self.server),
             lambda: f"hidden: {hidden(self.server)}\n{self.log}",
         )
+        check_tree(self.server, tree)
 
 
 def run(

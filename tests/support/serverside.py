@@ -31,6 +31,13 @@ def visible(server: Server) -> dict[str, bytes | None]:
     return {path: states[-1] for path, states in found_on(server).items() if not is_hidden(path)}
 
 
+def check_tree(server: Server, tree: Mapping[str, bytes | None] | None) -> None:
+    """Check that the server has this tree, if one is given."""
+    if tree is not None:
+        found = visible(server)
+        assert found == tree, f"{found} instead of {tree}"
+
+
 def below(server: Server, directory: str) -> dict[str, bytes | None]:
     """Return what is visible below a directory, by paths relative to it."""
     prefix = directory + "/"

@@ -22,7 +22,7 @@ from jobfs.vfs import Caller, Vfs
 
 from .files import errno_from
 from .mounts import QUICK
-from .serverside import hidden, visible
+from .serverside import check_tree, hidden, visible
 from .waiting import eventually, eventually_equal
 
 CALLER = Caller(os.getuid(), os.getgid(), os.getpid())
@@ -169,13 +169,6 @@ def let_time_pass(work: Workspace, seconds: float) -> None:
     """Let so many seconds pass on the server's clock, which the workspace learns from the `Date` of an answer."""
     work.server.set(clock_skew=work.server.behaviour.clock_skew + seconds)
     work.write_back.client.get_instance()
-
-
-def check_tree(server: Server, tree: Mapping[str, bytes | None] | None) -> None:
-    """Check that the server has this tree, if one is given."""
-    if tree is not None:
-        found = visible(server)
-        assert found == tree, f"{found} instead of {tree}"
 
 
 def check_shown(work: Workspace) -> None:

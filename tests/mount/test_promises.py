@@ -24,7 +24,7 @@ def test_reading_makes_no_changing_request(server: Server, mounted: MountedJob) 
         assert opened_for_writing_but_not_written.read() == b"text 0"
         os.fsync(opened_for_writing_but_not_written.fileno())
     mounted.status()
-    mounted.info("d0/f0.txt")
+    assert mounted.jobfs("info", root / "d0/f0.txt").returncode == 0
     mounted.umount()
     assert [(e.operation, e.target) for e in server.log.changes()] == []
     assert server.log.count("download") >= 30
@@ -43,10 +43,9 @@ def test_the_key_is_found_in_no_file_or_output(server: Server, mount: Mount) -> 
     os.unlink(mounted.path / "other.txt")
     server.faults.fail_next("drop", on="find", times=2)
     run(mounted.path, "ls", "-lR")
-    for arguments in (("status",), ("status", "--json"), ("flush",)):
-        done = mounted.jobfs(arguments[0], mounted.path, *arguments[1:])
+    for arguments in (("status", ""), ("status", "", "--json"), ("flush", ""), ("info", "note.txt")):
+        done = mounted.jobfs(arguments[0], mounted.path / arguments[1], *arguments[2:])
         said += [done.stdout, done.stderr]
-    said.append(mounted.info("note.txt"))
     said.append(Path("/proc/mounts").read_text())
     said.append(run(mounted.path, "ps", "-eww", "-o", "args"))
     assert server.key not in "".join(said)

@@ -35,8 +35,7 @@ def wait_for_exit(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def end(mounted: MountedJob) -> None:
-    assert mounted.process is not None
-    os.kill(mounted.process.pid, signal.SIGTERM)
+    os.kill(mounted.pid, signal.SIGTERM)
 
 
 def code_of(mounted: MountedJob, timeout: float = 30) -> int:
@@ -194,13 +193,12 @@ def test_umount_lazy_returns_after_the_last_file_is_sent(server: Server, mounted
 
 def test_umount_lazy_with_a_timeout_names_files_still_open(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 6: never says "all sent" before."""
-    assert mounted.process is not None
     with holding(mounted.path / "notes.md") as program:
         assert program.does("os.write(file, b'one')") == "ok"
         done = mounted.jobfs("umount", "--lazy", "--timeout", "0.5", mounted.path)
         assert done.returncode == 1
         last = done.stderr.splitlines()[-1]
-        for words in (f"process {mounted.process.pid}", f"({program.pid}: notes.md)", "1 unsent: "):
+        for words in (f"process {mounted.pid}", f"({program.pid}: notes.md)", "1 unsent: "):
             assert words in last
         again = mounted.jobfs("mount", server.job, mounted.path, *mounted.command()[7:])
         assert again.returncode == 2

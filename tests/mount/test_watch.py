@@ -44,7 +44,7 @@ class Watch(NamedTuple):
 @contextmanager
 def watching(mounted: MountedJob, *arguments: str | Path) -> Iterator[Watch]:
     out = mounted.home / f"watched{time()}"
-    with out.open("w") as file, mounted.running("watch", *arguments, out=file, err=file) as process:
+    with out.open("w") as file, mounted.running("watch", *arguments, out=file) as process:
         eventually(lambda: "job" in out.read_text(), out.read_text)
         yield Watch(process, out)
 
@@ -53,7 +53,7 @@ def watching(mounted: MountedJob, *arguments: str | Path) -> Iterator[Watch]:
 def waiting(mounted: MountedJob) -> Iterator[Watch]:
     """Run `jobfs wait`, which has asked for the job at least once."""
     before, out = mounted.server.log.count("instance"), mounted.home / "waited"
-    with out.open("w") as file, mounted.running("wait", mounted.path, out=file, err=file) as process:
+    with out.open("w") as file, mounted.running("wait", mounted.path, out=file) as process:
         eventually(lambda: mounted.server.log.count("instance") > before)
         yield Watch(process, out)
 
@@ -224,8 +224,7 @@ def test_a_watched_status_shows_each_change_until_interrupted(server: Server, mo
 def test_callers_that_hang_up_leave_no_thread(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6, Bounds: of `jobfs flush`, `jobfs wait` and `jobfs watch`."""
     mounted = mount(timeout=60)
-    assert mounted.process is not None
-    tasks = Path(f"/proc/{mounted.process.pid}/task")
+    tasks = Path(f"/proc/{mounted.pid}/task")
     assert os.listdir(mounted.path) == []
     server.faults.set_rate("unavailable", 1.0, on="change")
     (mounted.path / "unsent.txt").write_bytes(b"kept")

@@ -210,8 +210,7 @@ def events(mounted: MountedJob) -> AbstractContextManager[Watcher]:
 
 def helper_of(mounted: MountedJob) -> int:
     """The process that makes the calls of the events."""
-    assert mounted.process is not None
-    words = ["pgrep", "-P", str(mounted.process.pid), "-f", "jobfs/fuse/event_helper.py"]
+    words = ["pgrep", "-P", str(mounted.pid), "-f", "jobfs/fuse/event_helper.py"]
     (helper,) = map(int, subprocess.run(words, check=True, capture_output=True).stdout.split())
     return helper
 

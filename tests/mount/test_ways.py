@@ -136,8 +136,7 @@ def before(server: Server) -> Iterator[Gateway]:
 
 def peak(job: MountedJob) -> int:
     """The most memory that the mount's process has had, in bytes."""
-    assert job.process is not None
-    (kilobytes,) = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{job.process.pid}/status").read_text())
+    (kilobytes,) = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{job.pid}/status").read_text())
     return int(kilobytes) << 10
 
 

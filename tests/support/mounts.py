@@ -70,14 +70,10 @@ def jobfs(
     *arguments: str | Path, home: Path, env: dict[str, str] | None = None, timeout: float = 40
 ) -> subprocess.CompletedProcess[str]:
     """Run one jobfs command to its end; its outputs are captured."""
+    command, env = [sys.executable, "-m", "jobfs", *map(str, arguments)], env or environment(home, None)
+    given = subprocess.DEVNULL
     return subprocess.run(
-        [sys.executable, "-m", "jobfs", *map(str, arguments)],
-        env=env or environment(home, None),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        cwd=home,
+        command, env=env, stdin=given, capture_output=True, text=True, timeout=timeout, cwd=home
     )
 
 
@@ -136,6 +132,12 @@ class MountedJob:
         line = self.process.stdout.readline()
         assert str(self.path) in line, f"it says {line!r} and {self.log!r}"
 
+    @property
+    def pid(self) -> int:
+        """Return the id of the mount's process."""
+        assert self.process is not None
+        return self.process.pid
+
     def environment(self) -> dict[str, str]:
         """Return the environment of its programs."""
         return {**environment(self.home, self.key), **self.variables}
@@ -144,15 +146,9 @@ class MountedJob:
         """Start the mount's process; do not wait until it is ready."""
         with self._stderr.open("ab") as stderr:
             return subprocess.Popen(
-                self.command(),
-                env=self.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                cwd=self.home,
-                start_new_session=True,
-            )
+                self.command(), env=self.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+                text=True, cwd=self.home, start_new_session=True,
+            )  # fmt: skip
 
     def jobfs(self, *arguments: str | Path, timeout: float = 40) -> subprocess.CompletedProcess[str]:
         """Run another jobfs command with this mount's environment."""
@@ -160,15 +156,11 @@ class MountedJob:
 
     @contextmanager
     def running(
-        self,
-        *arguments: str | Path,
-        out: int | IO[Any] = subprocess.PIPE,
-        err: int | IO[Any] = subprocess.PIPE,
+        self, *arguments: str | Path, out: int | IO[Any] = subprocess.PIPE
     ) -> Iterator[subprocess.Popen[str]]:
-        """Run another jobfs command beside the block, and kill it afterwards; `out`, `err`: where its outputs go."""
-        command = [sys.executable, "-m", "jobfs", *map(str, arguments)]
-        env = self.environment()
-        with subprocess.Popen(command, env=env, stdout=out, stderr=err, cwd="/", text=True) as process:
+        """Run another jobfs command beside the block, and kill it afterwards. `out`: where both of its outputs go."""
+        command, env = [sys.executable, "-m", "jobfs", *map(str, arguments)], self.environment()
+        with subprocess.Popen(command, env=env, stdout=out, stderr=out, cwd="/", text=True) as process:
             try:
                 yield process
             finally:
@@ -239,12 +231,6 @@ class MountedJob:
         """Return what `jobfs status --json` shows."""
         return self.ask("status")
 
-    def info(self, name: str) -> str:
-        """Return the output of `jobfs info` for a file in the mount."""
-        done = self.jobfs("info", self.path / name)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
     def wait_until_settled(self, tree: Mapping[str, bytes | None] | None = None) -> None:
         """Wait until everything is sent, and nothing hidden is left on the server; then check that it has this tree, if given."""
         self.flush()
@@ -262,12 +248,8 @@ def run(
     """Run a program with this working directory; return its stdout. Raises AssertionError with its stderr if it fails."""
     done = subprocess.run(
         ["env", "-C", str(cwd), *map(str, command)],
-        env=environment(home, None) if home else None,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+        env=environment(home, None) if home else None, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
     assert not check or done.returncode == 0, f"{command} ended with {done.returncode}: {done.stderr}"
     return done.stdout
 

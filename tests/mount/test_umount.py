@@ -152,27 +152,22 @@ def test_umount_from_within_names_the_shell_as_the_obstacle(server: Server, moun
 def test_umount_all_lists_the_mounts_and_asks_on_a_terminal(mount: Mount) -> None:
     """vfs/semantics.md 6: a mount that was not meant is not unmounted; one that is in use keeps no other."""
     one = mount()
-    two = MountedJob(one.server, one.home.parent / "second", state_dir=one.state)
+    two = mount(start=False, state_dir=one.state)
     two.home = one.home
+    two.mount()
     named = [f"to be unmounted: {one.server.job} at {each.path}" for each in (one, two)]
-    try:
-        two.mount()
-        with on_terminal(one.home, "umount", "--all") as terminal:
-            terminal.shows("Unmount these 2? [y/N]:")
-            terminal.lines("n")
-            assert terminal.wait_for_exit_code() == 1
-        assert is_mounted(one.path)
-        assert is_mounted(two.path)
-        with holding(two.path / "open"):
-            done = one.jobfs("umount", "--all")
-            assert (done.returncode, done.stdout.splitlines()) == (1, named)
-            assert f"{two.path} is in use by" in done.stderr
-            assert not is_mounted(one.path)
-        with on_terminal(one.home, "umount", "--all") as terminal:
-            assert (terminal.wait_for_exit_code(), terminal.screen().splitlines()[:1]) == (0, named[1:])
-        two.wait_for_end()
-    finally:
-        two.kill()
+    with on_terminal(one.home, "umount", "--all") as terminal:
+        terminal.shows("Unmount these 2? [y/N]:")
+        terminal.lines("n")
+        assert terminal.wait_for_exit_code() == 1
+    assert (is_mounted(one.path), is_mounted(two.path)) == (True, True)
+    with holding(two.path / "open"):
+        done = one.jobfs("umount", "--all")
+        assert (done.returncode, done.stdout.splitlines()) == (1, named)
+        assert (f"{two.path} is in use by" in done.stderr, is_mounted(one.path)) == (True, False)
+    with on_terminal(one.home, "umount", "--all") as terminal:
+        assert (terminal.wait_for_exit_code(), terminal.screen().splitlines()[:1]) == (0, named[1:])
+    two.wait_for_end()
 
 
 def test_umount_lazy_returns_after_the_last_file_is_sent(server: Server, mounted: MountedJob) -> None:

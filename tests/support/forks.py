@@ -37,9 +37,11 @@ class ForkServer:
     def __init__(self, home: Path, descriptors: int | None = None, *, overlap: bool = False) -> None:
         self._lock = threading.Lock()
         self._here, there = socket.socketpair()
+        command = [sys.executable, "-m", "tests.support.forks", str(there.fileno()), *["overlap"][:overlap]]
+        env = {**environment(home, None), "PYTHONPATH": f"{_ROOT / 'src'}:{_ROOT}"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forks", str(there.fileno()), *["overlap"][:overlap]],
-            env={**environment(home, None), "PYTHONPATH": os.pathsep.join([str(_ROOT / "src"), str(_ROOT)])},
+            command,
+            env=env,
             pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL,
             cwd=home,

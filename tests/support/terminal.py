@@ -25,13 +25,8 @@ class Terminal:
         self._environment = environment(home, key)
 
     def tmux(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["tmux", "-S", str(self._socket), "-f", "/dev/null", *arguments],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=20,
-        )
+        command = ["tmux", "-S", str(self._socket), "-f", "/dev/null", *arguments]
+        return subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=20)
 
     def keys(self, *keys: str) -> None:
         done = self.tmux("send-keys", *keys)
@@ -63,10 +58,7 @@ class Terminal:
         return int(self.shows(re.compile(r"ended: (\d+)\s"), 2 * PATIENCE)[1])
 
     def ends(self) -> None:
-        eventually(
-            lambda: self.tmux("has-session").returncode != 0,
-            lambda: f"the program still shows {self.screen()}",
-        )
+        eventually(lambda: self.tmux("has-session").returncode, lambda: f"it still shows {self.screen()}")
 
 
 @contextmanager

@@ -27,9 +27,9 @@ from jobfs.save import cleanup, rename, writeback
 from jobfs.save import queue as save_queue
 from jobfs.state.journal import Journal
 
-from .serverside import hidden
+from .serverside import check_tree, hidden
 from .waiting import PATIENCE, eventually
-from .workspaces import Workspace, check_tree
+from .workspaces import Workspace
 
 R = TypeVar("R")
 

@@ -45,7 +45,7 @@ def code_of(mounted: MountedJob, timeout: float = 30) -> int:
 
 @contextmanager
 def detached(mounted: MountedJob) -> Iterator[tuple[Holder, subprocess.Popen[str]]]:
-    """A program has notes.md open, and `jobfs umount --lazy` has named it and has detached the mount."""
+    """A program has a file open, and `jobfs umount --lazy` has named it and has detached the mount."""
     with (
         holding(mounted.path / "notes.md") as program,
         mounted.running("umount", "--lazy", mounted.path) as umount,

@@ -132,8 +132,12 @@ def test_a_copy_that_changed_since_its_read_is_kept(server: Server, mounted: Mou
 
 @pytest.mark.parametrize(
     ("before", "program", "after"),
-    [(MINE, "echo more >>", f"{MINE}more\n"), (BOTH, "echo other >", "other\n")],
-    ids=["a merge of both", "a file that had the whole copy"],
+    [
+        (MINE, "echo more >>", f"{MINE}more\n"),
+        (BOTH, "echo other >", "other\n"),
+        (MINE, "sed -i s/line/LINE/", MINE.replace("line", "LINE")),
+    ],
+    ids=["a merge of both", "a file that had the whole copy", "a change that keeps the size"],
 )
 def test_a_file_that_a_program_writes_during_the_merge_is_left_alone(
     server: Server, mounted: MountedJob, before: str, program: str, after: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,18 @@ def test_a_conflict_copy_is_beside_its_file_with_the_same_extension(target: str,
     """vfs/semantics.md 4: the item set aside becomes `name.conflict-<UTC time>.ext` beside it."""
     when = datetime(2025, 11, 3, 4, 5, 6, tzinfo=UTC)
     assert names.second_version_path(target, "conflict", when) == expected.format("conflict-20251103T040506Z")
+
+
+def test_the_time_in_the_name_of_a_conflict_copy_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vfs/semantics.md 4.20."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    before = datetime.now(UTC)
+    kept = names.second_version_path("a", "conflict")
+    monkeypatch.undo()
+    time.tzset()
+    when = datetime.strptime(kept, "a.conflict-%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    assert before - timedelta(seconds=1) <= when <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,19 @@ def test_all_requests_of_a_turn_use_the_held_connection(make: Make, refusal: htt
     client.delete(ID)  # the connection was given back
 
 
+def test_a_wait_for_two_connections_ends_with_the_call_that_waits(make: Make) -> None:
+    """vfs/semantics.md 3.15: one deadline for each call; in the background it may last as long as the connections are in use."""
+    client = make(Script(), max_connections=4)
+    closing = threading.Timer(10, client.close)
+    with ExitStack() as stack, limit_time(5):
+        for _ in range(4):
+            stack.enter_context(client.hold_connection("x"))
+        stack.callback(closing.cancel)
+        closing.start()
+        with limit_time(0.05), pytest.raises(errors.OutOfTimeError):
+            stack.enter_context(client.hold_two_connections("x"))
+
+
 @pytest.mark.parametrize("trouble", [*UNSENT, failure(429), failure(503, headers={"retry-after": "0"})])
 @pytest.mark.parametrize("request_", [
     lambda client, turn: client.get(ID, connection=turn), lambda client, turn: client.delete(ID, connection=turn),

@@ -62,6 +62,16 @@ def test_discard_does_nothing_without_a_terminal_to_ask_on(run: Run, answering: 
     assert [name for name, _ in one.calls] == ["status"]
 
 
+def test_discard_gives_up_only_what_is_at_or_below_its_path(run: Run, answering: Make) -> None:
+    """vfs/semantics.md 4.12."""
+    status = {"unsent": [unsent(path="notes.md"), unsent(path="notes/a")]}
+    one = answering("/mnt/a", status=status, discard={"given_up": []})
+    assert run("discard", "/mnt/a/note") == Outcome(2, "", "jobfs: nothing is unsent at /mnt/a/note\n")
+    assert run("discard", "/mnt/a/notes", "--yes").code == 0
+    assert one.calls[-1] == ("discard", {"path": "notes"})
+    assert [name for name, _ in one.calls].count("discard") == 1
+
+
 @pytest.mark.parametrize(("left", "outcome"), [
     ([], Outcome(0, "", "")),
     ([{"path": "a.txt"}], Outcome(1, "", "jobfs: 1 unsent: kept for the next mount of this job: a.txt\n")),

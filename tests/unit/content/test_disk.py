@@ -141,10 +141,10 @@ def test_files_that_jobfs_did_not_make_are_left_alone(start: Start, tmp_path: Pa
 
 def test_files_that_a_power_loss_may_have_damaged_are_removed(start: Start, tmp_path: Path) -> None:
     """vfs/semantics.md 3.2: a file of the right length may hold zeros that the kernel never replaced by the bytes."""
-    disk, now = start(), time.time()
+    disk, newest = start(), time.time() - 3600
     for version, age in zip(VERSIONS, (500, 70, 50, 0), strict=False):
         keep(disk, version)
-        os.utime(path_of(tmp_path / "cache", version), (now, now - age))
+        os.utime(path_of(tmp_path / "cache", version), (newest, newest - age))
     assert start().used_bytes == 400
     (tmp_path / "boot_id").write_text("second\n")
     assert [start().complete_size(version) for version in VERSIONS[:4]] == [100, 100, None, None]

@@ -7,6 +7,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import hypothesis.strategies as st
@@ -219,6 +220,15 @@ def test_a_page_shows_the_next_offset_and_whether_it_has_new_items() -> None:
     assert (this.item_count, this.is_unstable) == (2, True)
     a, b = item("a"), item("b")
     assert [this._add_items(Page(items, 2, 100)) for items in ([a], [b, a], [a, b])] == [True, True, False]
+
+
+def test_a_later_page_shows_the_newer_state_of_an_item() -> None:
+    """vfs/semantics.md 1.3: a rename by the job may leave its `updatedAt` alone."""
+    first = item("a", updated_ns=2)
+    this = ListingPass(Page([first], 1, 100))
+    for newer in (replace(first, path="renamed"), replace(first, path="older", updated_ns=1)):
+        this.add_page(Page([newer], 1, 100))
+        assert [each.path for each in this.items.values()] == ["renamed"]
 
 
 def test_a_page_that_fails_fails_the_listing(reading: Reading) -> None:

@@ -210,6 +210,10 @@ def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World, carried_out
     assert (contents(world), world.content.adopted) == ({"file": NEW}, [])
     assert world.context.unsure_until(file.item_id) > time.monotonic(), "it may be carried out late (R7)"
     assert (handle.content, handle.item) == (local, file.item), "bytes that were sent serve who has it open"
+    assert file.item is not None
+    placed = world.state.read_log.version_read_by(None, file.item)
+    assert isinstance(placed, Base)
+    assert placed.racy, "a later save compares its bytes"
 
 
 @pytest.mark.parametrize("carried_out", [True, False])

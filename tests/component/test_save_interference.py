@@ -104,7 +104,8 @@ def test_all_contents_are_kept_whatever_interferes_with_a_save(
     server.set(move_touches=move_touches)
     boundaries, promises = everywhere(server, tmp_path, act)
     assert boundaries.surround(4), boundaries.passed
-    assert bool(promises) is act.writes
+    # With overlapping requests, an act that needs T to be absent may find it there each time.
+    assert overlaps is not None or bool(promises) is act.writes
     assert overlaps is None or overlaps.total()
 
 

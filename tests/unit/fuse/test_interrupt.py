@@ -72,6 +72,17 @@ def looked(lab: Lab, times: int = 1) -> list[int]:
     return [unique for _, _, unique in sent]
 
 
+def test_only_a_signal_to_end_is_fatal() -> None:
+    """vfs/semantics.md 3.16."""
+    with subprocess.Popen(["sleep", "600"]) as program:
+        program.send_signal(signal.SIGSTOP)
+        os.waitpid(program.pid, os.WUNTRACED)
+        program.send_signal(signal.SIGUSR1)
+        fatal = interrupt.has_fatal_signal(program.pid)
+        program.kill()
+    assert not fatal
+
+
 def test_an_interrupted_request_is_answered_once_at_the_second_check(lab: Lab) -> None:
     lab.request(Opcode.GETATTR, 0xABC)
     assert looked(lab) == []

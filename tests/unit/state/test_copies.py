@@ -253,6 +253,12 @@ def test_an_interrupted_rewrite_leaves_nothing_in_the_next(saves: Saves) -> None
     assert "gone" not in (saves.directory / "index").read_text()
 
 
+def test_an_empty_save_is_not_kept(saves: Saves) -> None:
+    """vfs/semantics.md 4.52."""
+    saves.save("a", b"")
+    assert (saves.kept("a"), saves.files) == ([None], 0)
+
+
 def test_a_directory_that_cannot_be_used_keeps_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

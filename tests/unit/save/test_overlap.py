@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from tests.support.waiting import eventually
 
+from jobfs import names
 from jobfs.api.wire import HeldConnection
 from jobfs.errors import BadRequestError, FsError, ItemChangedError, NotFoundError, UnavailableError
 from jobfs.nodes import Item
@@ -275,3 +276,17 @@ def test_a_rename_over_a_file_sends_its_promote_on_a_held_connection(world: Worl
     world.client.before |= {"update": [delete], "turn": [lambda: queued.append("for a connection")] * 2}
     world.renamer.move_item_over(source, old.path, world.renamer.find_displaced(old.path, old))
     assert (world.client.paths["s"], queued) == (old.path, [])
+
+
+def test_a_save_begins_again_if_neither_request_was_carried_out(world: World, old: Item) -> None:
+    """save/protocol.md R13, R6: then what is at the target is set aside once more."""
+    client, promoting = world.client, threading.Event()
+
+    def promote() -> None:
+        client.lose, client.carried_out = 2, False
+        promoting.set()
+
+    client.before["update"] = [lambda: eventually(promoting.is_set), promote]
+    file = world.save(old.path, b"new!", old)
+    assert client.paths[file.item_id] == old.path
+    assert names.parse_hidden_name(names.basename(client.paths["o"])) is not None

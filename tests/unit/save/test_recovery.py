@@ -124,6 +124,7 @@ def test_a_completed_directory_rename_leaves_one_file_per_name(world: World, rem
 BEGUN = {
     "mkdir": {},  # it was never acknowledged
     "rmdir": {},
+    "rmdir, recovered once already": {},
     "unlink": {},
     "save of an unlinked file": {},
     "save": {"file": NEW},
@@ -139,10 +140,10 @@ def begin(world: World, what: str) -> Change:
     if what == "mkdir":
         world.client.put("h", hidden("dir", names.Role.STAGED), None)
         return world.plan(stage, "dir", Verb.MKDIR, **staged)
-    if what == "rmdir":
+    if what.startswith("rmdir"):
         item = world.client.put("h", hidden("dir", names.Role.REMOVED), None)
         aside = Aside("h", item.path, kind=item.kind, moved=True)
-        return world.plan(stage, "dir", Verb.REMOVE, asides=[aside])
+        return world.plan(stage if what == "rmdir" else Stage.PLACED, "dir", Verb.REMOVE, asides=[aside])
     if what == "placed over what the job wrote":
         newer = world.closed("file", NEW, world.client.put("h", "file", b"first"))
         aside = Aside("o", world.client.put("o", hidden("file"), JOBS).path, moved=True, size=len(JOBS))

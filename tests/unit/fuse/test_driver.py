@@ -130,6 +130,8 @@ def test_the_attributes_of_a_listing_are_computed_once(driver: FuseDriver, world
     assert not is_repeated("c"), "the listing is from before"
     with pytest.raises(FsError):
         driver.getattr("/dir/none", listed=True)
+    listed = dict(driver.readdir("/"))
+    assert driver.getattr("/other", listed=True) is listed["other"], "in the root, too"
 
 
 # The size that the kernel has

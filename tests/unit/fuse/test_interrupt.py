@@ -77,7 +77,8 @@ def test_only_a_signal_to_end_is_fatal() -> None:
     with subprocess.Popen(["sleep", "600"]) as program:
         program.send_signal(signal.SIGSTOP)
         os.waitpid(program.pid, os.WUNTRACED)
-        program.send_signal(signal.SIGUSR1)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            program.send_signal(number)
         fatal = interrupt.has_fatal_signal(program.pid)
         program.kill()
     assert not fatal

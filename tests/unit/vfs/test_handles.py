@@ -91,6 +91,13 @@ def test_two_open_files_at_a_path_may_have_read_each_others_version(pages: PageC
     assert (first.has_read, second.has_read, opened(pages, "y", ONE).has_read) == (True, True, False)
 
 
+def test_no_pages_are_kept_of_a_version_that_was_forgotten(pages: PageCacheTracker) -> None:
+    visit(pages, "x", ONE)
+    visit(pages, "y", ONE)
+    pages.forget_version("x")
+    assert (visit(pages, "x", ONE), visit(pages, "y", ONE)) == (False, True)
+
+
 def test_no_pages_are_kept_after_a_writer(pages: PageCacheTracker) -> None:
     visit(pages, "x", ONE)
     writer = opened(pages, "x", None)

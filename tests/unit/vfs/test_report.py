@@ -144,6 +144,7 @@ def test_hidden_items_of_others_are_reported_after_an_hour(world: World) -> None
         world.put(path, b"x", updated_ns=now - age * 1_000_000_000)
     world.list_again()
     (found,) = world.report.status()["foreign_hidden"]
+    assert found["path"] == hidden("x", mount="f" * 12)
     assert "by mount ffffffffffff, or" in found["reason"]
 
 

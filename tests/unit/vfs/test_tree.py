@@ -109,6 +109,16 @@ def test_mkdir_in_an_outage_is_kept_with_what_is_created_in_it(world: World) -> 
     assert [entry["path"] for entry in world.report.list_unsent()] == ["made", "made/below"]
 
 
+def test_a_directory_made_in_an_outage_is_on_the_server_before_its_rename(world: World) -> None:
+    """vfs/semantics.md 4.31, 4.34."""
+    world.seed({})
+    world.server.before["create"] = [world.go_away]
+    world.tree.mkdir("made", 0o755, CALLER)
+    world.server.is_away = False
+    world.tree.rename("made", "new")
+    assert [*world.server.paths.values()] == ["new"]
+
+
 def test_rmdir_and_unlink_rely_on_answers_of_the_last_second(world: World) -> None:
     """vfs/semantics.md 4.29, 4.32: what the job has made since then is not deleted."""
     world.seed({"dir": None, "dir/file": b"1", "implicit/file": b"1", "file": b"2"})

@@ -186,11 +186,11 @@ def save_by(calls: Calls, one: Program, path: str, make: Callable[[bytes], bytes
     """
     target, backup, text = beside(one.draft, path), beside(one.backup, path), b""
     if one.reads and one.replaces:
-        with _opened(calls, path, READ) as fh:
+        with opened(calls, path, READ) as fh:
             text = calls.read_whole(fh)
     if one.backup and not one.draft:
         calls.rename(path, backup)
-    with _opened(calls, target, one.flags) as fh:
+    with opened(calls, target, one.flags) as fh:
         if one.reads and not one.replaces:
             text = calls.read_whole(fh)
         _write_by(calls, one, fh, lambda: make(text))
@@ -218,7 +218,8 @@ def beside(pattern: str, path: str) -> str:
 
 
 @contextmanager
-def _opened(calls: Calls, path: str, flags: int) -> Iterator[int]:
+def opened(calls: Calls, path: str, flags: int) -> Iterator[int]:
+    """Open a file by these calls, and close it after the block. Raises what `calls` raise."""
     fh = calls.open(path, flags)
     try:
         yield fh

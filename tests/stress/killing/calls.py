@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.forks import ForkServer
-from tests.support.programs import Program, save_by
+from tests.support.programs import Program, opened, save_by
 
 from .contents import ABSENT, Content, Contents
 from .ledger import BLIND, DEAD, Change, Ledger
@@ -94,11 +94,8 @@ class Calls:
 
     def read(self, path: str) -> bytes:
         """Read a file by a handle of its own, as `read_whole` does."""
-        fh = self.open(path, os.O_RDONLY)
-        try:
+        with opened(self, path, os.O_RDONLY) as fh:
             return self.read_whole(fh)
-        finally:
-            self.close(fh)
 
     def names(self, directory: str) -> list[str]:
         """Return the names in a directory; look at each, as a file manager does."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tests.support.programs import program, save_by
+from tests.support.programs import opened, program, save_by
 
 #: Bytes that a file has at most.
 _WHOLE = 8 << 20
@@ -75,11 +75,8 @@ class NotedCalls:
 
     def look(self, path: str) -> bytes:
         """Return all of a file."""
-        fh = self.open(path, os.O_RDONLY)
-        try:
+        with opened(self, path, os.O_RDONLY) as fh:
             return self.read_whole(fh)
-        finally:
-            self.close(fh)
 
     def open(self, path: str, flags: int) -> int:
         with self.notes.of("open to replace" if flags & os.O_TRUNC else "open"):

@@ -370,8 +370,12 @@ class Machine(RuleBasedStateMachine):
     # -- the user: names
 
     def shown(self, path: str) -> Value:
-        failed, data = tried(self.work.read, path)
-        assert failed in (0, errno.ENOENT)
+        data: Value = None
+        try:
+            data = self.work.read(path)
+        except JobfsError as error:
+            if error.errno != errno.ENOENT:
+                raise
         return self.saw(path, data)
 
     def look(self, path: str, mode: int) -> None:

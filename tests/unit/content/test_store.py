@@ -159,7 +159,8 @@ def test_readers_of_an_unfinished_download_get_the_saved_bytes(opened: Open, tmp
     file = opened(8 * MIB, holds={0: MIB})
     with ThreadPoolExecutor(1) as threads:
         assert file.is_right(0)
-        file.client.wait(lambda: file.client.requests[0].sent == MIB)  # near enough that the read waits for it
+        # Near enough that the read waits for it.
+        file.client.wait(lambda: file.client.requests[0].sent == MIB)
         waiting = threads.submit(file.is_right, 1100 * KIB)
         adopt(file.store, file.item, tmp_path / "saved", file.client.data)
         assert waiting.result(10)

@@ -82,11 +82,17 @@ def install_helper(remove: bool) -> int:
     Creates links to this program where mount(8) and umount(8) look: /sbin/mount.fuse.jobfs, /sbin/mount.jobfs and
     /sbin/umount.fuse.jobfs. `umount DIR` then runs `jobfs umount DIR`. Needs root.
     """
+    change_links(_PLACE, remove=remove)
+    return 0
+
+
+def change_links(place: Path, *, remove: bool) -> None:
+    """Create in `place` the links to this program, or remove them. Raises JobfsError; changes nothing if any is another file."""
     target = find_program()
-    if not os.access(_PLACE, os.W_OK):
+    if not os.access(place, os.W_OK):
         command = f"sudo {quote_for_shell(target)} install-helper{' --remove' * remove}"
-        raise UsageError(f"only root can write to {_PLACE}: run {command}")
-    links = [_PLACE / name for name in LINKS]
+        raise UsageError(f"only root can write to {place}: run {command}")
+    links = [place / name for name in LINKS]
     for link in links:
         if os.path.lexists(link) and not (link.is_symlink() and link.readlink().name == "jobfs"):
             raise UsageError(f"{link} is not a link to jobfs: move it away first")
@@ -99,8 +105,7 @@ def install_helper(remove: bool) -> int:
                 link.symlink_to(target)
                 print_escaped(f"linked {link} to {target}")
     except OSError as error:
-        raise JobfsError(f"can't write to {_PLACE}: {error.strerror}") from None
-    return 0
+        raise JobfsError(f"can't write to {place}: {error.strerror}") from None
 
 
 @click.command("systemd-unit")

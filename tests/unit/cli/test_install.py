@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from jobfs import cli
 from jobfs.cli import install
 from jobfs.errors import UsageError
 
-from .world import JOB, MountTable, Outcome, Run
+from .world import JOB, MountTable, Run
 
 
 @pytest.fixture
@@ -50,34 +51,36 @@ def test_an_argument_that_mount_8_never_passes_is_refused() -> None:
 
 
 def test_links_are_created_and_removed_but_no_foreign_file(
-    run: Run, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(install, "_PLACE", tmp_path)
     links = [tmp_path / name for name in cli.LINKS]
     for _ in range(2):
-        assert run("install-helper").out == "".join(f"linked {link} to {program}\n" for link in links)
+        install.change_links(tmp_path, remove=False)
+        assert capsys.readouterr().out == "".join(f"linked {link} to {program}\n" for link in links)
         assert {link.readlink() for link in links} == {Path(program)}
-    assert run("install-helper", "--remove").code == 0
+    install.change_links(tmp_path, remove=True)
     assert not any(map(os.path.lexists, links))
     links[1].touch()
-    for words in (["install-helper"], ["install-helper", "--remove"]):
-        told = f"jobfs: {links[1]} is not a link to jobfs: move it away first\n"
-        assert run(*words) == Outcome(2, "", told)
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
-    said = f"jobfs: only root can write to {tmp_path}: run sudo {shlex.quote(program)} install-helper"
-    assert run("install-helper", "--remove") == Outcome(2, "", f"{said} --remove\n")
+    for remove in (False, True):
+        with pytest.raises(UsageError, match=f"^{links[1]} is not a link to jobfs: move it away first$"):
+            install.change_links(tmp_path, remove=remove)
+    missing = tmp_path / "missing"  # root, too, can't write to it
+    said = f"only root can write to {missing}: run sudo {shlex.quote(program)} install-helper --remove"
+    with pytest.raises(UsageError, match=f"^{re.escape(said)}$"):
+        install.change_links(missing, remove=True)
 
 
-def test_the_program_is_found_outside_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "jobfs"
-    script.write_text("")
-    script.chmod(0o755)
-    monkeypatch.setattr("sys.argv", ["/elsewhere/jobfs/__main__.py"])
-    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    assert install.find_program() == str(script)
-    script.unlink()
-    with pytest.raises(UsageError, match="pip install"):
-        install.find_program()
+def test_the_program_is_found_outside_path(tmp_path: Path) -> None:
+    """As `python -m jobfs`, in an environment of its own."""
+    venv.create(tmp_path, symlinks=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [f"{tmp_path}/bin/python", "-m", "jobfs", "systemd-unit", JOB, "/mnt"]
+    none = subprocess.run(command, env=environment, capture_output=True, text=True)
+    script = tmp_path / "bin" / "jobfs"
+    script.touch(0o755)
+    found = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (none.returncode, none.stdout, "run pip install" in none.stderr) == (2, "", True)
+    assert f"ExecStart={script} mount {JOB} /mnt " in found.stdout
 
 
 def words(line: str) -> list[str]:
@@ -166,9 +169,25 @@ def test_completion_offers_the_matching_words(
     assert offered(*words) == expected
 
 
-def test_commands_are_offered_without_loading_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.import_module", lambda name: pytest.fail(f"loaded {name}"))
-    assert offered("") == [name for name in cli.COMMANDS if name != "emulator"]
+def test_commands_are_offered_without_loading_them() -> None:
+    script = """
+import sys
+from jobfs.__main__ import main
+try:
+    main()
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+    environment = {
+        **os.environ,
+        "_JOBFS_COMPLETE": "bash_complete",
+        "COMP_WORDS": "jobfs ",
+        "COMP_CWORD": "1",
+    }
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == [f"plain,{name}" for name in cli.COMMANDS if name != "emulator"]
+    loaded = {*done.stderr.split()}
+    assert ("jobfs.cli" in loaded, loaded & {module for module, _ in cli.COMMANDS.values()}) == (True, set())
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -169,10 +169,11 @@ def pin_libfuse_for_fusepy() -> str:
 
 def check_may_mount(process: Path = Path("/proc/self")) -> str:
     """Check that a process, by default this one, may mount: as root by itself, otherwise with fusermount. Raises UsageError."""
-    root = os.geteuid() == 0
+    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+    _, effective_uid, *_ = status["Uid"].split()
+    root = effective_uid == "0"
     if not root and shutil.which("fusermount") is None:
         raise UsageError("fusermount is missing: install fuse3 (or fuse)")
-    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
     if not int(status["CapBnd"], 16) >> _CAP_SYS_ADMIN & 1:
         raise UsageError(f"this process may not mount anything: {_CONTAINER}")
     if not root and status["NoNewPrivs"] == "1":

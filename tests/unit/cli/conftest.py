@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 
 from jobfs import mountpoint
 from jobfs.__main__ import main
-from jobfs.cli import preflight
+from jobfs.cli import preflight, umount
 
-from .world import Answering, Make, MountTable, Outcome, Run
+from .world import Answering, JobCheck, Make, MountTable, Outcome, Run
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +76,29 @@ def table(monkeypatch: pytest.MonkeyPatch) -> MountTable:
 
     monkeypatch.setattr(mountpoint, "list_mounts", lambda *_: table.mounts)
     monkeypatch.setattr(os, "statvfs", answer)
+    for module in (preflight, umount):
+        monkeypatch.setattr(module, "unmount", table.unmount)
     return table
+
+
+@pytest.fixture
+def job_check(monkeypatch: pytest.MonkeyPatch) -> JobCheck:
+    """What the server answers to the check of a job, as the test says."""
+    check = JobCheck()
+    monkeypatch.setattr(preflight, "check_server_and_count_items", check.count_items)
+    return check
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """A test may set up logging: it ends with the test."""
+    root, ours = logging.getLogger(), logging.getLogger("jobfs")
+    before = root.handlers[:], root.level, ours.level
+    root.handlers = []
+    yield
+    root.handlers, level, our_level = before
+    root.setLevel(level)
+    ours.setLevel(our_level)
 
 
 @pytest.fixture

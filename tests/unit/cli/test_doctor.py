@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from jobfs.cli import preflight
+from jobfs.cli.doctor import Checkup
 from jobfs.errors import UsageError
 from jobfs.state.records import Change, File, Verb
 
-from .world import JOB, RECOVERY, Make, MountTable, Outcome, Run, left_behind
+from .world import JOB, RECOVERY, JobCheck, Make, MountTable, Outcome, Run, left_behind
 
 
 @pytest.fixture(autouse=True)
-def machine(monkeypatch: pytest.MonkeyPatch, able: None, table: MountTable) -> None:
-    monkeypatch.setattr(preflight, "check_server_and_count_items", lambda settings, job, key: 57)
+def machine(monkeypatch: pytest.MonkeyPatch, able: None, table: MountTable, job_check: JobCheck) -> None:
     monkeypatch.setenv("PERSTACK_API_KEY", "secret-key")
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
@@ -39,34 +39,35 @@ BROKEN = "a mount does not work: fix what FAILED"
 NO_KEY = "FAILED  API key: there is no API key: set PERSTACK_API_KEY, or give --api-key-file FILE"
 
 
-@pytest.mark.parametrize(("check", "error", "asked", "code", "lines"), [
-    ("", None, (), 0, [f"ok      {CHECKS.format(7)}", "a mount works if the server knows the job: jobfs doctor JOB checks that"]),
-    ("", None, (JOB,), 0,
+@pytest.mark.parametrize(("fault", "asked", "code", "lines"), [
+    ("", (), 0, [f"ok      {CHECKS.format(7)}", "a mount works if the server knows the job: jobfs doctor JOB checks that"]),
+    ("", (JOB,), 0,
      [f"ok      {CHECKS.format(8)}", "a mount works, as far as these checks show: --try tests the server, too"]),
-    ("check_device", UsageError("mend it"), (JOB,), 1, ["FAILED  /dev/fuse: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
-    (
-        "pin_libfuse_for_fusepy", OSError("mend it"), (JOB,), 1,
-        ["FAILED  libfuse 2: mend it", f"ok      {CHECKS.format(7)}", BROKEN],
-    ),
-    ("check_server_and_count_items", UsageError("mend it"), (JOB,), 1,
-     ["FAILED  job: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
-    ("PERSTACK_API_KEY", None, (JOB, "--try", "--yes"), 1, [NO_KEY, f"ok      {CHECKS.format(6)}", BROKEN]),
+    ("machine", (JOB,), 1,
+     ["FAILED  cache directory: can't write to the cache directory CACHE: Not a directory; give another with --cache-dir",
+      f"ok      {CHECKS.format(7)}", BROKEN]),
+    ("server", (JOB,), 1, ["FAILED  job: mend it", f"ok      {CHECKS.format(7)}", BROKEN]),
+    ("key", (JOB, "--try", "--yes"), 1, [NO_KEY, f"ok      {CHECKS.format(6)}", BROKEN]),
 ])  # fmt: skip
 def test_doctor_reports_failures_with_remedies_and_the_rest_in_a_line(
-    doctor: Run, monkeypatch: pytest.MonkeyPatch, check: str, error: Exception | None, asked: tuple[str, ...], code: int,
-    lines: list[str],
+    doctor: Run, monkeypatch: pytest.MonkeyPatch, job_check: JobCheck, tmp_path: Path, fault: str, asked: tuple[str, ...],
+    code: int, lines: list[str],
 ) -> None:  # fmt: skip
     """vfs/semantics.md 6.13: checks the machine and the account, with a remedy for each failure."""
-
-    def fail(*_: object) -> None:
-        assert error is not None
-        raise error
-
-    if error:
-        monkeypatch.setattr(preflight, check, fail)
-    monkeypatch.delenv(check, raising=False)
+    cache = tmp_path / "cache"
+    if fault == "machine":
+        cache.touch()
+    elif fault == "server":
+        job_check.objection = UsageError("mend it")
+    elif fault == "key":
+        monkeypatch.delenv("PERSTACK_API_KEY")
     done = doctor(*asked)
-    assert (done.code, done.out.splitlines()) == (code, lines)
+    assert (done.code, done.out.replace(str(cache), "CACHE").splitlines()) == (code, lines)
+
+
+def test_an_error_of_the_system_fails_a_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not Checkup(everything=False).run_check("libfuse 2", Mock(side_effect=OSError("mend it")))
+    assert capsys.readouterr().out == "FAILED  libfuse 2: mend it\n"
 
 
 def test_unsent_files_of_ended_mounts_are_only_a_warning(doctor: Run, state: Path) -> None:

@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,7 @@ import pytest
 from jobfs import process
 from jobfs.cli import logs
 
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("jobfs")
-    before = root.handlers[:], root.level, ours.level
-    root.handlers = []
-    yield
-    root.handlers, level, our_level = before
-    root.setLevel(level)
-    ours.setLevel(our_level)
+pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 def test_no_log_line_has_the_key_or_terminal_control_characters(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,74 +14,63 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs import mount as mounting
-from jobfs.cli import logs, preflight
 from jobfs.cli import mount as command
 from jobfs.errors import UsageError
 from jobfs.state import directory as directories
 
-from .world import JOB, Outcome, Run
+from .world import JOB, JobCheck, Run
 
 
 class Events(list[Any]):
-    """What happened, in order. `code`: the exit code of the mount, which ends at once; `objection`: the server's, if any."""
+    """What happened, in order. `code`: the exit code of the mount, which ends at once."""
 
     code = 0
-    objection: UsageError | None = None
-
-    def items_of_the_job(self) -> int:
-        if self.objection is not None:
-            raise self.objection
-        return 3
 
 
 @pytest.fixture
-def events(monkeypatch: pytest.MonkeyPatch) -> Events:
-    """A machine that has no objection, and a server and a mount that a test can make fail."""
+def events(
+    monkeypatch: pytest.MonkeyPatch, able: None, own_logging: None, job_check: JobCheck
+) -> Iterator[Events]:
+    """A machine that has no objection, a server that is asked with a key in its log, and a mount that a test can make fail."""
     events = Events()
 
-    def said(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            events.append(name)
-            return answer(*args)
-
-        return call
+    def ask() -> None:
+        os.umask(umask := os.umask(0))
+        events.append(("server", umask))
+        logging.getLogger("httpx").warning("asks with sk-secret")
 
     def run(settings: Any, place: Any, build: Any, say: Any, on_mounted: Any) -> int:
-        events.append(
-            (
-                "run",
-                settings,
-                place.record.directory,
-                directories.is_in_use(directories.inspect_directory(place.path)),
-            )
-        )
+        held = directories.is_in_use(directories.inspect_directory(place.path))
+        events.append(("run", settings, place.record.directory, held))
         if not events.code:
             on_mounted()
         return events.code
 
+    job_check.when_asked = ask
     monkeypatch.setenv("PERSTACK_API_KEY", "sk-secret")
-    monkeypatch.setattr("os.umask", lambda mask: events.append(f"umask {mask:o}"))
-    monkeypatch.setattr(preflight, "check_machine", said("machine", lambda *args: args[2]))
-    monkeypatch.setattr(
-        preflight, "check_server_and_count_items", said("server", lambda *args: events.items_of_the_job())
-    )
-    monkeypatch.setattr(logs, "set_up_logging", lambda *args: events.append("logs"))
     monkeypatch.setattr(mounting, "run_mount", run)
-    return events
+    before = os.umask(0o022)
+    yield events
+    os.umask(before)
 
 
 def test_everything_is_checked_before_mounting(run: Run, events: Events, place: Path, state: Path) -> None:
-    done = run("mount", JOB, place, "-f", "--ttl", "2", "-o", "ro,timeout=7")
+    command = ("mount", JOB, place, "-f", "--ttl", "2", "-o", "ro,timeout=7")
+    (place / "mine").touch()
+    assert (run(*command).code, events) == (2, []), "the machine is checked first"
+    (place / "mine").unlink()
+    done = run(*command)
     assert (done.code, done.out) == (0, f"mounted {JOB} at {place}\n")
-    assert events[:-1] == ["machine", "umask 77", "logs", "server"]
-    name, settings, directory, held = events[-1]
+    assert done.err.endswith(" WARNING httpx: asks with ***\n")
+    asked, (name, settings, directory, held) = events
+    assert asked == ("server", 0o077)
     assert (name, directory, held) == ("run", str(place), True)
     assert (settings.ttl, settings.timeout, settings.read_only) == (2.0, 7.0, True)
     assert directories.find_running(state) == []
 
 
 def test_a_directory_made_for_a_mount_is_removed_if_the_mount_fails(
-    run: Run, events: Events, place: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, events: Events, job_check: JobCheck, place: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = place / "made"
     events.code = 1
@@ -90,8 +80,9 @@ def test_a_directory_made_for_a_mount_is_removed_if_the_mount_fails(
     assert run("mount", JOB, made).code == 2
     assert not made.exists()
 
-    events.objection = UsageError("could not mount")
-    assert run("mount", "k" * 24, made, "-f") == Outcome(2, "", "jobfs: could not mount\n")
+    job_check.objection = UsageError("can't use the server")
+    done = run("mount", "k" * 24, made, "-f")
+    assert (done.code, done.out, done.err.splitlines()[-1]) == (2, "", "jobfs: can't use the server")
     assert not made.exists()
     assert not (state / ("k" * 24)).exists()
 

@@ -41,21 +41,19 @@ def test_preflight_returns_the_path_on_a_machine_that_can_mount(
 
 @pytest.mark.parametrize("dead", [False, True])
 def test_an_existing_mount_is_reported_and_a_dead_one_removed(
-    table: MountTable, place: Path, monkeypatch: pytest.MonkeyPatch, dead: bool
+    table: MountTable, place: Path, dead: bool
 ) -> None:
     """vfs/semantics.md 6: "Transport endpoint is not connected" does not keep the next mount from working."""
     place = place.rename(place.with_name("my mount"))
     said: list[str] = []
-    gone: list[str] = []
     table.add(place, dead=dead)
-    monkeypatch.setattr(preflight, "unmount", lambda path, lazy: gone.append(path))
     with (
         nullcontext()
         if dead
         else pytest.raises(UsageError, match=f"already mounted at .*: run jobfs umount '{place}',")
     ):
         assert prepare_mount_point(str(place), said.append) == str(place)
-    assert gone == [str(place)] * dead
+    assert table.unmounted == [str(place)] * dead
     assert said == [f"the process that served {place} is gone: its dead mount was removed"] * dead
 
 
@@ -108,11 +106,12 @@ def test_a_missing_library_is_reported_with_the_remedy(monkeypatch: pytest.Monke
 def test_a_user_without_permission_to_mount_gets_the_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, user: int, helper: str | None, may: str, alone: int, words: str
 ) -> None:  # fmt: skip
-    (tmp_path / "status").write_text(f"Name:\tjobfs\nCapBnd:\t{may}\nNoNewPrivs:\t{alone}\n")
+    (tmp_path / "status").write_text(
+        f"Name:\tjobfs\nUid:\t1000\t{user}\t0\t0\nCapBnd:\t{may}\nNoNewPrivs:\t{alone}\n"
+    )
     monkeypatch.setenv("PATH", str(tmp_path))
     if helper:
         (tmp_path / helper).touch(0o755)
-    monkeypatch.setattr(os, "geteuid", lambda: user)
     with pytest.raises(UsageError, match=f"^{words}") if words else nullcontext():
         preflight.check_may_mount(tmp_path)
 

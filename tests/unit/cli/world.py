@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from jobfs import document
 from jobfs.control import ControlServer
+from jobfs.errors import UsageError
 from jobfs.mountpoint import MountInfo
 from jobfs.state import directory as directories
 from jobfs.state.journal import Journal
@@ -70,6 +71,8 @@ class MountTable:
         self.mounts: list[MountInfo] = []
         #: The mount points of which the process is gone.
         self.dead: set[str] = set()
+        #: The mount points of mounts that were there.
+        self.unmounted: list[str] = []
 
     def add(
         self,
@@ -85,6 +88,28 @@ class MountTable:
         self.mounts.append(MountInfo("1", "0:1", str(point), kind, owner, source))
         self.dead |= {str(point)} if dead else set()
         return str(point)
+
+    def unmount(self, point: str, *, lazy: bool) -> None:
+        """Remove a mount; lazily, for programs may have files open in one that is dead."""
+        assert lazy
+        self.unmounted.append(point)
+        self.mounts = [mount for mount in self.mounts if mount.point != point]
+        self.dead.discard(point)
+
+
+class JobCheck:
+    """The question of `mount` and `doctor` to the server: the job has 57 items, or the server has an `objection`."""
+
+    def __init__(self) -> None:
+        self.objection: UsageError | None = None
+        #: Called when the server is asked.
+        self.when_asked: Callable[[], object] = lambda: None
+
+    def count_items(self, *_: object) -> int:
+        self.when_asked()
+        if self.objection is not None:
+            raise self.objection
+        return 57
 
 
 class Answering:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from tests.support.boundaries import Boundaries, Mortal, hurrying
-from tests.support.overlaps import Overlaps, force_overlap
+from tests.support.overlaps import Overlaps, counted_overlaps
 from tests.support.workspaces import Workspace, workspace
 
 from jobfs.api.deadline import limit_time
 from jobfs.emulator import EmulatorConfig, Server, running
+from jobfs.save.writeback import INTERVALS
 
 
 @pytest.fixture
@@ -22,10 +23,16 @@ def scratch_delay() -> float:
     return 0.2
 
 
+@pytest.fixture
+def sync_interval() -> float:
+    """Seconds between disk syncs."""
+    return INTERVALS.sync
+
+
 @pytest.fixture(autouse=True)
-def quick(scratch_delay: float) -> Iterator[None]:
+def quick(scratch_delay: float, sync_interval: float) -> Iterator[None]:
     """A test's own calls are system calls; what is tested is the order of things, not how many seconds are between them."""
-    with limit_time(), hurrying(scratch_delay):
+    with limit_time(), hurrying(scratch_delay, sync_interval):
         yield
 
 
@@ -74,7 +81,4 @@ def overlaps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Overlaps wherever R13 allows it, and counts that; with False as parameter, nothing overlaps."""
     if not getattr(request, "param", True):
         return None
-    overlaps = Overlaps()
-    force_overlap(monkeypatch.setattr)
-    overlaps.count(monkeypatch.setattr)
-    return overlaps
+    return counted_overlaps(monkeypatch)

@@ -29,7 +29,6 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
 from jobfs.names import basename, is_at_or_below, is_below, parent, path_after_rename
-from jobfs.save import rename
 from jobfs.vfs import Caller, KernelFile
 
 #: What is at a path: the bytes of a file, a directory, or nothing.
@@ -641,14 +640,12 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(3600)
-def test_the_mount_behaves_as_the_model(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("scratch_delay", [600.0])
+def test_the_mount_behaves_as_the_model(server: Server, tmp_path: Path) -> None:
     """vfs/semantics.md 3.13, 3.14, 3.17, 4.3, 4.7, 4.8, 4.27, 4.28, 4.29, 4.32, 4.33, 4.34, 4.43, 5.9.
 
     If JOBFS_TEST_MODEL is set: so many runs, drawn anew, and a failure is made small.
     """
-    monkeypatch.setattr(rename, "SCRATCH_DELAY", 600.0)
     Machine.server, Machine.homes = server, (tmp_path / f"home{number}" for number in itertools.count())
     runs = int(read_test_variable("MODEL") or "0")
     profile = settings(

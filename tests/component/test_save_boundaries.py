@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from itertools import count, product
 from pathlib import Path
@@ -32,7 +31,6 @@ from jobfs.content import store
 from jobfs.content.timing import Timing
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
-from jobfs.save import writeback
 
 KILLS, CUTS_POWER, FILLS = (
     named("machine", name) for name in ("kills the mount", "cuts the power", "fills the disk")
@@ -46,6 +44,7 @@ in_set_ups = partial(
 )
 
 
+@pytest.mark.parametrize("sync_interval", [60.0])  # else a file may be back at its old path
 @in_set_ups(
     [
         *product(EVERY, [KILLS], [False]),
@@ -66,8 +65,6 @@ def test_an_operation_leaves_old_or_new_content_wherever_its_mount_ends(
     vfs/semantics.md 4.4 and save/protocol.md, Vocabulary, (S): without power only synced state survives, and that is enough.
     save/protocol.md R13: an overlap leaves nothing new in the journal, and recovery is the same.
     """
-    # Else a file may be back at its old path.
-    monkeypatch.setattr(writeback, "INTERVALS", replace(writeback.INTERVALS, sync=60.0))
     for at in count(1):
         scene, promise, fate = Scene("dir/file", server.store), Promise(), FATES[at % len(FATES)]
         boundaries = Boundaries(at, partial(act.act, scene))

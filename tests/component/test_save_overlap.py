@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from tests.support.overlaps import Overlaps, force_overlap
+from tests.support.overlaps import Overlaps, counted_overlaps
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, wait_until_settled
@@ -125,9 +125,7 @@ def test_saves_overlap_only_once_a_refusal_was_seen(
     server: Server, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Workspace], existing: str
 ) -> None:
     """save/protocol.md R13: on a server that replaces, a version that nobody has looked at would be deleted."""
-    overlaps = Overlaps()
-    force_overlap(monkeypatch.setattr, knows=False)
-    overlaps.count(monkeypatch.setattr)
+    overlaps = counted_overlaps(monkeypatch, knows=False)
     server.set(move_existing=existing)
     server.store.seed({"dir/file.txt": OLD}, age=60)
     work = start()

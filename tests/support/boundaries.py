@@ -260,10 +260,11 @@ class Mortal(Workspace):
 
 
 @contextlib.contextmanager
-def hurrying(scratch_delay: float = 0.2) -> Iterator[None]:
+def hurrying(scratch_delay: float = 0.2, sync_interval: float = writeback.INTERVALS.sync) -> Iterator[None]:
     """Shorten pauses, make disk syncs do nothing, and silence threads that died at a boundary.
 
-    `scratch_delay`: seconds until the item of a file that was renamed to a scratch name leaves the server.
+    `scratch_delay`: seconds until the item of a file that was renamed to a scratch name leaves the server. `sync_interval`:
+    seconds between disk syncs.
     """
     default_hook = threading.excepthook
 
@@ -272,7 +273,7 @@ def hurrying(scratch_delay: float = 0.2) -> Iterator[None]:
             default_hook(arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writeback, "INTERVALS", replace(writeback.INTERVALS, tidy=0.02))
+        patch.setattr(writeback, "INTERVALS", replace(writeback.INTERVALS, sync=sync_interval, tidy=0.02))
         patch.setattr(rename, "SCRATCH_DELAY", scratch_delay)
         patch.setattr(save_queue, "LIMITS", replace(save_queue.LIMITS, first_delay=0.05))
         patch.setattr(cleanup, "_AGAIN", 0.02)

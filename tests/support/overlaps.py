@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from jobfs.save import overlap
 from jobfs.state.server import KnownServer
 
@@ -30,15 +32,18 @@ def force_overlap(patch: Callable[[Any, str, Any], object] = setattr, *, knows: 
 class Overlaps(Counter[str]):
     """How many promotes were sent before their set-asides were answered, by their outcomes."""
 
-    def count(self, patch: Callable[[Any, str, Any], object]) -> None:
-        """Count from now on."""
-        send = overlap.OverlapSender.send_pair
 
-        def counted(sender: overlap.OverlapSender, *arguments: Any) -> Any:
-            outcomes = send(sender, *arguments)
-            if outcomes[1] is not None:
-                error = outcomes[1].exception()
-                self["placed" if error is None else type(error).__name__] += 1
-            return outcomes
+def counted_overlaps(monkeypatch: pytest.MonkeyPatch, *, knows: bool = True) -> Overlaps:
+    """Force overlaps as `force_overlap` does, and count them, until the test ends."""
+    overlaps, send = Overlaps(), overlap.OverlapSender.send_pair
 
-        patch(overlap.OverlapSender, "send_pair", counted)
+    def counted(sender: overlap.OverlapSender, *arguments: Any) -> Any:
+        outcomes = send(sender, *arguments)
+        if outcomes[1] is not None:
+            error = outcomes[1].exception()
+            overlaps["placed" if error is None else type(error).__name__] += 1
+        return outcomes
+
+    force_overlap(monkeypatch.setattr, knows=knows)
+    monkeypatch.setattr(overlap.OverlapSender, "send_pair", counted)
+    return overlaps

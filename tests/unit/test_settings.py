@@ -130,8 +130,14 @@ def test_a_key_as_an_o_option_is_refused_and_not_repeated() -> None:
         assert "a-secret" not in str(caught.value)
 
 
-def test_without_a_home_directory_the_error_asks_for_state_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without a home directory."""
     monkeypatch.setattr("jobfs.settings.user_state_path", Mock(side_effect=RuntimeError("no home directory")))
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_directory_the_error_asks_for_state_dir() -> None:
     with pytest.raises(UsageError, match="set HOME, or give --state-dir"):
         load_settings({})
 
@@ -161,7 +167,7 @@ def test_a_printed_command_includes_the_settings_that_are_not_defaults() -> None
     assert shell_command("umount", "/a b", state_dir=load_settings({}).state_dir) == "jobfs umount '/a b'"
 
 
-def test_a_printed_command_includes_a_directory_without_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("homeless")
+def test_a_printed_command_includes_a_directory_without_a_default() -> None:
     """vfs/semantics.md 6.18: without a home directory every --state-dir is needed."""
-    monkeypatch.setattr(OPTIONS["state_dir"], "default_factory", Mock(side_effect=RuntimeError))
     assert shell_command("recover", "job", state_dir="/s") == "jobfs recover job --state-dir /s"

@@ -40,21 +40,20 @@ def test_the_user_option_of_fstab_implies_noexec() -> None:
 def test_signals_are_handled_after_any_earlier_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 6.5."""
     coming: list[Any] = [OSError(errno.EIO, "once"), ValueError("a fault"), signal.SIGTERM]
+    serving = threading.Event()
 
-    def sent() -> signal.Signals:
+    def sent(numbers: frozenset[signal.Signals]) -> signal.Signals:
+        serving.wait()  # a signal that comes earlier ends the process
         if not coming:
             threading.Event().wait()  # for good: its thread lives as long as the process
         if isinstance(error := coming.pop(0), Exception):
             raise error
         return signal.SIGTERM
 
-    mount = Mount.__new__(Mount)
-    # Before the thread runs: a signal that comes earlier ends the process.
-    monkeypatch.setattr(
-        Mount, "_serving", property(lambda mount: True, lambda mount, value: None), raising=False
-    )
-    monkeypatch.setattr(signal, "sigwait", Mock(side_effect=lambda numbers: sent()))
-    mount.__init__(load_settings({}), Mock(), print, frozenset({signal.SIGTERM}))  # type: ignore[misc]
+    monkeypatch.setattr(signal, "sigwait", sent)
+    mount = Mount(load_settings({}), Mock(), print, frozenset({signal.SIGTERM}))
+    mount._serving = True
+    serving.set()
     assert mount._reasons.get(timeout=20) == "SIGTERM"
 
 

@@ -49,8 +49,8 @@ def require_descriptors(number: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
 
 
-def why_left_out(item: pytest.Item) -> str:
-    """Return why a test with the item's markers can't run here, or ""."""
-    if os.geteuid() != 0 and (mark := item.get_closest_marker("needs_root")):
+def why_left_out(item: pytest.Item, *, is_root: bool = os.geteuid() == 0) -> str:
+    """Return why a test with the item's markers can't run here, or ""; `is_root`: as root."""
+    if not is_root and (mark := item.get_closest_marker("needs_root")):
         return f"{NEEDS_ROOT}: {mark.args[0]}"
     return why_no_mount() if item.get_closest_marker("needs_fuse") else ""

@@ -58,7 +58,8 @@ class ChangeNotifier:
     """The thread that finds watching programs, and reports to them what the job does.
 
     `events`: whether programs that watch by inotify get events. `timeout`: how long a listing may be without progress, in s.
-    `find_watched`: returns the inodes that each program watches on a device. `limits`: of what a program hears.
+    `find_watched`: returns the inodes that each program watches on a device. `limits`: of what a program hears. `seldom`: the
+    seconds between checks while no program watches, and after an error.
     """
 
     def __init__(
@@ -70,13 +71,14 @@ class ChangeNotifier:
         timeout: float,
         find_watched: Callable[[int], dict[int, set[int]]] = watchers.find_watched_inodes,
         limits: Limits = _USUAL,
+        seldom: float = _SELDOM,
     ) -> None:
         self._vfs, self._injector, self._events, self._timeout = vfs, injector, events, timeout
-        self._find_watched, self._limits = find_watched, limits
+        self._find_watched, self._limits, self._seldom = find_watched, limits, seldom
         _, self._device = injector.mount
         self._listeners: list[queue.Queue[Difference]] = []
         self._watched: dict[int, set[int]] = {}
-        self._thread = Background("jobfs-live", self.notify_once, first=_SELDOM, retry=_SELDOM)
+        self._thread = Background("jobfs-live", self.notify_once, first=seldom, retry=seldom)
         self._stopping = self._thread.stopping
 
     def start(self) -> None:
@@ -162,7 +164,7 @@ class ChangeNotifier:
             self._make_events(differences)
         if programs > earlier:
             return 0.0  # a program that has just begun to watch needs a listing
-        return min(max(_OFTEN if programs else _SELDOM, cost / _SHARE), _RARELY)
+        return min(max(_OFTEN if programs else self._seldom, cost / _SHARE), _RARELY)
 
     def _queue_for_listeners(self, differences: Sequence[Difference]) -> None:
         """Queue the differences for each `jobfs watch`, while its queue has room."""

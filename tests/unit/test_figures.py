@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from tests.support.recipes import ROOT
 
-from _figures import __main__ as figures
+#: What the fixture `figures` gives.
+Figures = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A repository in place of this one, whose only revision needs a package that nobody has."""
+def figures(tmp_path: Path) -> Figures:
+    """Runs the figures in a repository whose only revision needs a package that nobody has."""
     for name, text in (
         ("src/jobfs/__init__.py", "import a_package_of_old_times\n\n\ndef function():\n    pass\n"),
         ("tests/support/__init__.py", ""),
@@ -26,21 +29,22 @@ def revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "old"]):
         subprocess.run([*git, *words], check=True)
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
-    monkeypatch.setattr(figures, "_ROOT", tmp_path)
-    return "HEAD"
+    path = os.pathsep.join(map(str, (ROOT / "src", ROOT, tmp_path / "scripts")))
+    command = [sys.executable, "-m", "_figures"]
+    environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
+    return lambda *words: subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("more", [[], ["--cpu"]])
-def test_an_old_revision_that_does_not_run_is_only_read(revision: str, more: list[str]) -> None:
-    done = CliRunner().invoke(figures.figures, ["--of", revision, *more])
-    assert done.exit_code == 0, done.output
-    assert "Traceback" not in done.output
+def test_an_old_revision_that_does_not_run_is_only_read(figures: Figures, more: list[str]) -> None:
+    done = figures("--of", "HEAD", *more)
+    assert (done.returncode, done.stderr) == (0, "")
     why = "ModuleNotFoundError: No module named 'a_package_of_old_times'"
-    assert f"Only what is read off the source: HEAD does not run here ({why}).\n" in done.output
-    (lines,) = [line for line in done.output.splitlines() if "without the emulator" in line]
+    assert f"Only what is read off the source: HEAD does not run here ({why}).\n" in done.stdout
+    (lines,) = [line for line in done.stdout.splitlines() if "without the emulator" in line]
     assert lines.split("│")[-2].strip() == "5"
 
 
-def test_the_current_tree_must_run(revision: str) -> None:
-    done = CliRunner().invoke(figures.figures)
-    assert (done.exit_code, "Traceback" in done.output) == (1, True)
+def test_the_current_tree_must_run(figures: Figures) -> None:
+    done = figures()
+    assert (done.returncode, "Traceback" in done.stderr) == (1, True)

@@ -18,7 +18,6 @@ import pytest
 from jobfs.__main__ import main
 from jobfs.api.access import fixed_key
 from jobfs.api.client import Client
-from jobfs.cli import preflight
 from jobfs.emulator import Server
 from jobfs.emulator.exchange import FileAnswer
 from jobfs.emulator.workspace import _KEPT, Workspace
@@ -34,11 +33,13 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    server: Server,
+    able: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> Iterator[Run]:
     """In this process, on a machine where FUSE is; in what it prints, URL and ID stand for the server's and those of items."""
-    for check in ("check_device", "pin_libfuse_for_fusepy", "check_may_mount"):
-        monkeypatch.setattr(preflight, check, lambda: None)
     for name, value in (
         ("PERSTACK_API_KEY", server.key),
         ("JOBFS_BASE_URL", server.url),

@@ -58,13 +58,6 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture
-def able(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that can mount, whatever this one can."""
-    for check in ("check_device", "pin_libfuse_for_fusepy", "check_may_mount"):
-        monkeypatch.setattr(preflight, check, lambda: "is well")
-
-
-@pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> MountTable:
     """No mount, until a test adds one; nothing is mounted."""
     table, statvfs = MountTable(), os.statvfs

@@ -122,6 +122,22 @@ def test_recover_refuses_an_unknown_mount_or_one_with_local_state(mounted: Mount
         assert (code, words in out + err) == (expected, True)
 
 
+def test_a_read_only_mount_of_unsent_work_does_not_end_cleanly(mount: Mount) -> None:
+    """vfs/semantics.md 4.12, 4.40: what was discarded is kept until a mount that sends the rest has ended."""
+    mounted = mount(write_back_delay=30)
+    save_refused(mounted, "big", b"refused for good")
+    assert mounted.jobfs("discard", mounted.path / "big", "--yes").returncode == 0
+    (mounted.path / "made").write_bytes(b"made here")
+    mounted.kill()
+    mounted.mount(read_only=True)
+    mounted.umount()
+    assert (slot(mounted) / "trash").exists()
+    del mounted.options["read_only"]
+    mounted.mount()
+    mounted.umount()
+    assert not (slot(mounted) / "trash").exists()
+
+
 def test_a_refused_save_is_retried_or_discarded(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.12: after discard the server's version is shown; a copy is kept until the next clean unmount."""
     server.store.seed({"dir/old.txt": "on the server"}, age=60)

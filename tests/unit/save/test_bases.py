@@ -17,7 +17,7 @@ from jobfs.errors import NotFoundError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 from jobfs.save.bases import BaseKeeper
-from jobfs.state import Change
+from jobfs.state import Change, edit
 from jobfs.state.copies import read_copy
 from jobfs.state.records import Aside, Base, Verb
 
@@ -87,6 +87,16 @@ def test_no_base_is_kept_if_its_bytes_are_missing_or_no_copy_results(world: Worl
     keeping.bases.rename_base(ASIDE.path, "dir/file.txt")  # it is given back
     keeping.bases.drop_base_of_settled(ASIDE)
     assert keeping.paths() == []
+
+
+def test_the_save_before_this_one_is_the_base_of_a_conflict(world: World, tmp_path: Path) -> None:
+    """vfs/semantics.md 4.61: although this save takes its place, and the cache does not have its bytes."""
+    file = world.save("file", OLD)
+    base, item = file.base, world.client.put(file.item_id, "file", b"of the job")
+    world.state.write(edit(world.closed("file", b"new", item, of=file), base=base))
+    world.write_back.wait_until_uploaded(file)
+    ((aside,),) = [change.asides for change in world.state.changes.values()]
+    assert read_copy(tmp_path / "bases", names.basename(aside.path)) == OLD
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -400,6 +401,16 @@ def test_an_aside_renamed_or_gone_is_left_alone(checked: Checked, of: tuple[Verb
         checked.client.contents.clear()
     assert checked.settle(of=of)
     assert checked.world.changes() == []
+
+
+def test_a_merge_base_follows_its_copy_after_a_kill(checked: Checked, tmp_path: Path) -> None:
+    """vfs/semantics.md 4.61: the copy has got its name, and the journal does not have that yet."""
+    bases, name = checked.world.state.bases, names.basename(checked.aside.path)
+    (tmp_path / "base").write_bytes(OLD)
+    bases.commit(name, bases.prepare(name, tmp_path / "base", len(OLD)))
+    checked.client.put("a", "dir/file.conflict-20261125T130501Z.txt", CONTENT)
+    assert checked.settle()
+    assert bases.paths() == [checked.client.paths["a"]]
 
 
 @pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])

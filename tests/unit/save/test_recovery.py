@@ -202,9 +202,10 @@ def test_an_upload_that_ended_before_the_kill_is_not_repeated(world: World, remo
 
 @pytest.mark.parametrize("case", ["behind", "behind, and begun again", "on a full disk"])
 def test_bytes_appended_to_closed_bytes_return_beside_them(world: World, remount: Remount, case: str) -> None:
-    """vfs/semantics.md 4.3; save/protocol.md, Recovery: the name has what was closed, and what comes back has both."""
+    """vfs/semantics.md 2.11, 4.3; save/protocol.md, Recovery: what comes back has both, and the file's mode and owner."""
     item = world.client.put("o", "file", OLD)
     file = world.closed("file", NEW, item)
+    world.state.write(edit(file, mode=0o600, uid=7, gid=8))
     assert file.local is not None
     file.local.acquire().write(b" more", len(NEW))
     file.local.release()
@@ -224,7 +225,8 @@ def test_bytes_appended_to_closed_bytes_return_beside_them(world: World, remount
     assert kept is not None
     assert kept.local is not None
     assert (kept.local.size, kept.size, kept.open_generation) == (len(NEW), len(NEW), 0)
-    assert [left.kind for left in again.state.backlog().files] == [Kind.FILE, Kind.FILE]
+    shown = [(left.kind, left.mode, left.uid, left.gid) for left in again.state.backlog().files]
+    assert shown == [(Kind.FILE, 0o600, 7, 8)] * 2
     found = finish(again)
     assert found.pop("file") == NEW
     assert [*found.values()] == [b"another" if case == "behind, and begun again" else NEW + b" more"]

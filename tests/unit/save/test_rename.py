@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -29,13 +31,16 @@ OLD, NEW = b"old", b"new"
 
 
 def test_a_directory_rename_moves_everything_below_it(world: World) -> None:
-    """All that this machine knows more of: an unsent file, one being taken back, a scratch file."""
+    """vfs/semantics.md 4.28, 4.46: an unsent file, one being taken back, a scratch file, a note of what was read."""
+    read, program = Item("r", Kind.FILE, "old/read"), world.state.read_log.process_of(os.getpid())
+    world.state.read_log.note_read(program, read.path, read)
     unsent, local = world.closed("old/sub/file", b"new"), scratch(world, "old/a~")
     change, shows = world.scheduled(unsent), {"old/gone": None, "other": None}
     cancelled = world.plan(Stage.CANCELLED, "old/gone", tid="t", started=True, shows=shows)
     world.renamer.rename_directory(world.client.put("d", "old", None), "new")
     assert world.client.done == ["move new"]
     shown = world.state.index
+    assert world.state.read_log.has_note_of(replace(read, path="new/read"))
     files = [shown.file_at(path) for path in ("new/sub/file", "new/a~", "old/sub/file")]
     assert files == [unsent, local, None]
     assert [shown.has_override(path) for path in ("old/gone", "new/gone", "other")] == [False, True, True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from tests.support.boundaries import watch
@@ -17,6 +18,7 @@ from jobfs.errors import OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save.queue import WHILE_OPEN
 from jobfs.state import Change, File, edit
+from jobfs.state.copies import SAVES_LIFETIME
 from jobfs.state.records import Base, Stage
 
 from .world import TID, World, away, begun, hidden, opened
@@ -25,7 +27,7 @@ OLD, NEW = b"old", b"new"
 
 
 def test_a_close_that_could_not_be_recorded_is_recorded_soon(world: World) -> None:
-    """vfs/semantics.md 4.4: a loss of power is covered within a second; a listing leaves young transactions known (R4)."""
+    """vfs/semantics.md 4.4, 4.10: safe from a power loss within a second, and sent; young transactions stay known (R4)."""
     file, seen = world.closed("file", OLD), list[str]()
     with full_disk(world.state, spent=True):
         assert errno_from(world.closed, "file", NEW, of=file) == errno.ENOSPC
@@ -34,6 +36,7 @@ def test_a_close_that_could_not_be_recorded_is_recorded_soon(world: World) -> No
     world.write_back.start()
     daemons = {thread.name for thread in threading.enumerate() if thread.daemon}
     eventually(lambda: not (world.state.unclosed or world.state.store.needs_sync or file.refused))
+    eventually(lambda: [change.target for change in world.state.changes.values()] == ["file"])
     for world.namespace.snapshot_number in (1, 2, 3):
         world.client.put("h", hidden("orphan"))
         eventually(lambda: world.client.paths == {"h": "orphan"})
@@ -82,6 +85,24 @@ def test_sync_and_tidy_survive_any_error(world: World, monkeypatch: pytest.Monke
     world.closed("file", NEW)
     eventually(lambda: not (failures or world.state.store.needs_sync))
     eventually(lambda: world.client.paths == {"h": "orphan"})
+    world.end()
+
+
+def test_a_kept_save_expires_in_a_mount_that_saves_nothing_more(world: World, tmp_path: Path) -> None:
+    """vfs/semantics.md 4.52: after 30 days its bytes are gone from the disk."""
+    saves = world.state.saves
+    (tmp_path / "saved").write_bytes(NEW)
+    copy = saves.prepare("file", tmp_path / "saved", len(NEW))
+    assert copy is not None
+    saves.commit("file", copy._replace(made=time.time() - SAVES_LIFETIME + 0.3))
+    assert saves.file_path(copy).exists()
+
+    def is_gone_after_a_listing() -> bool:
+        world.namespace.snapshot_number += 1
+        return not saves.file_path(copy).exists()
+
+    world.write_back.start()
+    eventually(is_gone_after_a_listing)
     world.end()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
+from tests.support.files import errno_from
 from tests.support.items import TID, hidden
+from tests.unit.state.conftest import full_disk
 
 from jobfs import names
 from jobfs.errors import TooLargeError
@@ -33,6 +36,16 @@ def test_a_flush_sends_closed_and_open_files_and_counts_them(sending: World) -> 
     assert sending.drain.flush_all(None, 20.0, seen.append) == []
     assert sorted(sending.server.paths.values()) == ["closed", "open"]
     assert (seen[-1].files, seen[-1].all_files, seen[-1].bytes, seen[-1].all_bytes) == (2, 2, 8, 8)
+
+
+def test_a_flush_sends_what_a_full_disk_let_nobody_close(sending: World) -> None:
+    """vfs/semantics.md 4.8, 4.41: no program has the file open any more, and its close was not recorded."""
+    fh = sending.files.create("file", 0o644, os.O_RDWR, CALLER).fh
+    sending.files.write(fh, b"123", 0)
+    with full_disk(sending.state, spent=True):
+        assert errno_from(sending.files.release, fh) == errno.ENOSPC
+    assert sending.drain.flush_all(None, 20.0, None) == []
+    assert list(sending.server.paths.values()) == ["file"]
 
 
 def test_a_flush_of_a_path_leaves_the_others(sending: World) -> None:

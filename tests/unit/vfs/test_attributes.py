@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 
+import pytest
 from tests.support.files import errno_from
 
 from jobfs.nodes import Permission
 
+from .conftest import MakeWorld
 from .world import World
 
 
@@ -36,16 +38,24 @@ def test_the_mode_of_an_unsent_file_is_sent_with_its_bytes(world: World) -> None
     assert errno_from(world.open, "file", os.O_RDWR) == errno.EACCES
 
 
-def test_a_chmod_keeps_the_times_that_were_set(world: World) -> None:
-    """vfs/semantics.md 2.6, 2.11: also where the new permission gives the item another `updatedAt`."""
+@pytest.mark.parametrize("by", ["chmod", "jobfs set"])
+def test_a_new_permission_keeps_the_times_that_were_set(make_world: MakeWorld, by: str) -> None:
+    """vfs/semantics.md 2.6, 2.11, 2.17: also where it gives the item another `updatedAt`, and after a remount."""
+    world = make_world()
     world.seed({"file": b"x"})
     world.server.moves_touch = True
     world.attributes.utimens("file", 5, 7)
     before = world.server.items["id of file"].updated_at
-    world.attributes.chmod("file", 0o444)
+    if by == "chmod":
+        world.attributes.chmod("file", 0o444)
+    else:
+        world.attributes.upload_then_set_attributes("file", {"permission": "readOnly"})
     assert world.server.items["id of file"].updated_at != before
-    attr = world.lookup.getattr("file")
-    assert (attr.mode & 0o777, attr.atime_ns, attr.mtime_ns) == (0o444, 5, 7)
+    shown = [world.lookup.getattr("file")]
+    vfs = make_world(after=world).vfs
+    vfs.start()
+    shown.append(vfs.getattr("file"))
+    assert [(attr.mode & 0o777, attr.atime_ns, attr.mtime_ns) for attr in shown] == [(0o444, 5, 7)] * 2
 
 
 def test_a_mode_belongs_to_the_item_and_times_to_its_version(world: World) -> None:

@@ -198,6 +198,20 @@ def test_a_file_of_the_control_directory_is_fixed_at_its_open(world: World) -> N
     assert (handle.read(100, 0), handle.attr().size) == (b"one\n", 4)
 
 
+def test_pages_of_a_mapping_that_outlives_its_descriptor_are_kept(make_world: MakeWorld) -> None:
+    """vfs/semantics.md 2.15, 4.3: the kernel writes them after the close, and releases the file once they are unmapped."""
+    world = make_world()
+    world.seed({})
+    fh = world.files.create("file", 0o644, WRITE, CALLER).fh
+    world.files.write(fh, b"closed", 0)
+    world.files.flush(fh)
+    world.files.write(fh, b"mapped", 0, mapped=True)
+    world.files.release(fh)
+    vfs = make_world(after=world).vfs
+    vfs.start()
+    assert (vfs.read(vfs.open("file", os.O_RDONLY).fh, 100, 0), vfs.warnings) == (b"mapped", [])
+
+
 def test_no_operation_on_a_scratch_file_costs_a_request(world: World) -> None:
     """vfs/semantics.md 4.14, 4.16: fsync syncs the local disk."""
     world.seed({})

@@ -44,6 +44,7 @@ REFUSED = [
     ("rename", ("file", HIDDEN), errno.EPERM),
     ("rename", ("file", ".jobfs/new"), errno.EPERM),
     ("rename", ("file", "sealed/new"), errno.EACCES),
+    ("rename", ("sealed/file", "new"), errno.EACCES),
     ("rename", ("fixed", "new"), errno.EPERM),
     ("rename", ("file", "fixed"), errno.EPERM),
     ("rename", ("file", "dir"), errno.EISDIR),
@@ -154,6 +155,20 @@ def test_an_implicit_directory_that_the_job_has_made_since_is_renamed(world: Wor
     world.clock.advance(1)
     world.tree.rename("dir", "new")
     assert world.server.items["id of dir"].path == "new"
+
+
+@pytest.mark.parametrize("way", [("unlink", "file"), ("rename", "new", "file")])
+def test_an_open_file_keeps_its_attributes_without_its_name(world: World, way: tuple[str, ...]) -> None:
+    """vfs/semantics.md 2.6, 4.33: those of the version that it shows, not what is remembered of an earlier one."""
+    world.seed({"file": b"x", "new": b"another"})
+    world.attributes.utimens("file", 5, 7)
+    world.put("file", b"the job's", updated_ns=77)
+    world.list_again()
+    handle = world.files.get_handle(world.open("file", os.O_RDONLY).fh)
+    before = handle.attr()
+    call(world, *way)
+    after = handle.attr()
+    assert after == before._replace(nlink=0, ctime_ns=after.ctime_ns)
 
 
 def test_a_file_that_a_rename_replaces_lives_on_in_its_handles(world: World) -> None:

@@ -14,6 +14,8 @@ from tests.support.items import TID, hidden
 
 from jobfs import errors
 from jobfs.api.client import Client
+from jobfs.api.connection_queue import LARGE
+from jobfs.api.deadline import limit_time
 from jobfs.api.failures import RequestInfo
 from jobfs.names import Role
 from jobfs.nodes import Lifecycle, Permission
@@ -366,6 +368,24 @@ def test_leaving_the_context_of_a_download_closes_it(make: Make) -> None:
         next(download.chunks())
         assert not stream.closed
     assert stream.closed
+
+
+@pytest.mark.parametrize(("asked", "size", "is_large"), [
+    ((), None, True), ((), LARGE, False), ((), LARGE + 1, True),
+    ((LARGE,), 3 * LARGE, True), ((2 * LARGE,), 3 * LARGE, False), ((LARGE, 2 * LARGE), 9 * LARGE, False),
+])  # fmt: skip
+def test_a_small_part_of_a_file_waits_for_no_large_body(
+    make: Make, asked: tuple[int, ...], size: int | None, is_large: bool
+) -> None:
+    """vfs/semantics.md 3, Deadlines: a part of a large file is small, too."""
+    client = make(Script(answering(200, b"x")), max_connections=2)
+    with (
+        client.download(ID),
+        limit_time(0.05),
+        pytest.raises(errors.OutOfTimeError) if is_large else nullcontext(),
+        client.download(ID, *asked, size=size),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("status", [400, 409])

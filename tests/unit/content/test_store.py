@@ -461,10 +461,14 @@ def test_a_full_disk_leaves_four_small_contents_in_memory(
 
 
 def test_a_full_disk_evicts_cached_files(make_store: MakeStore, cache: Path, full_disk: Fill) -> None:
-    """vfs/semantics.md 3.12: for its own bytes, and for bytes that wait to be sent."""
+    """vfs/semantics.md 3.12: for its own bytes, and for bytes that wait to be sent; then it refuses nothing any more."""
     data = pattern(100_000)
     store = make_store(FakeClient(data))
+    full_disk(0, failures=1)
+    assert store.open(numbered(2, 100_000)).read(0, 100_000) == data
+    assert store.refusal_reason == "No space left on device"
     read(store, numbered(0, 100_000))
+    assert store.refusal_reason == ""
     full_disk(0, failures=1)
     assert read(store, numbered(1, 100_000)) == data
     assert [store.is_cached(numbered(number, 100_000)) for number in range(2)] == [False, True]

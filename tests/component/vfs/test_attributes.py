@@ -47,6 +47,8 @@ def test_a_directorys_mtime_follows_its_names_and_only_utimens_lowers_it(
     moves()
     server.store.delete("dir/new")
     moves()
+    work.vfs.utimens("dir", 5, None)
+    assert work.vfs.getattr("dir").mtime_ns == times[-1], "`touch -a` leaves it"
     work.write("dir/own", b"x")
     moves()
     work.drain()

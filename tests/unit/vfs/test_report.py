@@ -9,10 +9,11 @@ import os
 import pytest
 from tests.support.files import errno_from
 from tests.support.items import hidden
+from tests.support.waiting import eventually
 
 from jobfs.api.deadline import steady_time
 from jobfs.document import ENDED, Status
-from jobfs.errors import TooLargeError
+from jobfs.errors import TooLargeError, UnavailableError
 from jobfs.names import Role
 from jobfs.nodes import Lifecycle
 from jobfs.state.directory import acquire_state_directory
@@ -77,6 +78,16 @@ def test_a_status_without_a_server_has_the_last_known_values(world: World) -> No
     status = world.report.status()
     assert (status["items"], status["server"]["stale"]) == (1, True)
     assert "no route to the server" in (status["listing_error"] or "")
+
+
+def test_news_of_the_job_are_as_old_as_the_last_answer(world: World) -> None:
+    """vfs/semantics.md 6.6: a question that is not answered makes them no younger."""
+    world.report.fetch_job()
+    eventually(lambda: world.report.status()["job"]["age"])
+    world.server.is_away = True
+    with pytest.raises(UnavailableError):
+        world.report.fetch_job()
+    assert world.report.status()["job"]["age"]
 
 
 def test_unsent_and_refused_files_are_listed_with_their_reason(world: World) -> None:

@@ -14,6 +14,7 @@ from tests.unit.save.world import sha
 
 from jobfs.nodes import Kind, Permission, Version
 from jobfs.state.copies import SAVES, read_copy
+from jobfs.vfs.handles import Caller
 
 from .conftest import MakeWorld
 from .world import CALLER, World
@@ -86,13 +87,17 @@ def test_refused_operations_make_no_request(world: World) -> None:
     assert (world.requests(), world.view.list("")) == ([], before)
 
 
-def test_mkdir_remembers_mode_bits_that_the_api_lacks(world: World) -> None:
+@pytest.mark.parametrize("attributes", [(0o2750, 1, 2), (0o755, 3, 2), (0o755, 1, 3)])
+def test_mkdir_remembers_mode_bits_and_owners_that_the_api_lacks(
+    world: World, attributes: tuple[int, int, int]
+) -> None:
     """vfs/semantics.md 2.11, 4.31: the directory is on the server before the call returns."""
     world.seed({})
-    world.tree.mkdir("made", 0o2750, CALLER)
+    mode, uid, gid = attributes
+    world.tree.mkdir("made", mode, Caller(uid, gid, CALLER.pid))
     assert "made" in world.server.paths.values()
     attr = world.lookup.getattr("made")
-    assert (attr.mode & 0o7777, attr.uid, attr.gid) == (0o2750, CALLER.uid, CALLER.gid)
+    assert (attr.mode & 0o7777, attr.uid, attr.gid) == attributes
     assert errno_from(call, world, "mkdir", "made") == errno.EEXIST
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -172,11 +173,11 @@ def open_file(world: World, path: str, flags: int = READ) -> OpenFile:
     return handle
 
 
-def recreate(world: World, path: str, content: bytes) -> None:
-    """The job replaces the file by another one; the mount has not looked since."""
+def recreate(world: World, path: str, content: bytes, *, after: float = 1.0) -> None:
+    """The job replaces the file by another one; the mount has not looked since, for `after` seconds."""
     del world.server.items[f"id of {path}"], world.server.contents[f"id of {path}"]
     world.server.put(f"another id of {path}", path, content)
-    world.clock.advance(1)
+    world.clock.advance(after)
 
 
 # A version that the server still has, or that is here
@@ -252,14 +253,58 @@ def test_a_reader_that_is_not_at_the_end_follows_nothing(world: World) -> None:
     assert handle.read(100, 3) == NEW[3:], "a program that knows of more bytes asks again"
 
 
-def test_a_reader_follows_a_log_that_grows_again_while_it_is_fetched(world: World) -> None:
+def grow(world: World, path: str, content: bytes) -> None:
+    """The job writes to the file; the mount has not looked since."""
+    world.put(path, content)
+    world.clock.advance(1)
+
+
+@pytest.mark.parametrize("write", [grow, recreate])
+def test_a_reader_follows_a_log_that_grows_again_while_it_is_fetched(
+    world: World, write: Callable[[World, str, bytes], None]
+) -> None:
     """vfs/semantics.md 3.14, 5: the listed version has gone since, so the name is looked up again."""
     world.seed({"log": OLD})
     handle = open_file(world, "log")
     assert handle.read(100, 0) == OLD
     world.seed({"log": NEW})
-    world.put("log", NEW + MINE)
-    world.clock.advance(1)
+    write(world, "log", NEW + MINE)
+    assert handle.read(100, len(OLD)) == (NEW + MINE)[len(OLD) :]
+
+
+def test_a_reader_of_a_log_gets_its_beginning_from_a_newer_version(world: World) -> None:
+    """vfs/semantics.md 3.14: where the version that it follows is gone, however recently the name was looked up."""
+    world.seed({"log": LARGE})
+    handle = open_file(world, "log")
+    assert handle.read(100, len(LARGE) - 3) == LARGE[:3]
+    world.seed({"log": LARGE + OLD})
+    assert handle.read(100, len(LARGE)) == OLD
+    recreate(world, "log", LARGE + NEW, after=0.5)
+    assert handle.read(100, 0) == LARGE[:100]
+    assert (handle.shown_size(), handle.read(100, len(LARGE))) == (len(LARGE + NEW), NEW)
+
+
+@pytest.mark.parametrize("lose", [0, 1])
+def test_a_reader_at_the_end_of_what_was_saved_here_stays_there(world: World, lose: int) -> None:
+    """vfs/semantics.md 3.14, 4.2: the bytes are an item now, even if the reply to that was lost; none is newer."""
+    world.seed({})
+    world.write("log", OLD)
+    handle = open_file(world, "log")
+    world.server.before["update"] = [lambda: setattr(world.server, "lose", lose)]
+    world.drain_file("log")
+    assert [handle.read(100, 0), handle.read(100, len(OLD))] == [OLD, b""]
+    assert [handle.attr().size for _ in range(2)] == [len(OLD)] * 2
+
+
+def test_a_reader_follows_a_log_without_a_size(world: World) -> None:
+    """vfs/semantics.md 2.2, 3.14: the listed version has gone before its size was measured."""
+    world.seed({"log": OLD})
+    handle = open_file(world, "log")
+    assert handle.read(100, 0) == OLD
+    world.put("log", NEW)
+    world.omit_size("log")
+    world.list_again()
+    recreate(world, "log", NEW + MINE)
     assert handle.read(100, len(OLD)) == (NEW + MINE)[len(OLD) :]
 
 
@@ -280,10 +325,51 @@ def test_a_reader_of_a_lost_version_gets_all_of_the_next_one(world: World) -> No
     """vfs/semantics.md 3.17: a large file is fetched after its open."""
     world.seed({"file": LARGE})
     handle = open_file(world, "file")
+    ino = handle.attr().ino
     recreate(world, "file", NEW)
-    assert (handle.read(100, 0), handle.attr().size) == (NEW, len(NEW))
+    assert (handle.read(100, 0), handle.attr().size, handle.attr().ino) == (NEW, len(NEW), ino)
     assert handle.item is not None
     assert handle.item.id == "another id of file"
+
+
+class ReplacedDuringRead:
+    """The bytes of a handle, which another read of the program replaces by those of the next version."""
+
+    def __init__(self, handle: OpenFile) -> None:
+        self._handle, self._content = handle, handle.content
+        handle.content = self
+
+    def read(self, offset: int, size: int) -> bytes:
+        assert self._content is not None
+        data = self._content.read(offset, size)
+        assert self._handle.follow_newer(max_age=0.0)
+        return data
+
+    def close(self) -> None:
+        """The test closes the world."""
+
+
+def test_bytes_of_a_version_that_another_read_has_replaced_are_not_delivered(world: World) -> None:
+    """vfs/semantics.md 3.13: all bytes that one handle returns are of one version."""
+    world.seed({"file": OLD})
+    handle = open_file(world, "file")
+    ReplacedDuringRead(handle)
+    recreate(world, "file", MINE)
+    assert (handle.read(100, 0), handle.has_read) == (MINE, True)
+
+
+@pytest.mark.parametrize(("new", "is_known"), [(b"y" * len(LARGE), True), (LARGE + NEW, False)])
+def test_a_version_of_another_size_that_replaced_a_lost_one_is_not_read(
+    world: World, new: bytes, is_known: bool
+) -> None:
+    """vfs/semantics.md 3.17, 4.42: the program may have got only a part of it, so its save does not replace it."""
+    world.seed({"file": LARGE})
+    handle = open_file(world, "file")
+    recreate(world, "file", new)
+    assert handle.read(100, 0) == new[:100]
+    world.files.release(handle.fh)
+    writer = open_file(world, "file", os.O_WRONLY | os.O_TRUNC)
+    assert writer.file.base.id == ("another id of file" if is_known else "id of file")
 
 
 def test_a_reader_of_a_lost_version_gets_no_bytes_of_another(world: World) -> None:
@@ -292,6 +378,7 @@ def test_a_reader_of_a_lost_version_gets_no_bytes_of_another(world: World) -> No
     first, second = open_file(world, "file"), open_file(world, "file")
     recreate(world, "file", NEW)
     assert [errno_from(handle.read, 100, 0) for handle in (first, second)] == [errno.ESTALE] * 2
+    assert world.lookup.getattr("file").size == len(NEW), "the name is looked up again"
     assert open_file(world, "file").read(100, 0) == NEW
 
 
@@ -308,6 +395,18 @@ def test_a_reader_asks_once_for_bytes_that_are_gone_from_a_listed_version(world:
 
 
 @pytest.mark.parametrize("flags", [READ, WRITE])
+def test_an_open_finds_a_newer_file_beside_one_that_is_open(world: World, flags: int) -> None:
+    """vfs/semantics.md 3.13, 5: the known version has gone; no program has got bytes of it, and the open one stays."""
+    world.seed({"file": OLD})
+    beside = open_file(world, "file")
+    world.seed({"file": MINE})
+    recreate(world, "file", NEW)
+    handle = open_file(world, "file", flags)
+    assert (handle.read(100, 0), handle.base_item) == (NEW, handle.item)
+    assert beside.read(100, 0) == OLD
+
+
+@pytest.mark.parametrize("flags", [READ, WRITE])
 def test_an_open_finds_the_file_that_the_job_has_made_since(world: World, flags: int) -> None:
     """vfs/semantics.md 5: 404: the known item is dropped, and the name is looked up again."""
     world.seed({"file": OLD, "gone": OLD})
@@ -319,12 +418,30 @@ def test_an_open_finds_the_file_that_the_job_has_made_since(world: World, flags:
     assert errno_from(world.lookup.getattr, "gone") == errno.ENOENT
 
 
-def test_an_open_of_a_large_file_looks_for_a_newer_version(world: World) -> None:
-    """vfs/semantics.md 3.17: its bytes are fetched later, so its size must be the newest."""
-    world.seed({"file": LARGE})
-    world.put("file", LARGE + NEW)
+@pytest.mark.parametrize("flags", [READ, WRITE])
+def test_an_open_finds_a_version_that_only_its_length_distinguishes(world: World, flags: int) -> None:
+    """vfs/semantics.md 2.2, 5: of a server that sends no sizes, and times of whole seconds."""
+    world.put("file", OLD, updated_at="one second")
+    world.omit_size("file")
+    world.list_again()
+    assert world.lookup.getattr("file").size == len(OLD)
+    assert world.content.evict_on_disk_of(world.state.bytes.directory, 1 << 20)
+    world.put("file", NEW, updated_at="one second")
+    world.omit_size("file")
     world.clock.advance(1)
-    assert open_file(world, "file").shown_size() == len(LARGE + NEW)
+    handle = open_file(world, "file", flags)
+    assert (handle.read(100, 0), handle.attr().size) == (NEW, len(NEW))
+
+
+@pytest.mark.parametrize("flags", [READ, WRITE])
+def test_an_open_of_a_large_file_looks_for_a_newer_version(world: World, flags: int) -> None:
+    """vfs/semantics.md 3.17: its bytes are fetched later, so its size must be the newest; also beside an open one."""
+    world.seed({"file": LARGE})
+    beside = open_file(world, "file")
+    grow(world, "file", LARGE + NEW)
+    handle = open_file(world, "file", flags)
+    assert (handle.shown_size(), handle.base_item) == (len(LARGE + NEW), handle.item)
+    assert beside.shown_size() == len(LARGE)
 
 
 def test_only_a_first_write_has_bytes_to_copy(world: World) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from typing import Any
 
 import pytest
 from tests.support.files import errno_from
 from tests.support.items import hidden
 from tests.unit.save.world import sha
+from tests.unit.state.conftest import again, full_disk
 
 from jobfs.nodes import Kind, Permission, Version
 from jobfs.state.copies import SAVES, read_copy
@@ -94,10 +96,12 @@ def test_mkdir_remembers_mode_bits_and_owners_that_the_api_lacks(
     """vfs/semantics.md 2.11, 4.31: the directory is on the server before the call returns."""
     world.seed({})
     mode, uid, gid = attributes
+    began = time.time_ns()
     world.tree.mkdir("made", mode, Caller(uid, gid, CALLER.pid))
     assert "made" in world.server.paths.values()
     attr = world.lookup.getattr("made")
     assert (attr.mode & 0o7777, attr.uid, attr.gid) == attributes
+    assert attr.atime_ns == attr.mtime_ns == attr.ctime_ns > began, "the clock of this machine"
     assert errno_from(call, world, "mkdir", "made") == errno.EEXIST
 
 
@@ -176,6 +180,37 @@ def test_an_open_file_keeps_its_attributes_without_its_name(world: World, way: t
     assert after == before._replace(nlink=0, ctime_ns=after.ctime_ns)
 
 
+def test_a_renamed_directory_takes_no_unfinished_removal_along(world: World) -> None:
+    """vfs/semantics.md 4.28, 4.35: an editor has just made its backup in it; and nothing is left of its old name."""
+    world.seed({"dir/file": b"1", "dir/other": b"2"})
+    world.write_back.context.server.learn(moves_carry=True)
+    world.tree.rename("dir/file", "dir/file~")
+    world.requests()
+    world.tree.rename("dir", "new")
+    found = [request for request in world.requests() if not request.startswith(("find", "get", "list"))]
+    assert (found[0], found[-1]) == ("delete id of dir/file", "move new")
+    assert sorted(world.view.list("new")) == ["file~", "other"]
+    assert not [file for file in world.state.index.all_files() if file.path == "dir"]
+
+
+def test_bytes_that_are_written_during_a_rename_get_the_new_name(world: World) -> None:
+    """vfs/semantics.md 4.27, 4.3: the rename waits for the save of what was written before; a kill loses neither."""
+    world.seed({"file": b"old"})
+    handle = world.open("file")
+    world.files.write(handle.fh, b"one", 0)
+
+    def write_again() -> None:
+        world.files.write(handle.fh, b"two", 0)
+
+    world.server.before["create"] = [write_again]
+    world.tree.rename("file", "new")
+    file = world.files.get_handle(handle.fh).file
+    assert (file.path, world.state.index.file_at("new"), world.view.find("file")) == ("new", file, None)
+    assert [(each.path, each.open_generation > 0) for each in again(world.state).index.all_files()] == [
+        ("new", True)
+    ]
+
+
 def test_a_file_that_a_rename_replaces_lives_on_in_its_handles(world: World) -> None:
     """vfs/semantics.md 4.27, 4.33: `fstat` shows no name for it."""
     world.seed({"old": b"old bytes", "new": b"new"})
@@ -184,6 +219,23 @@ def test_a_file_that_a_rename_replaces_lives_on_in_its_handles(world: World) -> 
     handle = world.files.get_handle(replaced.fh)
     assert (handle.attr().nlink, handle.read(100, 0)) == (0, b"old bytes")
     assert (world.lookup.getattr("old").size, list(world.view.list(""))) == (3, ["old"])
+
+
+def test_a_rename_forgets_the_attributes_of_the_file_that_it_replaces(world: World) -> None:
+    """vfs/semantics.md 2.11."""
+    world.seed({"old": b"old bytes", "new": b"new"})
+    world.attributes.chmod("old", 0o750)
+    world.tree.rename("new", "old")
+    assert world.mode("old") == 0o644
+    assert world.state.index.file_by_item_id("id of old") is None
+
+
+def test_a_rename_to_a_scratch_name_needs_room_on_the_disk(world: World) -> None:
+    """vfs/semantics.md 4.34, 4.41: its bytes become local; nothing has changed if they can't."""
+    world.seed({"file": b"1"})
+    with full_disk(world.state):
+        assert errno_from(world.tree.rename, "file", "file~") == errno.ENOSPC
+    assert (list(world.view.list("")), world.lookup.getattr("file").size) == (["file"], 1)
 
 
 def test_a_rename_over_an_unsent_file_replaces_its_bytes(world: World) -> None:
@@ -277,17 +329,32 @@ def test_a_program_may_replace_what_it_has_renamed_without_reading_it(world: Wor
 def test_a_symbolic_link_is_a_local_file(make_world: MakeWorld) -> None:
     """vfs/semantics.md 2.12: with --local-symlinks it may have any name, and replaces what is there, for later mounts too."""
     world = make_world(local_symlinks=True)
-    world.seed({"item": b"x"})
+    world.seed({"item": b"x", "edited": b"x"})
+    world.write("edited", b"y")
     world.write("unsent", b"y")
     world.write("scratch~", b"z")
-    for name in ("item", "unsent", "scratch~"):
+    names = ("item", "edited", "unsent", "scratch~")
+    for name in names:
         world.tree.symlink("link", name, CALLER)
         world.tree.rename("link", name)
         assert (world.tree.readlink(name), world.lookup.getattr(name).mode) == (name, 0o120777)
     assert (world.server.items, world.report.list_unsent()) == ({}, [])
     vfs = make_world(after=world, local_symlinks=True).vfs
     vfs.start()
-    assert sorted(vfs.readlink(name) for name, _ in vfs.listdir("")) == ["item", "scratch~", "unsent"]
+    assert sorted(vfs.readlink(name) for name, _ in vfs.listdir("")) == sorted(names)
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_file_replaces_a_symbolic_link_for_later_mounts_too(make_world: MakeWorld, is_sent: bool) -> None:
+    """vfs/semantics.md 2.12, 4.27."""
+    world = make_world(local_symlinks=True)
+    world.seed({})
+    world.tree.symlink("link", "target", CALLER)
+    world.write("file", b"1", fsync=is_sent)
+    world.tree.rename("file", "link")
+    vfs = make_world(after=world, local_symlinks=True).vfs
+    vfs.start()
+    assert [(name, stat.S_ISREG(attr.mode)) for name, attr in vfs.listdir("")] == [("link", True)]
 
 
 def test_a_file_is_removed_only_if_it_is_the_compared_version(world: World) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 import pytest
 from tests.support.files import errno_from
+from tests.unit.state.conftest import full_disk
 
 from jobfs.nodes import Permission
 
 from .conftest import MakeWorld
-from .world import World
+from .world import CALLER, World
 
 
 def test_only_the_owners_write_bit_is_sent_to_the_server(world: World) -> None:
@@ -36,6 +38,28 @@ def test_the_mode_of_an_unsent_file_is_sent_with_its_bytes(world: World) -> None
     (item,) = world.server.items.values()
     assert (world.mode("file"), item.permission) == (0o426, Permission.READ_ONLY)
     assert errno_from(world.open, "file", os.O_RDWR) == errno.EACCES
+
+
+def test_a_file_that_was_never_closed_has_the_attributes_that_were_set(world: World) -> None:
+    """vfs/semantics.md 2.4, 2.6, 2.8: nor is it on the server; mode 0 is a mode."""
+    world.seed({})
+    handle = world.files.create("new", 0o644, os.O_RDWR, CALLER)
+    assert [world.attributes.info("new")[name] for name in ("state", "error")] == ["dirty", ""]
+    world.attributes.chmod("new", 0)
+    world.attributes.chown("new", 77, 88)
+    world.attributes.utimens("new", 5, 7)
+    attr = world.lookup.getattr("new")
+    assert (attr.mode, attr.uid, attr.gid, attr.atime_ns, attr.mtime_ns) == (stat.S_IFREG, 77, 88, 5, 7)
+    assert world.files.get_handle(handle.fh).attr() == attr
+    assert world.requests() == []
+
+
+def test_attributes_are_not_set_on_a_full_disk(world: World) -> None:
+    """vfs/semantics.md 4.41: the reserved space is for what has happened on the server."""
+    world.seed({"file": b"x"})
+    with full_disk(world.state):
+        assert errno_from(world.attributes.chmod, "file", 0o755) == errno.ENOSPC
+    assert world.mode("file") == 0o644
 
 
 @pytest.mark.parametrize("by", ["chmod", "jobfs set"])
@@ -104,7 +128,10 @@ def test_info_shows_the_progress_of_a_save(world: World) -> None:
     second = "file.conflict-20260101T000000Z"
     world.seed({"file": b"x", second: b"the job's"})
     info = world.attributes.info
-    assert [info(path)["state"] for path in ("file", second)] == ["clean", "conflict"]
+    assert [(info(path)["state"], info(path)["error"]) for path in ("file", second)] == [
+        ("clean", ""),
+        ("conflict", ""),
+    ]
     expected = ["type", "id", "owner", "permission", "mime_type", "key", "created_at", "updated_at"]
     assert info("file").keys() >= {*expected}
     file = world.write("file", b"changed")
@@ -118,7 +145,7 @@ def test_info_shows_the_progress_of_a_save(world: World) -> None:
     world.drain_file("file")
     assert (during, info("file")["state"], info("file")["lifecycle"]) == (["uploading"], "clean", "expertJob")
     world.write("file~", b"scratch")
-    assert (info("file~")["state"], "id" in info("file~")) == ("local", False)
+    assert (info("file~")["state"], info("file~")["error"], "id" in info("file~")) == ("local", "", False)
 
 
 def test_set_waits_for_the_bytes_and_changes_server_attributes(world: World) -> None:

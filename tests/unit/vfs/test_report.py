@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 
 import pytest
 from tests.support.files import errno_from
@@ -203,5 +204,6 @@ def test_the_files_of_the_control_directory_are_read_only(world: World) -> None:
     assert min(numbers) == numbers[0] > 0, "small, so that no item has them"
     size = len(world.report.read_file("job.json"))
     attr = world.report.attr("job.json")
-    assert (attr.size, attr.mode & 0o7777, attr.uid) == (size, 0o400, os.geteuid())
+    assert attr[1:6] == (stat.S_IFREG | 0o400, 1, os.geteuid(), os.getegid(), size)
+    assert attr.atime_ns == attr.mtime_ns == attr.ctime_ns > world.report.attr("").mtime_ns > 0
     assert world.report.attr("job.json", size=3).size == 3

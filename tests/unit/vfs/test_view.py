@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
+import time
+from collections.abc import Callable
 
 import pytest
 from tests.support.files import errno_from
@@ -10,6 +14,7 @@ from tests.support.items import hidden
 
 from jobfs.errors import UnavailableError
 from jobfs.nodes import Item, Permission
+from jobfs.state import File
 from jobfs.vfs.view import adjust_write_bits, check_new_name
 
 from .conftest import MakeWorld
@@ -85,6 +90,32 @@ def test_an_unsent_file_stays_reachable_by_path_in_an_outage(world: World) -> No
         world.view.list("c")
 
 
+def test_a_listing_that_has_grown_old_is_not_shown_in_an_outage(world: World) -> None:
+    """vfs/semantics.md 1.13, 1.15: nothing unsent is in the directory."""
+    world.seed({"old": b"1"})
+    world.clock.advance(STALE + 1)
+    world.server.is_away = True
+    with pytest.raises(UnavailableError):
+        world.view.list("")
+
+
+@pytest.mark.parametrize(("before", "mode"), [(None, 0o750), (0o700, 0o700)])
+def test_a_directory_that_only_this_machine_knows_has_all_attributes(
+    make_world: MakeWorld, before: int | None, mode: int
+) -> None:
+    """vfs/semantics.md 1.19, 2.3, 2.7: an implicit directory stays once its last file is unlinked here."""
+    world = make_world(umask="027")
+    world.seed({"dir/file": b"1"})
+    began = time.time_ns()
+    world.tree.unlink("dir/file")
+    if before is not None:
+        world.attributes.chmod("dir", before)
+    node, attr = world.view.get("dir"), world.lookup.getattr("dir")
+    assert isinstance(node, File)
+    assert attr[:6] == (node.ino, stat.S_IFDIR | mode, 1, 1, 2, 0)
+    assert all(began <= time_ns <= time.time_ns() for time_ns in attr[6:])
+
+
 def test_attributes_of_an_item_are_the_servers_minus_the_umask(make_world: MakeWorld) -> None:
     """vfs/semantics.md 2.2, 2.3, 2.5, 2.7."""
     world = make_world(umask="027")
@@ -138,19 +169,29 @@ def test_the_limit_of_a_path_counts_the_servers_leading_slash() -> None:
     assert errno_from(check_new_name, hidden("x")) == errno.EPERM
 
 
-def test_a_size_that_the_server_omits_comes_from_a_download(world: World) -> None:
+def size_after_open(world: World, path: str) -> int:
+    return world.files.get_handle(world.open(path, os.O_RDONLY).fh).shown_size()
+
+
+@pytest.mark.parametrize("size_of", [
+    lambda world, path: world.lookup.getattr(path).size, lambda world, path: world.attributes.info(path)["size"], size_after_open,
+], ids=["stat", "info", "open"])  # fmt: skip
+def test_a_size_that_the_server_omits_comes_from_a_download(
+    world: World, size_of: Callable[[World, str], int]
+) -> None:
     """vfs/semantics.md 2.2: for a version that is gone by then, that of what the path shows."""
     world.put("file", b"old")
-    old = world.omit_size("file")
+    world.omit_size("file")
     world.list_again()
     world.server.items.clear()
     world.server.contents.clear()
     world.server.put("another", "file", b"content")
     world.clock.advance(0.1)
-    attr = world.view.attr_of_node(world.view.ensure_size_known("file", old))
-    assert (attr.size, world.view.item_without_size(world.view.get("file"))) == (7, None)
+    assert size_of(world, "file") == 7
+    assert world.view.item_without_size(world.view.get("file")) is None
     world.put("other", b"content")
     other = world.omit_size("other")
+    world.list_again()
     assert (world.view.item_without_size(other), world.view.attr_of_node(other).size) == (other, 0)
-    assert world.view.attr_of_node(world.view.ensure_size_known("other", other)).size == 7
+    assert size_of(world, "other") == 7
     assert world.view.item_without_size(other) is None

@@ -155,6 +155,17 @@ def test_an_open_of_another_size_makes_the_kernel_look_again(kernel: Kernel, siz
     assert opened(node) == errno.ESTALE, "the program has opened another file since"
 
 
+def test_an_open_that_was_refused_is_not_the_first_of_two(
+    world: World, kernel: Kernel, sizes: KernelSizes
+) -> None:
+    """vfs/semantics.md 3.17, 4.38: the kernel repeats only an open that gets ESTALE."""
+    node = kernel.lookup("file").node
+    world.vfs.chmod("file", 0o444)
+    assert errno_from(kernel.open, node, os.O_RDWR) == errno.EACCES
+    sizes.note_sent(node, 2, sizes.logical_clock)
+    assert errno_from(kernel.open, node) == errno.ESTALE
+
+
 def test_reads_and_writes_update_the_recorded_kernel_size(kernel: Kernel, sizes: KernelSizes) -> None:
     """vfs/semantics.md 3.17."""
     file = kernel.open(kernel.lookup("file").node, os.O_RDWR)

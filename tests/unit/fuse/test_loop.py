@@ -342,7 +342,9 @@ def test_a_directory_lists_its_names(kernel: Kernel) -> None:
 def test_a_removed_directory_that_is_open_lists_nothing(kernel: Kernel) -> None:
     node = kernel.lookup("dir").node
     assert kernel.list(node).keys() == {".", ".."}
+    request = struct.pack("=QQII16x", kernel.opendir(node), 0, 4096, 0)
     kernel.rmdir("dir")
+    assert errno_from(kernel.call, Opcode.READDIR, request, node) == errno.ENOENT
     assert errno_from(kernel.list, node) == errno.ENOENT
 
 

@@ -23,7 +23,7 @@ from jobfs.fuse.requests import CurrentSlot, Opcode, WorkerSlot
 from jobfs.fuse.sizes import KernelSizes
 
 from .conftest import Hooks
-from .kernel import MEGABYTE, NO_FLUSH, Kernel, SocketMount
+from .kernel import ENTRY, MEGABYTE, NO_FLUSH, Kernel, SocketMount
 
 # Flags of INIT.
 BIG_WRITES, READDIRPLUS, MAX_PAGES = 1 << 5, 1 << 13 | 1 << 14, 1 << 22
@@ -88,6 +88,12 @@ def test_an_error_of_a_listing_is_passed_on(world: World, kernel: Kernel) -> Non
     world.server.items.pop("id of dir")
     world.list_again()
     assert errno_from(kernel.list, node, Opcode.READDIRPLUS) == errno.ENOENT
+
+
+def test_a_listing_has_an_entry_that_just_fits(kernel: Kernel) -> None:
+    """An empty reply would be the end of the listing."""
+    room = ENTRY + 32
+    assert len(kernel.call(Opcode.READDIRPLUS, struct.pack("=QQII16x", kernel.opendir(), 0, room, 0))) == room
 
 
 def test_nodes_of_a_listing_that_the_kernel_refuses_are_forgotten(
@@ -208,6 +214,16 @@ def test_the_kernel_looks_again_once_for_a_lost_file(
     assert numbers == [errno.ESTALE, errno.ENOENT, errno.ESTALE]
     assert errno_from(request_of, kernel, other) == errno.ESTALE, "another node"
     assert errno_from(request_of, kernel, other, thread=2) == errno.ESTALE, "another thread"
+
+
+def test_the_kernel_looks_again_for_a_lost_file_that_is_open(world: World, kernel: Kernel) -> None:
+    """fuse/notes.md, Errors: the open version answers `fstat`, but is not opened again."""
+    node = kernel.lookup("file").node
+    file = kernel.open(node)
+    world.server.items.clear()
+    world.list_again()
+    assert [errno_from(kernel.open, node) for _ in range(2)] == [errno.ESTALE, errno.ENOENT]
+    assert (kernel.getattr(node).size, kernel.read(file)) == (len(b"old"), b"old")
 
 
 def test_an_open_that_succeeds_ends_the_second_look(world: World, kernel: Kernel) -> None:

@@ -267,6 +267,30 @@ def test_a_scratch_file_makes_no_request_until_it_has_a_real_name(world: World) 
     assert [entry["path"] for entry in world.report.list_unsent()] == ["file"]
 
 
+def test_a_rename_to_a_scratch_name_fetches_the_newest_version(world: World) -> None:
+    """vfs/semantics.md 4.34, 5: the known version is gone."""
+    world.seed({"file": b"1"})
+    del world.server.items["id of file"], world.server.contents["id of file"]
+    world.server.put("another", "file", b"the job's")
+    world.clock.advance(1)
+    world.tree.rename("file", "file~")
+    assert (list(world.view.list("")), world.lookup.getattr("file~").size) == (["file~"], 9)
+
+
+def test_a_rename_that_fails_leaves_no_name_in_doubt(world: World) -> None:
+    """vfs/semantics.md 4, Rename: if its answer is lost, and the server can't be asked, both names are looked up again."""
+    world.seed({"file": b"1"})
+
+    def lose_answer() -> None:
+        world.server.lose, world.server.is_away = 1, True
+
+    world.server.before["update"] = [lose_answer]
+    assert errno_from(world.tree.rename, "file", "new") == errno.EIO
+    world.server.is_away = False
+    assert list(world.view.list("")) == ["new"]
+    assert (errno_from(world.view.get, "file"), world.lookup.getattr("new").size) == (errno.ENOENT, 1)
+
+
 @pytest.mark.parametrize("renamed", ["unsent", "scratch~"])
 def test_a_replaced_scratch_file_lives_on_in_its_handles(world: World, renamed: str) -> None:
     """vfs/semantics.md 4.33, 4.34: `fstat` shows no name for it."""
@@ -292,10 +316,13 @@ def test_kept_saves_move_with_a_renamed_directory(world: World) -> None:
 
 def test_a_scratch_directory_is_on_this_machine_only(world: World) -> None:
     """vfs/semantics.md 4.14: with everything that is made in it."""
-    world.seed({})
+    world.seed({"item": b"x"})
     world.tree.mkdir("dir~", 0o700, CALLER)
+    attr = world.lookup.getattr("dir~")
+    assert (attr.mode, attr.uid, attr.gid) == (stat.S_IFDIR | 0o700, CALLER.uid, CALLER.gid)
+    assert attr.ctime_ns == attr.mtime_ns == attr.atime_ns > 0
     world.write("dir~/file", b"scratch")
-    assert world.lookup.getattr("dir~").mode == stat.S_IFDIR | 0o700
+    assert errno_from(world.tree.rename, "item", "dir~/item") == errno.EXDEV, "`mv` copies"
     assert [name for name, _ in world.lookup.listdir("dir~")] == ["file"]
     assert (world.requests(), world.report.list_unsent()) == ([], [])
 

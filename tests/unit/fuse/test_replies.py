@@ -216,16 +216,6 @@ def test_the_kernel_looks_again_once_for_a_lost_file(
     assert errno_from(request_of, kernel, other, thread=2) == errno.ESTALE, "another thread"
 
 
-def test_the_kernel_looks_again_for_a_lost_file_that_is_open(world: World, kernel: Kernel) -> None:
-    """fuse/notes.md, Errors: the open version answers `fstat`, but is not opened again."""
-    node = kernel.lookup("file").node
-    file = kernel.open(node)
-    world.server.items.clear()
-    world.list_again()
-    assert [errno_from(kernel.open, node) for _ in range(2)] == [errno.ESTALE, errno.ENOENT]
-    assert (kernel.getattr(node).size, kernel.read(file)) == (len(b"old"), b"old")
-
-
 def test_an_open_that_succeeds_ends_the_second_look(world: World, kernel: Kernel) -> None:
     node = kernel.lookup("file").node
     item = world.server.items.pop("id of file")

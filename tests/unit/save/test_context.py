@@ -7,7 +7,6 @@ import errno
 import math
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from tests.support.clocks import Clock
 from jobfs.api.client import Client
 from jobfs.api.connection_queue import Priority
 from jobfs.api.wire import HeldConnection
-from jobfs.errors import ItemChangedError, NotFoundError
+from jobfs.errors import FsError, ItemChangedError, NotFoundError
 from jobfs.nodes import Item, Kind, Permission, implicit_directory
 from jobfs.save.context import Observation, fetch_sha256, item_if_bytes_match
 from jobfs.state import edit
@@ -229,9 +228,9 @@ def test_a_full_disk_drops_cached_contents_and_then_kept_copies(world: World, tm
     for path in "abc":
         saves.commit(path, saves.prepare(path, source, 600 << 10))
     world.content.evictable = 2
-    attempts = [partial(away, OSError(errno.ENOSPC, "full"))] * 3 + [lambda: None]
-    world.context.retry_with_room(lambda: attempts.pop(0)(), lambda: 100)
-    assert (world.content.freed, saves.paths(), attempts) == ([100, 200, 400], ["c"], [])
+    full = [OSError(errno.ENOSPC, "full"), FsError(errno.ENOSPC), FsError(errno.EDQUOT)]
+    world.context.retry_with_room(lambda: away(full.pop(0)) if full else None, lambda: 100)
+    assert (world.content.freed, saves.paths(), full) == ([100, 200, 400], ["c"], [])
 
 
 def test_the_hash_of_local_or_sent_bytes_is_known(world: World) -> None:

@@ -227,6 +227,9 @@ def test_bytes_appended_to_closed_bytes_return_beside_them(world: World, remount
     assert (kept.local.size, kept.size, kept.open_generation) == (len(NEW), len(NEW), 0)
     shown = [(left.kind, left.mode, left.uid, left.gid) for left in again.state.backlog().files]
     assert shown == [(Kind.FILE, 0o600, 7, 8)] * 2
+    beside = next(left for left in again.state.backlog().files if left.path != "file")
+    assert beside.local is not None
+    assert beside.mtime_ns == beside.local.path.stat().st_mtime_ns, "of their last write"
     found = finish(again)
     assert found.pop("file") == NEW
     assert [*found.values()] == [b"another" if case == "behind, and begun again" else NEW + b" more"]

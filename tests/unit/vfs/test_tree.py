@@ -291,6 +291,17 @@ def test_a_rename_that_fails_leaves_no_name_in_doubt(world: World) -> None:
     assert (errno_from(world.view.get, "file"), world.lookup.getattr("new").size) == (errno.ENOENT, 1)
 
 
+def test_a_backup_has_the_attributes_of_its_file(world: World) -> None:
+    """vfs/semantics.md 2.11, 4.34: those of the server's item, too."""
+    world.put("file", b"x", updated_ns=77)
+    world.list_again()
+    world.attributes.chmod("file", 0o600)
+    before = world.lookup.getattr("file")
+    world.tree.rename("file", "file~")
+    after = world.lookup.getattr("file~")
+    assert after == before._replace(ctime_ns=after.ctime_ns)
+
+
 @pytest.mark.parametrize("renamed", ["unsent", "scratch~"])
 def test_a_replaced_scratch_file_lives_on_in_its_handles(world: World, renamed: str) -> None:
     """vfs/semantics.md 4.33, 4.34: `fstat` shows no name for it."""

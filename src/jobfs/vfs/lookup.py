@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jobfs import names
 from jobfs.errors import FsError
-from jobfs.namespace.differences import Difference
+from jobfs.namespace.differences import Difference, DifferenceKind
 from jobfs.nodes import Attr, Item
 from jobfs.state.localbytes import free_bytes
 from jobfs.vfs.handles import OpenFile, PageCacheTracker
@@ -82,11 +82,17 @@ class LookupOperations:
 
     def take_differences(self) -> list[Difference]:
         """Return the changes of others since the last call, without those that a File or a Change here hides (section 7)."""
-        return [
-            difference
-            for difference in self._namespace.take_differences()
-            if not any(map(self._is_decided_locally, (difference.path, difference.old)))
-        ]
+        found = map(self._visible_part, self._namespace.take_differences())
+        return [difference for difference in found if difference is not None]
+
+    def _visible_part(self, difference: Difference) -> Difference | None:
+        """Return what programs see of a difference: of a rename, one end, if a File or a Change here hides the other."""
+        path, old = difference.path, difference.old
+        is_hidden, is_old_hidden = map(self._is_decided_locally, (path, old))
+        if is_hidden:
+            deleted = Difference(DifferenceKind.DELETED, old, difference.item)
+            return deleted if old and not is_old_hidden else None
+        return Difference(DifferenceKind.CREATED, path, difference.item) if is_old_hidden else difference
 
     def _is_decided_locally(self, path: str) -> bool:
         """Return whether this machine decides what a path shows, or is sending what it shows."""

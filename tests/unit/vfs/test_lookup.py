@@ -125,6 +125,18 @@ def test_foreign_changes_are_reported_unless_a_local_file_hides_them(world: Worl
     assert world.lookup.take_differences() == []
 
 
+def test_a_rename_from_or_to_a_local_file_is_reported_at_its_other_end(world: World) -> None:
+    """vfs/semantics.md 7.1, 7.3: the name with unsent bytes shows these before and afterwards."""
+    world.seed({"from": b"1", "gone": b"2", "both": b"3"})
+    for name in ("from", "to", "both", "ends"):
+        world.write(name, b"ours")
+    for old, new in (("from", "come"), ("gone", "to"), ("both", "ends")):
+        world.server.put(f"id of {old}", new, b"renamed")
+    world.list_again()
+    found = [(each.kind, each.path, each.old) for each in world.lookup.take_differences()]
+    assert sorted(found) == [("created", "come", ""), ("deleted", "gone", "")]
+
+
 def test_replies_are_cached_by_edition_only_if_they_are_the_servers(world: World) -> None:
     """vfs/semantics.md 1.6: a write here is visible at once, although the edition of the listing is the same."""
     world.seed({"theirs": b"1", "ours": b"2"})

@@ -45,6 +45,17 @@ def test_a_second_reply_is_served_after_a_look_later_than_its_headers(opened: Op
     assert file.client.gets == 1
 
 
+def test_a_reply_that_comes_during_a_look_needs_a_later_one(opened: Open) -> None:
+    """vfs/semantics.md 3.13: a look proves the replies whose headers came before it was sent."""
+    with jumped(opened) as (file, threads, waiting):
+        client = file.client
+        later = threads.submit(file.is_right, 8 * MIB)
+        client.wait(lambda: client.requests[-1].start == 8 * MIB and client.requests[-1].sent)
+        client.let_look()
+        assert (waiting.result(20), later.result(20)) == (True, True)
+    assert client.gets == 2
+
+
 @pytest.mark.parametrize("change", [{"updated_at": LATER}, {"shown_size": 5}, {"gone": True}])
 def test_unverified_bytes_are_stale_unless_read_before(opened: Open, change: dict[str, Any]) -> None:
     """vfs/semantics.md 3.13: else ESTALE for unread bytes; an open once the version is shown again starts a new download."""

@@ -106,6 +106,15 @@ def test_a_reader_that_relies_on_the_size_gets_a_whole_version(mount: Mount, tmp
     assert {name: said[-30:] for name, said in shown.items() if said != new.decode()} == {}
 
 
+def test_a_reader_gets_no_zeros_behind_the_end_of_a_shorter_version(mounted: MountedJob) -> None:
+    """vfs/semantics.md 3.17: the job writes the file after the open; no byte has been read."""
+    mounted.server.store.seed({"file": b"o" * (2 << 20)}, age=60)
+    assert (mounted.path / "file").stat().st_size == 2 << 20
+    with (mounted.path / "file").open("rb", buffering=0) as file:
+        mounted.server.store.write("file", b"n" * 1000)
+        assert b"".join(iter(lambda: file.read(128 << 10), b"")) == b"n" * 1000
+
+
 def test_a_mapped_page_adds_no_zeros_to_a_newer_version(mount: Mount) -> None:
     """vfs/semantics.md 3.17: the kernel fills the page up to the size that it was sent last, and writes all of it."""
     mounted, new = mount(ttl=0.5), OLD + ADDED

@@ -239,18 +239,22 @@ class MetadataCache:
     # our own changes
 
     def record_own_change(self, item: Item, old_path: str = "", *, is_reported: bool = False) -> None:
-        """Record our own change: `item` is now at its path, with everything that was below it.
+        """Record our own change: `item` is now at its path, with everything that was below `old_path`.
 
-        `old_path`: the path that we moved the item from. A listing may show the item at its new path, without everything
-        below it, before the reply to our request comes. `is_reported`: the item is a second version that is kept beside
-        its file; unlike our other changes, it is reported by `take_differences`.
+        `old_path`: the path that we moved the item from, if we did. A listing may show the item at its new path, without
+        everything below it, before the reply to our request comes. `is_reported`: the item is a second version that is kept
+        beside its file; unlike our other changes, it is reported by `take_differences`.
         """
         known = self.tree.get(item.id)
-        old = known.path if known is not None and known.path != item.path else old_path or item.path
+        old = old_path or item.path
         whole = item.is_dir and old != item.path
         beside = any(other.id != item.id for other in self.tree.candidates(item.path))
         self.tree.put_moved(item, old)
-        self._record_change(OwnChange(0, {item.id}, {item.path, old}, whole))
+        self._record_change(OwnChange(0, {item.id}, {item.path, old, known.path if known else old}, whole))
+        if known is not None and item.is_dir and known.path not in (item.path, old):
+            # Others have moved it: only the server knows what they left at the path where it was known.
+            self.invalidate(known.path)
+            self.invalidate(item.path)
         if is_reported:
             self._pending_differences[item.path] = None
         if whole:

@@ -335,7 +335,7 @@ class Namespace:
     def record_own_change(self, item: Item, old_path: str = "", *, is_reported: bool = False) -> None:
         """Record the reply to our own create or update: `item` is now at its path.
 
-        Everything that was below `old_path` is now below that path. `is_reported`: see MetadataCache.record_own_change.
+        What was below `old_path`, if we moved it, is now below that path. `is_reported`: see MetadataCache.record_own_change.
         """
         with self._lock:
             self._cache.record_own_change(item, old_path, is_reported=is_reported)

@@ -86,7 +86,7 @@ class ItemRequests:
     def _record_update(self, item: Item, old_path: str, path: str = "", **_: object) -> Item:
         if path:
             self._context.note_rename(item.id, item.path)
-        self._namespace.record_own_change(item, old_path)
+        self._namespace.record_own_change(item, old_path if path else "")
         return item
 
     def _sleep_before_retry(self, error: UnavailableError, attempt: int) -> None:

@@ -149,12 +149,11 @@ class Races(RuleBasedStateMachine):
         self._note()
         if ahead:
             self.land_listing()  # it shows some of the change before the answer comes
-        old, new = known.path if known else one.path, now.path if now else None
-        self.own.append(Own(self.clock.now, one.id, old, new, one.is_dir))
-        if known is None or old != one.path:
+        self.own.append(Own(self.clock.now, one.id, one.path, now.path if now else None, one.is_dir))
+        if known is None or known.path != one.path:
             # What moved along with it, or stayed, we can only guess, and do not promise.
-            self._job_touched(one.path)
-            self._job_touched(old)
+            for at in (one.path, *([known.path] if known else ())):
+                self._job_touched(at)
         for item_id, mine in list(self.ours.items()):
             if mine is not None and names.is_below(mine.path, one.path):
                 del self.ours[item_id]
@@ -171,8 +170,8 @@ class Races(RuleBasedStateMachine):
         else:
             self.known.record_own_change(item, was.path)
         now = looks(self.known.tree)
-        ours = {known.path, was.path} if item is None or known.path == item.path else {known.path, item.path}
-        whole = was.is_dir and (item is None or len(ours) > 1)
+        ours = {known.path, was.path, *([item.path] if item else ())}
+        whole = was.is_dir and (item is None or item.path != was.path)
         for path in before.keys() | now.keys() | self.seen.keys():
             own = path in ours or (whole and any(names.is_below(path, top) for top in ours))
             if own or (before.get(path) != now.get(path) and path not in self.known._pending_differences):
@@ -338,7 +337,7 @@ def test_own_changes_during_a_listing_are_known_unless_a_directory_moved() -> No
     known.record_deleted(gone)
     known.record_own_change(server.move(changed, "elsewhere"))
     assert known.ids_changed_since(ticket) == {gone.id, changed.id}
-    known.record_own_change(server.move(folder, "e"))
+    known.record_own_change(server.move(folder, "e"), "d")
     assert known.ids_changed_since(ticket) == set()
 
 
@@ -436,12 +435,22 @@ def test_a_directory_moves_with_its_content_and_nothing_else() -> None:
     )
     known.record_find(known.begin_request(), 2.0, "e/x", [])
     known.invalidate("y")
-    known.record_own_change(replace(folder, path="e"))
+    known.record_own_change(replace(folder, path="e"), "d")
     assert reported(known) == ["changed y"]
     assert [known.is_fresh("e/x", since) for since in (1.0, 2.0)] == [True, False]
     known.invalidate("e/x")
-    known.record_own_change(folder)
+    known.record_own_change(folder, "e")
     assert not known.is_fresh("d/x")
+
+
+def test_a_directory_that_the_job_moved_takes_nothing_along() -> None:
+    """vfs/semantics.md 1.12: what the job has made at its old path is there still, though our change shows the move first."""
+    folder = item("b", "1", kind=Kind.DIRECTORY)
+    known = cache_with(folder)
+    known.record_find(known.begin_request(), 2.0, "b/a", [item("b/a", "2")])
+    known.record_own_change(replace(folder, path="a"))
+    assert [path for path in ("a", "a/a", "b", "b/a") if known.tree.shown_at(path)] == ["a", "b", "b/a"]
+    assert not any(known.is_fresh(path) for path in ("a/a", "b", "b/a"))
 
 
 def test_an_own_conflict_copy_is_a_difference_and_a_save_of_it_is_not() -> None:

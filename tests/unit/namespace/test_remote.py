@@ -142,7 +142,7 @@ def test_own_changes_are_visible_at_once_and_cost_no_request(world: World) -> No
     assert world.namespace.lookup("a") is None
     assert world.namespace.children("d") == {"a": moved}
     renamed = world.server.move(made, "e")
-    world.namespace.record_own_change(renamed)
+    world.namespace.record_own_change(renamed, "d")
     assert world.namespace.lookup("e/a") == world.server.items[a.id]
     world.namespace.record_deleted(implicit_directory("x"))
     assert world.namespace.children("") == {"e": renamed}

@@ -105,6 +105,7 @@ def test_permission_and_lifecycle_change_despite_a_lost_answer(world: World) -> 
         for lifecycle in (Lifecycle.APPLICATION, Lifecycle.EXPERT_JOB):
             item = world.items.update_item(item, lifecycle=lifecycle)
             assert item.lifecycle is lifecycle
+    assert set(world.namespace.updates) == {"publish file"}, "such a change moves nothing"
 
 
 # -- directories

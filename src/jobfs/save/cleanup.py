@@ -279,7 +279,7 @@ class Cleanup:
         with self._state.lock:
             if change.stage is not Stage.CANCELLED:  # otherwise its file was unlinked in between
                 # Without a base, all asides go back; and an item that was placed by an unanswered request stays.
-                self._state.cancel_change(change, ino=0, base=Base(), sha256="", direct=False, shows={})
+                self._state.cancel_change(change, ino=0, base=Base(), sha256="", direct=False)
             if file is not None and file.generation == change.generation and change.verb is not Verb.MOVE:
                 self._state.write(edit(file, refused=reason, refused_errno=code))
         with contextlib.suppress(ApiError):

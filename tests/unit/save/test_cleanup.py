@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -13,7 +14,13 @@ from typing import Any
 import pytest
 
 from jobfs import names
-from jobfs.errors import BadRequestError, NoDirectoryError, PathExistsError, UnavailableError
+from jobfs.errors import (
+    BadRequestError,
+    ItemChangedError,
+    NoDirectoryError,
+    PathExistsError,
+    UnavailableError,
+)
 from jobfs.nodes import Kind
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -27,6 +34,8 @@ TARGET, OWN, OTHERS = "dir/file.txt", "0123456789ab", "f" * 12
 #: The base as it was opened; the move has changed its `updatedAt`.
 SAVED, GIVEN_UP, REMOVED = (Verb.PUT, Stage.PLACED), (Verb.MOVE, Stage.CANCELLED), (Verb.REMOVE, Stage.PLACED)
 BASE = Base("a", "before", len(CONTENT), sha(CONTENT))
+#: The version that a save replaces.
+VERSION = Base("o", "then", 3, sha(OLD))
 
 
 def placed_change(world: World, *asides: Aside) -> Change:
@@ -59,12 +68,28 @@ def test_the_placed_stage_is_synced_before_the_first_delete(world: World) -> Non
 
 
 @pytest.mark.usefixtures("stale_looks")
-def test_an_aside_the_job_writes_to_before_its_delete_is_kept(world: World) -> None:
-    """save/protocol.md R8: a delete that was decided by bytes is for these bytes only."""
-    change = placed_change(world, set_aside(world, "o", OLD))
-    world.client.before["turn"] = [lambda: world.client.put("o", world.client.paths["o"], b"job")]
-    assert world.cleanup.clean_up(change) > 0.0
+@pytest.mark.parametrize(
+    ("stage", "place", "values"),
+    [
+        (Stage.PLACED, hidden("file"), {"base": VERSION, "asides": [Aside("o", hidden("file"), updated_at="then", size=3)]}),
+        (Stage.CANCELLED, "file", {"base": VERSION}),
+        (Stage.CANCELLED, "file", {"staged_id": "o"}),
+        (Stage.CANCELLED, "file", {"direct": True}),
+    ],
+    ids=["set aside", "unlinked", "placed unseen", "created directly"],
+)  # fmt: skip
+def test_an_item_the_job_writes_to_before_its_delete_is_kept(
+    world: World, stage: Stage, place: str, values: dict[str, Any]
+) -> None:
+    """save/protocol.md R8: a delete that was decided by version or bytes is for these only."""
+    world.client.put("o", place, OLD, updated_at="then")
+    change = world.plan(stage, tid=TID, sha256=sha(OLD), size=3, **values)
+    world.client.before["turn"] = [lambda: world.client.put("o", place, b"job")]
+    with suppress(ItemChangedError):
+        world.cleanup.clean_up(change)
     assert (world.client.contents, world.changes()) == ({"o": b"job"}, [])
+    world.cleanup.clean_up(change)
+    assert world.client.contents == {"o": b"job"}, "nor later"
 
 
 def test_an_aside_that_must_wait_delays_no_other(world: World) -> None:
@@ -176,16 +201,18 @@ def test_remembered_attributes_of_vanished_items_are_dropped(world: World) -> No
 @pytest.mark.parametrize(
     ("staged_id", "place", "content", "goes"),
     [("", "", NEW, True), ("new", "", NEW, True), ("new", "dir/file", NEW, True), ("new", "dir/file", b"job", False),
-     ("new", "dir/moved", NEW, False)],
-    ids=["unseen", "staged", "placed unseen", "written to since", "renamed since"],
+     ("new", "dir/moved", NEW, False), ("", "dir/file", NEW, True), ("", "dir/file", b"job", False)],
+    ids=["unseen", "staged", "placed unseen", "written to since", "renamed since", "created directly", "made by the job"],
 )  # fmt: skip
 def test_a_cancelled_save_is_undone(
     world: World, staged_id: str, place: str, content: bytes, goes: bool
 ) -> None:
     """save/protocol.md R10: H is deleted only under its hidden name or with its own bytes; open handles get them first."""
     opened = world.opened(world.client.put("new", place or hidden("dir/file", names.Role.STAGED), content))
-    sent = {"tid": TID, "staged_id": staged_id, "sha256": sha(NEW)}
-    change = world.plan(Stage.CANCELLED, "dir/file", base=Base("o" * bool(place)), **sent)
+    sent = {"tid": TID, "staged_id": staged_id, "sha256": sha(NEW), "size": 3}
+    direct = bool(place and not staged_id)
+    base = Base("o" * bool(place and staged_id))
+    change = world.plan(Stage.CANCELLED, "dir/file", base=base, direct=direct, **sent)
     world.cleanup.clean_up(change)
     assert (world.client.paths == {}, change.stage) == (goes, Stage.DONE)
     assert (change.staged_id, change.direct, opened.fetched) == ("", False, bool(staged_id))
@@ -291,9 +318,13 @@ def test_nothing_is_deleted_where_a_refused_save_was_placed(world: World, verb: 
 
 
 def test_an_undo_that_cannot_finish_is_resumed_later(world: World) -> None:
-    """save/protocol.md, The steps, undo: until it succeeds."""
+    """save/protocol.md, The steps, undo: until it succeeds; from now on the name shows what the server has."""
     world.client.fail("update", UnavailableError("not now"))
-    change = undone(world, change_of(world, set_aside(world, "1", OLD), staged_id=""))
+    shows = {"file": world.client.put("1", "file", OLD)}
+    change = undone(
+        world, change_of(world, set_aside(world, "1", OLD), verb=Verb.MOVE, source="draft", shows=shows)
+    )
+    assert not world.state.index.has_override("file")
     recorded = (change, *world.rows(Change))
     assert [(row.stage, row.ino) for row in recorded] == [(Stage.CANCELLED, 0)] * 2
     world.clean_up()

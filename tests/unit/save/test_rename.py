@@ -25,7 +25,7 @@ from jobfs.state import Change, File, edit
 from jobfs.state.processes import Process
 from jobfs.state.records import Base, Stage, Verb
 
-from .world import World, scratch
+from .world import World, opened, scratch
 
 OLD, NEW = b"old", b"new"
 
@@ -58,6 +58,15 @@ def test_an_item_of_a_renamed_directory_is_not_taken_for_a_late_move(world: Worl
     world.context.server.learn(moves_carry=True)
     world.renamer.rename_directory(item, "new")
     late = [world.context.may_be_late_move("x", path) for path in ("old/file", "new/file")]
+    assert late == [True, False]
+
+
+def test_an_item_renamed_over_a_file_is_not_taken_for_a_late_move(world: World, draft: Item) -> None:
+    """save/protocol.md R1: a request that went unanswered may bring it back to its old path, not to its new one."""
+    world.context.mark_unanswered("s")
+    displaced = world.renamer.find_displaced("file", world.client.items["o"])
+    world.renamer.move_item_over(draft, "file", displaced)
+    late = [world.context.may_be_late_move("s", path) for path in ("draft", "file")]
     assert late == [True, False]
 
 
@@ -221,10 +230,16 @@ def test_a_refused_rename_over_a_file_keeps_both(world: World, draft: Item) -> N
     assert "forget s" in world.namespace.updates
 
 
-def test_a_refused_rename_over_unsent_bytes_lets_them_be_sent(world: World, draft: Item) -> None:
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_refused_rename_over_unsent_bytes_lets_them_be_sent(
+    world: World, draft: Item, is_open: bool
+) -> None:
+    """vfs/semantics.md 4.3, 4.41: bytes whose close failed count as closed later, not those of a program that still writes."""
     over = world.client.items["o"]
     file, inos = world.closed("file", NEW, over), list[int]()
     world.written(file, NEW)
+    if is_open:
+        opened(file)
 
     def refuse() -> None:
         inos.extend(change.ino for change in world.rows(Change))
@@ -234,11 +249,15 @@ def test_a_refused_rename_over_unsent_bytes_lets_them_be_sent(world: World, draf
     world.client.before["update"] = [refuse]
     with pytest.raises(UnauthorizedError):
         world.renamer.move_item_over(draft, "file", world.renamer.find_displaced("file", file))
-    assert (file.needs_upload, inos, world.state.unclosed) == (True, [file.ino], {file})
+    assert (file.needs_upload, inos) == (True, [file.ino])
+    assert world.state.unclosed == (set() if is_open else {file})
     assert file.change is not None
     assert file.change.due > 0
+    base = file.base
     world.renamer.make_local_only(file, "file", "a~", {}, None)
-    assert [row.verb for row in world.rows(Change)] == [Verb.REMOVE], "of its item"
+    (removal,) = world.state.changes.values()
+    assert [(row.verb, row.base) for row in world.rows(Change)] == [(Verb.REMOVE, base)]
+    assert world.renamer.find_displaced("file", None) == Displaced(base, over, None, removal)
 
 
 @pytest.mark.parametrize("fails", ["journal", "afterwards", ""])

@@ -104,14 +104,14 @@ def test_bytes_never_closed_or_in_doubt_get_another_name(
     """vfs/semantics.md 6.20: as the next mount does it, with the time of the last write."""
     for generation, content in kept.items():
         keep(1, generation, content)
-    record(place, File(**{"ino": 1, "path": "a.txt", **file}))  # type: ignore[arg-type]
+    record(place, File(**{"ino": 1, "path": "a.txt", "mode": 0o640, **file}))  # type: ignore[arg-type]
     found = read_unsent(place)
     number = [int(entry.source.suffix[1:]) if entry.source else 0 for entry in found]
     assert [
         (entry.path.replace(f"a.recovered-{STAMP}.txt", ""), generation, entry.size, entry.reason)
         for entry, generation in zip(found, number, strict=True)
     ] == expected
-    assert {entry.mtime_ns for entry in found if entry.reason} <= {WRITTEN}
+    assert {(entry.mode, entry.mtime_ns) for entry in found if entry.reason} <= {(0o640, WRITTEN)}
 
 
 def other_version(path: Path) -> None:

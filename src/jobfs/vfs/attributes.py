@@ -156,5 +156,4 @@ class AttributeOperations:
         if not path:
             raise FsError(errno.EPERM)
         self._write_back.replacer.make_missing_directory(path)
-        self._namespace.invalidate(path)
         return self._view.get(path, max_age=0.0)

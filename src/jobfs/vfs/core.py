@@ -345,7 +345,7 @@ class Vfs:
         return self._files.get_handle(fh).attr()
 
     def attr_for_handle(self, handle: OpenFile) -> Attr:
-        """See OpenFile.attr."""
+        """Return what `fstat` shows of an open file (`OpenFile.attr`)."""
         return handle.attr()
 
     def flush(self, fh: int) -> None:

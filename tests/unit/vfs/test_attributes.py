@@ -116,9 +116,13 @@ def test_chown_with_minus_one_leaves_owner_or_group(world: World) -> None:
 
 def test_an_implicit_directory_is_made_before_its_mode_is_remembered(world: World) -> None:
     """vfs/semantics.md 1.19: an operation that needs an item makes it; the root has none."""
-    world.seed({"dir/file": b"x"})
-    world.attributes.chmod("dir", 0o700)
-    assert (world.mode("dir"), "dir" in world.server.paths.values()) == (0o700, True)
+    world.seed({"dir/file": b"x", "theirs/file": b"x"})
+    world.put("theirs", None)  # the job has made it since
+    world.clock.advance(1)
+    for path in ("dir", "theirs"):
+        world.attributes.chmod(path, 0o700)
+        (item,) = (item for item in world.server.items.values() if item.path == path)
+        assert (world.mode(path), world.state.index.file_by_item_id(item.id) is None) == (0o700, False)
     assert errno_from(world.attributes.chmod, "", 0o700) == errno.EPERM
     assert errno_from(world.attributes.chmod, "none", 0o700) == errno.ENOENT
 

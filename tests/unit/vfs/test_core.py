@@ -42,10 +42,10 @@ def test_each_method_delegates_with_all_arguments(world: World, monkeypatch: pyt
     """A parameter that a part has and the Vfs lacks, or does not pass on, would never reach it."""
     checked = 0
     for name, method in inspect.getmembers(Vfs, inspect.isfunction):
-        found = re.match(r"See (\w+)\.$", method.__doc__ or "")
+        found = re.match(r"See (\w+)(?:\.(\w+))?\.$", method.__doc__ or "")
         if found and name.isascii():  # not the copies that scripts/mutants adds
-            part = PARTS[found[1]]
-            signature = inspect.signature(getattr(part, name))
+            part, own_name = PARTS[found[1]], found[2] or name
+            signature = inspect.signature(getattr(part, own_name))
             assert _parameters(inspect.signature(method)) == _parameters(signature), name
             given = {each: object() for each in signature.parameters if each != "self"}
             named = {
@@ -54,7 +54,7 @@ def test_each_method_delegates_with_all_arguments(world: World, monkeypatch: pyt
                 if signature.parameters[each].kind is Parameter.KEYWORD_ONLY
             }
             with monkeypatch.context() as patch:
-                patch.setattr(part, name, called := Mock())
+                patch.setattr(part, own_name, called := Mock())
                 answer = method(world.vfs, *(given[each] for each in given if each not in named), **named)
             assert answer in (called.return_value, None), name
             assert signature.bind(part, *called.call_args.args, **called.call_args.kwargs).arguments == {

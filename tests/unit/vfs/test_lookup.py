@@ -133,8 +133,8 @@ def test_a_rename_from_or_to_a_local_file_is_reported_at_its_other_end(world: Wo
     for old, new in (("from", "come"), ("gone", "to"), ("both", "ends")):
         world.server.put(f"id of {old}", new, b"renamed")
     world.list_again()
-    found = [(each.kind, each.path, each.old) for each in world.lookup.take_differences()]
-    assert sorted(found) == [("created", "come", ""), ("deleted", "gone", "")]
+    found = [(each.kind, each.path, each.old, each.item.id) for each in world.lookup.take_differences()]
+    assert sorted(found) == [("created", "come", "", "id of from"), ("deleted", "gone", "", "id of gone")]
 
 
 def test_replies_are_cached_by_edition_only_if_they_are_the_servers(world: World) -> None:

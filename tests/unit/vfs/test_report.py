@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from typing import Any, get_args, get_type_hints, is_typeddict
 
 import pytest
 from tests.support.files import errno_from
@@ -23,11 +24,22 @@ from jobfs.state.records import Stage, Verb
 from .world import CALLER, World
 
 
+def status_of(world: World) -> Status:
+    """The status; it and its parts have the fields of the document."""
+    status, kinds = world.report.status(), get_type_hints(Status)
+    assert status.keys() == kinds.keys()
+    parts: dict[str, Any] = {**status}
+    for name, value in parts.items():
+        kind = next(iter(get_args(kinds[name])), kinds[name])  # of a list: that of its entries
+        for part in value if isinstance(value, list) else [value]:
+            assert not is_typeddict(kind) or part.keys() == kind.__annotations__.keys(), name
+    return status
+
+
 def test_the_status_has_each_field_of_its_document(world: World) -> None:
     """vfs/semantics.md 6.6, 6.7."""
     world.seed({"file": b"123"})
-    status = world.report.status()
-    assert status.keys() == Status.__annotations__.keys()
+    status = status_of(world)
     assert (status["items"], status["problems"], status["unsent"], status["read_only"]) == (1, [], [], False)
     assert (status["job_id"], status["state_dir"]) == ("j" * 24, str(world.slot.path))
     assert json.loads(world.report.read_file("status.json")).keys() == status.keys()
@@ -58,9 +70,9 @@ def test_a_job_that_has_ended_may_be_continued(world: World, status: str) -> Non
 
 def test_a_status_requests_the_job_only_occasionally(world: World) -> None:
     """vfs/semantics.md 6.6: and for a first listing; an answer is a few seconds old at most."""
-    world.report.status()
+    status_of(world)
     assert world.requests() == ["job", "list"]
-    world.report.status()
+    status_of(world)
     world.report.read_file("job.json")
     assert world.requests() == []
 
@@ -68,7 +80,7 @@ def test_a_status_requests_the_job_only_occasionally(world: World) -> None:
 def test_a_status_without_a_server_has_the_last_known_values(world: World) -> None:
     """vfs/semantics.md 6.6, 1.13: the status says why known names are served."""
     world.server.is_away = True
-    status = world.report.status()
+    status = status_of(world)
     assert (status["items"], status["snapshot_age"], status["job"]["age"]) == (None, None, None)
     assert status["server"]["stale"] is False, "nothing is known"
     world.server.is_away = False
@@ -76,7 +88,7 @@ def test_a_status_without_a_server_has_the_last_known_values(world: World) -> No
     world.server.is_away = True
     world.expire()
     world.lookup.getattr("file")
-    status = world.report.status()
+    status = status_of(world)
     assert (status["items"], status["server"]["stale"]) == (1, True)
     assert "no route to the server" in (status["listing_error"] or "")
 
@@ -84,11 +96,11 @@ def test_a_status_without_a_server_has_the_last_known_values(world: World) -> No
 def test_news_of_the_job_are_as_old_as_the_last_answer(world: World) -> None:
     """vfs/semantics.md 6.6: a question that is not answered makes them no younger."""
     world.report.fetch_job()
-    eventually(lambda: world.report.status()["job"]["age"])
+    eventually(lambda: status_of(world)["job"]["age"])
     world.server.is_away = True
     with pytest.raises(UnavailableError):
         world.report.fetch_job()
-    assert world.report.status()["job"]["age"]
+    assert status_of(world)["job"]["age"]
 
 
 def test_unsent_and_refused_files_are_listed_with_their_reason(world: World) -> None:
@@ -102,7 +114,7 @@ def test_unsent_and_refused_files_are_listed_with_their_reason(world: World) -> 
     assert errno_from(world.drain_file, "dir-less") == errno.EFBIG
     unsent = {entry["path"]: (entry["size"], entry["state"]) for entry in world.report.list_unsent()}
     assert unsent == {"open": (2, "dirty"), "dir-less": (3, "failed")}
-    (failed,) = world.report.status()["failed"]
+    (failed,) = status_of(world)["failed"]
     assert (failed["path"], "too large" in failed["reason"]) == ("dir-less", True)
     assert [entry["path"] for entry in world.report.list_unsent("open")] == ["open"]
     assert world.report.read_file("pending").startswith(b"dir-less\tfailed: ")
@@ -120,9 +132,7 @@ def test_a_conflict_copy_is_listed_with_the_command_that_compares_it(world: Worl
     time = "20260101T000000Z"
     world.seed({"a file": b"1", f"a file.conflict-{time}": b"2", f"gone.conflict-{time}": b"3"})
     world.write(f"a file.recovered-{time}", b"4")
-    mine, gone, recovered = sorted(world.report.status()["conflicts"], key=lambda entry: entry["reason"])[
-        ::-1
-    ]
+    mine, gone, recovered = sorted(status_of(world)["conflicts"], key=lambda entry: entry["reason"])[::-1]
     assert (mine["path"], mine["reason"]) == (
         f"a file.conflict-{time}",
         f"yours: a file; the job's: a file.conflict-{time}",
@@ -144,7 +154,7 @@ def test_a_conflict_with_a_kept_base_is_listed_with_the_merge_command(world: Wor
     (change,) = world.state.changes.values()
     world.write_back.cleanup.clean_up(change)
     world.list_again()
-    (conflict,) = world.report.status()["conflicts"]
+    (conflict,) = status_of(world)["conflicts"]
     assert conflict["merge"] == f"jobfs merge {world.home}/mnt/file"
 
 
@@ -155,7 +165,7 @@ def test_hidden_items_of_others_are_reported_after_an_hour(world: World) -> None
         path = hidden("x", mount=mount)
         world.put(path, b"x", updated_ns=now - age * 1_000_000_000)
     world.list_again()
-    (found,) = world.report.status()["foreign_hidden"]
+    (found,) = status_of(world)["foreign_hidden"]
     assert found["path"] == hidden("x", mount="f" * 12)
     assert "by mount ffffffffffff, or" in found["reason"]
 
@@ -164,7 +174,7 @@ def test_items_that_are_not_shown_are_in_the_status(world: World) -> None:
     """vfs/semantics.md 1.18, 1.20."""
     world.server.put("covered", "file", b"1", lifecycle=Lifecycle.APPLICATION)
     world.seed({"file": b"2", "dir/../file": b"3"})
-    status = world.report.status()
+    status = status_of(world)
     assert [entry["path"] for entry in status["shadowed"]] == ["file"]
     assert [entry["path"] for entry in status["hostile"]] == ["dir/../file"]
 
@@ -175,7 +185,9 @@ def test_a_problem_names_the_command_that_recovers_an_ended_mount(world: World) 
     ended = acquire_state_directory(state, "j" * 24, str(world.home / "ended"), world.server.base_url)
     (ended.path / "journal.db").write_bytes(b"unreadable")
     ended.close()
-    (problem,) = world.report.status()["problems"]
+    status, directory = status_of(world), str(world.home / "ended")
+    assert status["other_slots"] == [{"path": str(ended.path), "directory": directory, "left": None}]
+    (problem,) = status["problems"]
     assert problem.startswith(f"an ended mount at {world.home / 'ended'} has left unsent work in ")
     assert ": run jobfs recover " in problem
     assert str(state) in problem.partition(": run ")[2]
@@ -189,7 +201,7 @@ def test_cleanup_is_listed_but_for_probes_of_the_server(world: World) -> None:
         world.state.plan_change(Verb.PUT, target, stage=Stage.PLACED)
     world.state.plan_change(Verb.PUT, "cancelled", stage=Stage.CANCELLED)
     world.state.plan_change(Verb.PUT, "unsent")
-    assert [entry["path"] for entry in world.report.status()["cleaning"]] == ["file", "cancelled"]
+    assert [entry["path"] for entry in status_of(world)["cleaning"]] == ["file", "cancelled"]
 
 
 def test_the_files_of_the_control_directory_are_read_only(world: World) -> None:

@@ -127,6 +127,7 @@ def test_a_directory_made_in_an_outage_is_on_the_server_before_its_rename(world:
     world.server.is_away = False
     world.tree.rename("made", "new")
     assert [*world.server.paths.values()] == ["new"]
+    assert "find made" not in world.requests(), "this mount has just made it"
 
 
 def test_rmdir_and_unlink_rely_on_answers_of_the_last_second(world: World) -> None:

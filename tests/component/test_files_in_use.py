@@ -116,6 +116,23 @@ def test_the_jobs_version_from_before_the_rename_of_an_open_file_is_kept(
     assert contents(server) == [b"new", b"the job's"]
 
 
+@pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR])
+@pytest.mark.parametrize("change", ["write", "replace"])
+def test_an_open_file_that_the_cache_does_not_take_stays_as_it_was_saved(
+    server: Server, start: Start, flags: int, change: str
+) -> None:
+    """vfs/semantics.md 4.2, 4.42: the job's next version, which nobody has read, stays beside it."""
+    saved, jobs = b"s" * (2 << 20), b"j" * (2 << 20)
+    work = start(cache_size=1 << 20, write_back_delay=30)
+    with work.closing(work.vfs.create("file", 0o644, flags, CALLER).fh) as fh:
+        work.vfs.write(fh, saved, 0)
+        work.vfs.fsync(fh)
+        getattr(server.store, change)("file", jobs)
+        work.vfs.write(fh, b"new", 0)
+    wait_until_settled(work)
+    assert contents(server) == [jobs, b"new" + saved[3:]]
+
+
 @pytest.mark.parametrize("change", ["renamed", "unlinked"])
 def test_a_file_that_the_job_recreated_before_an_open_is_one_file(
     server: Server, start: Start, change: str

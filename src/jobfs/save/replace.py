@@ -493,7 +493,7 @@ class Replacer:
                     content.remember_size(item, change.size)
                 self._update_namespace(change, item)
                 if file.local is not None and file.local.generation == change.generation:
-                    self._move_handles_to_saved(file, item, adopted=adopted)
+                    self._move_handles_to_saved(file, item, in_cache=saved is not None)
                 state.bytes.remove_after_sync(file.ino, change.generation)
                 if saved is not None:
                     # After the handles have opened the version: these bytes serve them even if the version is too racy to cache.
@@ -546,12 +546,12 @@ class Replacer:
             self._context.namespace.record_deleted(taken)
         self._context.namespace.record_own_change(item)
 
-    def _move_handles_to_saved(self, file: File, item: Item, *, adopted: bool) -> None:
-        """Let the handles of a saved File continue with the saved version, and close its local bytes."""
+    def _move_handles_to_saved(self, file: File, item: Item, *, in_cache: bool) -> None:
+        """Let the handles of a saved File continue with the saved bytes, cached or local, and close the local bytes."""
         local, file.item = file.local, item
         assert local is not None
         for handle in file.handles:
-            handle.continue_with(item, self._context.content.open(item) if adopted else local.acquire())
+            handle.continue_with(item, self._context.content.open(item) if in_cache else local.acquire())
         file.local = None  # last: until then, these bytes give the attributes
         if file.handles:
             local.release()

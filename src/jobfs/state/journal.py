@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from jobfs.errors import FsError, UsageError
 from jobfs.state.copies import CopyStore
-from jobfs.state.localbytes import free_bytes, sync_directory
+from jobfs.state.localbytes import free_bytes, generations_in, sync_directory
 from jobfs.state.records import Change, File, Record, decode_record, encode_record
 
 log = logging.getLogger("jobfs.state")
@@ -178,9 +178,10 @@ class Journal:
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _read_highest_number(self) -> int:
-        """Read all records, and return the highest number in them.
+        """Read all records, and return the highest number in them, and in the names of the files with local or discarded bytes.
 
-        Raises sqlite3.DatabaseError, ValueError, TypeError or AttributeError if the database is damaged.
+        No such file is overwritten: others may link to it. Raises sqlite3.DatabaseError, ValueError, TypeError or AttributeError
+        if the database is damaged, OSError.
         """
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
@@ -190,6 +191,9 @@ class Journal:
         ]
         numbers += [
             number for file in self.load_records(File) for number in (file.generation, file.open_generation)
+        ]
+        numbers += [
+            number for place in ("bytes", "trash") for number in generations_in(self.path.with_name(place))
         ]
         return max(numbers, default=0)
 

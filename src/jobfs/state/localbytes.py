@@ -13,6 +13,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterable
@@ -29,6 +30,8 @@ log = logging.getLogger("jobfs.state")
 _SYNC_EACH = 16
 #: A write of more bytes than this may have to wait for the disk.
 _MUCH = 64 << 10
+#: The name of a generation's file (`generation_path`), or of one in the trash (`LocalBytes.keep_in_trash`).
+_NUMBERED = re.compile(r"(?:[0-9a-f]{16}\.)?([0-9]+)(?:-|$)")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 #: The kernel's boot id, which changes with each boot; "" if there is none.
@@ -178,6 +181,13 @@ class LocalGeneration:
 def generation_path(directory: Path, ino: int, generation: int) -> Path:
     """Return the path of a generation's file in the `directory` of local bytes."""
     return directory / f"{ino:016x}.{generation}"
+
+
+def generations_in(directory: Path) -> list[int]:
+    """Return the numbers in the names of the files in `directory`, local or discarded bytes. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        return [int(found[1]) for found in map(_NUMBERED.match, os.listdir(directory)) if found]
+    return []
 
 
 class LocalBytes:

@@ -80,12 +80,18 @@ def test_a_write_is_all_or_nothing(journal: Journal) -> None:
 
 
 def test_numbers_continue_after_a_restart(path: Path) -> None:
+    """vfs/semantics.md 4.12, 4.53: what a killed mount has left or discarded, or a kept save that links to it, stays."""
     with closing(Journal(path)) as journal:
         first = [journal.next_number() for _ in range(3)]
         assert first == sorted(set(first))
         journal.write((Change(first[1], Verb.PUT, "file"), {}), (File(1, generation=first[2] + 40), {}))
     with closing(Journal(path)) as again:
         assert again.next_number() > first[2] + 40
+    for number, name in [(60, f"bytes/{7:016x}.60"), (61, "trash/61-70.txt")]:
+        (path.parent / name).parent.mkdir()
+        (path.parent / name).touch()
+        with closing(Journal(path)) as again:
+            assert again.next_number() == number + 1
 
 
 def test_a_transaction_id_is_a_tombstone_until_it_is_pruned(path: Path) -> None:

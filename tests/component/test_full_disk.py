@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,7 +17,7 @@ from tests.support.files import errno_from
 from tests.support.hosts import Host
 from tests.support.interferences import Scene, named
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Workspace
+from tests.support.workspaces import CALLER, Workspace, workspace
 
 from jobfs.emulator import Server
 from jobfs.errors import FsError
@@ -146,3 +147,32 @@ def test_an_unsent_file_can_be_unlinked(server: Server, mortal: Callable[..., Mo
     work.vfs.unlink("file")
     assert (work.names(), work.vfs.status()["failed"]) == ([], [])
     work.settle({})
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    (path := tmp_path / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "jobfs-test", path], check=True)
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.mark.needs_root("only root can mount a disk of its own for this")
+@pytest.mark.parametrize("operation", [
+    lambda work: work.vfs.create("new", 0o644, os.O_WRONLY, CALLER), lambda work: work.mkdir("new~"), edited,
+], ids=["create", "mkdir", "write"])  # fmt: skip
+def test_the_cache_makes_room_for_something_new(
+    server: Server, small_disk: Path, operation: Callable[[Workspace], object]
+) -> None:
+    """vfs/semantics.md 4.41, 4.56: before kept saves are deleted, and before anything is refused."""
+    server.store.seed({"file": b"old", **{str(number): bytes(1 << 20) for number in range(10)}}, age=60)
+    with workspace(server, small_disk, write_back_delay=30) as work:
+        work.write("saved", b"saved", fsync=True)
+        for number in range(10):
+            work.read(str(number))
+        with (small_disk / "filler").open("ab", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
+        operation(work)
+        assert work.state.saves.paths() == ["saved"]

@@ -41,7 +41,7 @@ log = logging.getLogger("jobfs.save")
 
 T = TypeVar("T")
 
-#: Least bytes of kept copies that are freed at a time.
+#: Least bytes of kept copies that are freed at a time, and of cached contents if it is not known how many are needed.
 _AT_LEAST = 1 << 20
 #: Most renamed items whose new paths are remembered.
 _REMEMBERED = 2048
@@ -256,6 +256,13 @@ class Context:
             self.update_item(Observation(item, self.clock()), path=old_path)
             raise BadRequestError(reason)
 
+    def make_room(self) -> None:
+        """Let cached contents give room to what is new on the disk of the state directory. Call this with no lock held."""
+        with contextlib.suppress(OSError):  # the disk can't be asked: the change itself fails, if it needs it
+            while not self.state.journal.has_room:
+                if not self.content.evict_on_disk_of(self.state.bytes.directory, _AT_LEAST):
+                    return
+
     def retry_with_room(self, attempt: Callable[[], T], needs: Callable[[], int] = lambda: 0) -> T:
         """Call `attempt` until the disk has room for it, and return its result.
 
@@ -273,7 +280,7 @@ class Context:
 
     def _try_free_bytes(self, size: int) -> bool:
         """Free `size` bytes on the disk of the state directory: cached contents, else kept copies. False if none are left."""
-        if self.content.evict_on_disk_of(self.state.bytes.directory, size):
+        if self.content.evict_on_disk_of(self.state.bytes.directory, size or _AT_LEAST):
             return True
         size = max(size, _AT_LEAST)
         if not (self.state.saves.drop_oldest(size) or self.state.bases.drop_oldest(size)):

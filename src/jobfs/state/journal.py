@@ -237,9 +237,14 @@ class Journal:
                         raise FsError(errno.ENOSPC if full else errno.EIO, message) from error
             self._written += 1
 
+    @property
+    def has_room(self) -> bool:
+        """True if the disk has space for something new, besides the reserved space."""
+        return self.spare.try_refill(extra=_LEAST)
+
     def _try_make_room(self) -> bool:
         """Return whether the disk has space for something new, after removing copies if necessary."""
-        while not self.spare.try_refill(extra=_LEAST):
+        while not self.has_room:
             if not any(store.drop_oldest(_SPARE) for store in self._copies):
                 return False
         return True

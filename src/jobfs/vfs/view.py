@@ -253,11 +253,15 @@ class View:
     # -- what may be changed (vfs/semantics.md 4, readOnly items)
 
     def check_may_change(self, *paths: str) -> None:
-        """Raise FsError(EROFS) on a read-only mount, FsError(EPERM) for paths in the control directory."""
+        """Raise FsError(EROFS) on a read-only mount, FsError(EPERM) for paths in the control directory.
+
+        Else make room for the change (4.41); so call this with no lock held.
+        """
         if self.settings.read_only:
             raise FsError(errno.EROFS)
         if any(names.name_in_control_dir(path) is not None for path in paths):
             raise FsError(errno.EPERM)
+        self.write_back.context.make_room()
 
     def check_may_write(self, node: Node) -> None:
         """Raise FsError(EACCES) if a file's content may not change, or a directory's entries."""

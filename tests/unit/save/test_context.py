@@ -231,6 +231,9 @@ def test_a_full_disk_drops_cached_contents_and_then_kept_copies(world: World, tm
     full = [OSError(errno.ENOSPC, "full"), FsError(errno.ENOSPC), FsError(errno.EDQUOT)]
     world.context.retry_with_room(lambda: away(full.pop(0)) if full else None, lambda: 100)
     assert (world.content.freed, saves.paths(), full) == ([100, 200, 400], ["c"], [])
+    full.append(OSError(errno.ENOSPC, "full"))
+    world.context.retry_with_room(lambda: away(full.pop(0)) if full else None)
+    assert (world.content.freed[3:], saves.paths()) == ([1 << 20], [])
 
 
 def test_the_hash_of_local_or_sent_bytes_is_known(world: World) -> None:

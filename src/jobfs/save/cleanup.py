@@ -401,10 +401,11 @@ class Cleanup:
     def forget_vanished(self) -> None:
         """Forget the attributes and merge bases of items that are not in the last listing. Raises FsError(EIO)."""
         self._base_keeper.forget_vanished()
-        known = self._context.namespace.peek_by_id
-        self._state.drop_files(
-            *(f for f in self._state.index.all_files() if f.has_only_attributes and known(f.item_id) is None)
-        )
+        known, files = self._context.namespace.peek_by_id, self._state.index.all_files()
+        vanished = [file for file in files if file.has_only_attributes and known(file.item_id) is None]
+        with self._state.lock:
+            # A program may have begun to write to one of them.
+            self._state.drop_files(*(file for file in vanished if file.has_only_attributes))
 
 
 def _is_decided_by_bytes(aside: Aside, change: Change) -> bool:

@@ -183,14 +183,18 @@ def test_a_hidden_item_is_checked_again_before_it_gets_a_name(world: World) -> N
 
 def test_remembered_attributes_of_vanished_items_are_dropped(world: World) -> None:
     """vfs/semantics.md 2: attributes go when the job replaces or deletes the item; an open or changed file stays."""
-    for name in "abc":
+    for name in "fabc":
         world.state.write(edit(world.state.get_or_add_file(world.client.put(name, name)), mode=0o600))
+    begins = world.client.items["f"]
     world.opened(world.client.items["c"])
     changed, unread = (world.closed(name, NEW, world.client.put(name, name)) for name in "de")
     unread.local = unread.change = None  # a restart could not open its bytes
-    gone = [world.client.items.pop(name) for name in "acde"]
+    gone = [world.client.items.pop(name) for name in "facde"]
+    # A program has just written to `f`.
+    world.namespace.before_peek["b"] = lambda: world.closed("f", NEW, begins)
     world.cleanup.forget_vanished()
-    assert [world.state.index.file_of(item) is None for item in gone] == [True, False, False, False]
+    assert [world.state.index.file_of(item) is None for item in gone] == [False, True, False, False, False]
+    assert sorted(row.path or "" for row in world.rows(File)) == ["b", "c", "d", "e", "f"]
     assert world.state.index.file_of(world.client.items["b"]) is not None
     assert changed.needs_upload
 

@@ -313,6 +313,8 @@ class FakeNamespace:
         self.doubted: set[str] = set()
         #: Items that it no longer knows, as after a change of a directory above them.
         self.forgotten: set[str] = set()
+        #: Called before the item with this id is looked up.
+        self.before_peek: dict[str, Callable[[], object]] = {}
         #: Called once a directory was listed, before what it showed is used.
         self.after_listing: Callable[[], object] = lambda: None
 
@@ -342,6 +344,7 @@ class FakeNamespace:
         return -math.inf if item.id in self.doubted else time.monotonic()
 
     def peek_by_id(self, item_id: str) -> Item | None:
+        self.before_peek.pop(item_id, lambda: None)()
         return None if item_id in self.forgotten else self._client.items.get(item_id)
 
     def lookup(self, path: str, max_age: float | None = None) -> Item | None:

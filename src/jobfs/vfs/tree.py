@@ -337,11 +337,14 @@ class NameOperations:
     def _rename_link(self, link: File, target: Node | None, new: str) -> None:
         if not self._settings.local_symlinks and not self._view.is_local_only(new):
             raise FsError(errno.EPERM)
+        removes = target is not None and not (isinstance(target, File) and target.never_sent)
+        if removes:
+            self._state.write(edit(link), is_new=True)  # a full disk refuses this before anything is removed
         if isinstance(target, Item):
             self._unlink_item(target)
         elif target is not None and not target.never_sent:
             self._unlink_file(target, new)
-        self._rename_local_only(link, self._state.index.file_at(new), new)
+        self._rename_local_only(link, self._state.index.file_at(new), new, is_new=not removes)
 
     def _rename_to_scratch(self, node: Node, overwritten: File | None, old: str, new: str) -> None:
         """Rename a file, local only or not, to a scratch name. Raises FsError(ENOSPC, EIO, EXDEV), ApiError."""
@@ -350,15 +353,20 @@ class NameOperations:
         else:
             self._make_local_only(node, overwritten, old, new)
 
-    def _rename_local_only(self, file: File, overwritten: File | None, new: str) -> None:
-        """Rename a local only file or link, over the local only File `overwritten`. Raises FsError(ENOSPC, EIO)."""
+    def _rename_local_only(
+        self, file: File, overwritten: File | None, new: str, *, is_new: bool = True
+    ) -> None:
+        """Rename a local only file or link, over the local only File `overwritten`; `is_new` as in `State.write`.
+
+        Raises FsError(ENOSPC, EIO).
+        """
         displaced = self._write_back.renamer.find_displaced(new, None)
         removed = [
             f
             for f in (overwritten, displaced.file, displaced.pending_removal)
             if f is not None and f.recorded
         ]
-        self._state.write(edit(file, path=new), remove=removed, is_new=True)
+        self._state.write(edit(file, path=new), remove=removed, is_new=is_new)
         self._write_back.renamer.release_displaced(displaced, overwritten)
 
     def _make_local_only(self, node: Node, overwritten: File | None, old: str, new: str) -> None:
@@ -446,7 +454,11 @@ class NameOperations:
             return
         if not self._write_back.cancel_save(file):
             return
-        self._write_back.items.delete_if_still(path, file.base)
+        try:
+            self._write_back.items.delete_if_still(path, file.base)
+        except JobfsError:
+            self._write_back.queue.schedule(file)  # `cancel_save` may have ended its save
+            raise
         self._state.unlink_file(file)
 
 

@@ -167,6 +167,19 @@ def test_an_implicit_directory_that_the_job_has_made_since_is_renamed(world: Wor
     assert world.server.items["id of dir"].path == "new"
 
 
+def test_a_failed_unlink_leaves_a_save_that_has_sent_nothing(world: World) -> None:
+    """vfs/semantics.md 4.10, 4.31: its first run has found the disk full, and now the server can't be asked."""
+    world.seed({"file": b"old"})
+    world.write("file", b"new")
+    (change,) = world.state.changes.values()
+    change.started, world.server.is_away = True, True
+    assert errno_from(world.tree.unlink, "file") == errno.EIO
+    assert [(change.target, change.due > 0) for change in world.state.changes.values()] == [("file", True)]
+    world.server.is_away = False
+    world.drain_file("file")
+    assert b"new" in world.server.contents.values()
+
+
 @pytest.mark.parametrize("way", [("unlink", "file"), ("rename", "new", "file")])
 def test_an_open_file_keeps_its_attributes_without_its_name(world: World, way: tuple[str, ...]) -> None:
     """vfs/semantics.md 2.6, 4.33: those of the version that it shows, not what is remembered of an earlier one."""
@@ -266,6 +279,17 @@ def test_a_scratch_file_makes_no_request_until_it_has_a_real_name(world: World) 
     assert sorted(world.view.list("")) == [".file.swo", "file~"]
     world.tree.rename(".file.swo", "file")
     assert [entry["path"] for entry in world.report.list_unsent()] == ["file"]
+
+
+def test_a_link_that_a_full_disk_does_not_rename_replaces_nothing(world: World) -> None:
+    """vfs/semantics.md 4.41: the item at its new name is the job's, and stays."""
+    world.seed({".#job": b"1"})
+    world.tree.symlink(".#file", "user@host", CALLER)
+    with full_disk(world.state):
+        assert errno_from(world.tree.rename, ".#file", ".#job") == errno.ENOSPC
+    assert world.requests() == []
+    world.tree.rename(".#file", ".#job")
+    assert (list(world.view.list("")), world.server.items) == ([".#job"], {})
 
 
 def test_a_rename_to_a_scratch_name_fetches_the_newest_version(world: World) -> None:

@@ -325,12 +325,13 @@ class ChangeQueue:
 
     def drain(self, timeout: float, under: str) -> bool:
         """Make the Changes at and below `under` due now; return whether all is sent or refused within `timeout` seconds."""
+        now = time.monotonic()
         with self._lock:
             for change in self._state.changes.values():
-                is_tried = change.is_settled or change.attempts or change.is_running
+                is_tried = change.is_settled or change.attempts or change.is_running or 0 < change.due <= now
                 if not is_tried and names.is_at_or_below(change.target, under):
-                    self._push(change, time.monotonic())
-        return self._wait_for_zero(lambda: self._state.backlog(under).has_anything_to_send, timeout) == 0
+                    self._push(change, now)
+        return self._wait_for_zero(lambda: self._state.has_anything_to_send(under), timeout) == 0
 
     def wait_and_count_uncleaned(self, timeout: float, *, includes_waiting: bool) -> int:
         """Wait for cleanup, at most `timeout` seconds; return how many Changes still need it.

@@ -28,11 +28,6 @@ class Backlog(NamedTuple):
     unclosed_files: list[File]
     changes: list[Change]
 
-    @property
-    def has_anything_to_send(self) -> bool:
-        """True if a Change is left, or a file has unsent bytes that were not refused. Unclosed files do not count."""
-        return bool(self.changes) or any(f.is_unsent and not f.refused for f in self.files)
-
     def to_entries(self) -> list[Unsent]:
         """Return an entry of the status for each."""
         opened = [_entry_of_file(file, "open and changed") for file in self.unclosed_files]
@@ -50,6 +45,17 @@ def collect_backlog(
         unclosed_files=[file for file in files if _is_never_closed(file) and file not in unclosed],
         changes=_pending_changes(changes, under),
     )
+
+
+def has_change_to_send(changes: Iterable[Change], under: str) -> bool:
+    """Return whether a Change at or below the path `under` is pending, or sends bytes of a file that were not refused."""
+    below = (change for change in changes if _is_below(change.target, under))
+    return any(_is_pending(change) or has_bytes_to_send(change.file, under) for change in below)
+
+
+def has_bytes_to_send(file: File | None, under: str) -> bool:
+    """Return whether a file at or below the path `under` has unsent bytes that were not refused."""
+    return file is not None and file.is_unsent and not file.refused and _is_below(file.path, under)
 
 
 def _pending_changes(changes: Iterable[Change], under: str) -> list[Change]:

@@ -37,7 +37,7 @@ from typing import Any
 from jobfs.api import deadline
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind
-from jobfs.state.backlog import Backlog, collect_backlog
+from jobfs.state.backlog import Backlog, collect_backlog, has_bytes_to_send, has_change_to_send
 from jobfs.state.changes import Changes
 from jobfs.state.copies import BASES, MOST_FILES, SAVES, SAVES_LIFETIME, CopyStore
 from jobfs.state.index import FileIndex
@@ -241,6 +241,16 @@ class State:
         """Return the backlog at or below the path `under`."""
         with self.lock:
             return collect_backlog(self.index.all_files(), self.changes.values(), under, self.unclosed)
+
+    def has_anything_to_send(self, under: str) -> bool:
+        """Return whether a Change at or below the path `under` is pending, or a file has unsent bytes that were not refused.
+
+        A drain asks this after each save: it must not look at every file.
+        """
+        with self.lock:
+            return has_change_to_send(self.changes.values(), under) or any(
+                has_bytes_to_send(file, under) for file in self.index.all_files()
+            )
 
     # -- remembered attributes (vfs/semantics.md 2)
 

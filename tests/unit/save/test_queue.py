@@ -425,7 +425,7 @@ def test_a_drain_sends_the_files_below_a_path_and_reports_a_rest(runner: Runner)
     runner.add(inside, outside, delay=NEVER)
     assert runner.queue.drain(20.0, "dir")
     assert (inside.is_settled, outside.is_settled) == (True, False)
-    unsent = {path: runner.state.backlog(path).has_anything_to_send for path in ("dir", "other", "")}
+    unsent = {path: runner.state.has_anything_to_send(path) for path in ("dir", "other", "")}
     assert unsent == {"dir": False, "other": True, "": True}
     runner.failures[outside.seq] = [UnavailableError("not now")] * 1000
     assert not runner.queue.drain(0.1, "")

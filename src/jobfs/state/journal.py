@@ -240,7 +240,8 @@ class Journal:
     @property
     def has_room(self) -> bool:
         """True if the disk has space for something new, besides the reserved space."""
-        return self.spare.try_refill(extra=_LEAST)
+        with self.lock:
+            return self.spare.try_refill(extra=_LEAST)
 
     def _try_make_room(self) -> bool:
         """Return whether the disk has space for something new, after removing copies if necessary."""

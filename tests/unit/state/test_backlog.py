@@ -72,6 +72,7 @@ def test_only_a_file_that_was_never_closed_is_open_and_changed() -> None:
         ({"attempts": 2, "error": REFUSED}, {}, {"attempts": 2, "reason": "there already"}),
         ({"error": REFUSED}, {"refused": "no room"}, {"state": "failed", "reason": "no room"}),
         ({"planned_at": time.time() + 1000}, {}, {"age": 0.0}),
+        ({}, {"open_generation": 2, "local": LOCAL}, {}),
         ({}, {"generation": 0, "open_generation": 2}, OPEN),
         ({}, {"generation": 0, "open_generation": 2, "local": LOCAL}, {**OPEN, "size": 7}),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import os
 import stat
 import time
 from collections.abc import Iterator
@@ -235,11 +236,13 @@ def test_the_oldest_kept_saves_give_way_to_unsent_bytes(saves: Saves) -> None:
 
 @small
 def test_an_index_does_not_grow_with_the_number_of_saves(saves: Saves) -> None:
-    """vfs/semantics.md 6.15: and is read by others while it is rewritten."""
+    """vfs/semantics.md 6.15: nor do descriptors; and it is read by others while it is rewritten."""
+    descriptors = len(os.listdir("/proc/self/fd"))
     for number in range(50):
         saves.save("a", b"%d" % number)
         assert saves.kept("a") == [b"%d" % number]
         assert len((saves.directory / "index").read_text().splitlines()) <= 12
+    assert len(os.listdir("/proc/self/fd")) == descriptors
     assert saves.again().paths() == ["a"]
 
 

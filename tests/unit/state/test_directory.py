@@ -123,6 +123,9 @@ def test_the_next_mount_removes_the_remains_of_a_killed_merge(take: Take) -> Non
     assert take().path == one.path
     assert not left.exists()
     assert other.exists(), "what is no directory of a merge stays, and stops no mount"
+    left.mkdir()
+    take("/mnt/b")
+    assert left.exists(), "a merge in a mount that runs goes on when another mount starts"
     assert (one.path / "bytes").is_dir()
 
 

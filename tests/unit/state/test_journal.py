@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -79,14 +80,16 @@ def test_a_write_is_all_or_nothing(journal: Journal) -> None:
     assert [change.seq for change in journal.load_records(Change)] == [3]
 
 
-def test_numbers_continue_after_a_restart(path: Path) -> None:
+@pytest.mark.parametrize("field", ["generation", "open_generation"])
+def test_numbers_continue_after_a_restart(path: Path, field: str) -> None:
     """vfs/semantics.md 4.12, 4.53: what a killed mount has left or discarded, or a kept save that links to it, stays."""
     with closing(Journal(path)) as journal:
         first = [journal.next_number() for _ in range(3)]
         assert first == sorted(set(first))
-        journal.write((Change(first[1], Verb.PUT, "file"), {}), (File(1, generation=first[2] + 40), {}))
+        highest: Any = first[2] + 40
+        journal.write((Change(first[1], Verb.PUT, "file"), {}), (File(1, **{field: highest}), {}))
     with closing(Journal(path)) as again:
-        assert again.next_number() > first[2] + 40
+        assert again.next_number() > highest
     for number, name in [(60, f"bytes/{7:016x}.60"), (61, "trash/61-70.txt")]:
         (path.parent / name).parent.mkdir()
         (path.parent / name).touch()
@@ -216,6 +219,16 @@ def test_a_failed_sync_is_reported_and_retried(journal: Journal) -> None:
     with failing("fdatasync", errno.EIO):
         assert (errno_from(journal.sync), journal.needs_sync) == (errno.EIO, True)
     assert (errno_from(journal.sync), journal.needs_sync) == (0, False)
+
+
+def test_a_write_during_a_sync_waits_for_the_next_sync(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md, Vocabulary, (S): the sync may have begun before that write."""
+    journal.write(transaction_id="a")
+    monkeypatch.setattr(os, "fdatasync", lambda _: journal.write(transaction_id="b"))
+    journal.sync()
+    assert journal.needs_sync
 
 
 # -- what is not ours

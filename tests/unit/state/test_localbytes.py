@@ -82,7 +82,8 @@ def test_closed_bytes_and_sealed_generations_never_change(store: LocalBytes) -> 
 
 @pytest.mark.parametrize("fault", ["no source", "no directory", "full"])
 def test_a_copy_that_the_disk_rejects_leaves_nothing(store: LocalBytes, tmp_path: Path, fault: str) -> None:
-    source, full = tmp_path / "source", fault == "full"
+    """vfs/semantics.md 6.15: no descriptor either."""
+    source, full, descriptors = tmp_path / "source", fault == "full", len(os.listdir("/proc/self/fd"))
     if full:
         source.write_bytes(b"x")
     if fault == "no directory":
@@ -92,6 +93,7 @@ def test_a_copy_that_the_disk_rejects_leaves_nothing(store: LocalBytes, tmp_path
         store.create(7, 1, source)
     assert caught.value.errno == (errno.ENOSPC if full else errno.EIO)
     assert not [*store.directory.glob("*")]
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 def test_a_descriptor_is_open_only_while_it_is_used(store: LocalBytes) -> None:
@@ -198,7 +200,8 @@ def test_discarded_bytes_are_kept_in_the_trash_under_their_name(store: LocalByte
     assert caught.value.errno == errno.EIO
 
 
-def test_a_failed_write_leaves_no_bytes(store: LocalBytes) -> None:
+@pytest.mark.parametrize(("offset", "left"), [(3, b"123"), (1, b"1ab")])
+def test_a_failed_write_leaves_the_size(store: LocalBytes, offset: int, left: bytes) -> None:
     """vfs/semantics.md 4: else the bytes would be taken for not whole, and the next append would be torn."""
     local, limits = store.create(7, 1), resource.getrlimit(resource.RLIMIT_FSIZE)
     assert local.write(b"123", 0) == 3
@@ -206,10 +209,10 @@ def test_a_failed_write_leaves_no_bytes(store: LocalBytes) -> None:
         resource.RLIMIT_FSIZE, (5, limits[1])
     )  # the system carries out the first half of the write
     try:
-        assert errno_from(local.write, b"4567", 3) == errno.EFBIG
+        assert errno_from(local.write, b"abcdef", offset) == errno.EFBIG
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert (local.size, local.path.read_bytes()) == (3, b"123")
+    assert (local.size, local.path.read_bytes()) == (3, left)
     local.release()
 
 

@@ -438,6 +438,16 @@ def test_an_entry_that_is_not_understood_is_left_out(proc: Proc, line: str) -> N
     assert proc.replaced(MAKE, SECOND) == THIRD
 
 
+def test_a_note_for_which_the_log_is_compacted_is_kept(proc: Proc) -> None:
+    """vfs/semantics.md 4.63: here each is."""
+    proc.limits = NoteLimits(log_growth=0)
+    proc.restart()
+    proc.read(CAT, FIRST)
+    proc.read(MAKE, THIRD)
+    proc.restart()
+    assert (proc.replaced(CAT, SECOND), proc.replaced(MAKE, SECOND)) == (FIRST, THIRD)
+
+
 def test_the_log_of_notes_is_bounded(proc: Proc) -> None:
     """vfs/semantics.md 4.63, 6.15: a log that is read again and again costs a bounded file, and no note."""
     proc.limits = NoteLimits(log_growth=5000)

@@ -220,6 +220,17 @@ def test_a_sync_covers_all_generations_and_then_removes_old_ones(state: State, f
     assert os.listdir(state.bytes.directory) == [f"{file.ino:016x}.{file.generation}"]
 
 
+def test_bytes_retired_during_a_sync_are_removed_by_the_next(state: State) -> None:
+    """save/protocol.md, Vocabulary, (S): a row that the disk has may still name them."""
+    files = [written(state, "a"), written(state, "b")]
+    state.unlink_file(files.pop())
+    watch(state.journal, lambda step: state.unlink_file(files.pop()) if step == "synced" and files else None)
+    state.store.sync()
+    assert len(on_disk(state)) == 1
+    state.store.sync()
+    assert on_disk(state) == {}
+
+
 def test_concurrent_syncs_share_one_disk_sync(state: State) -> None:
     """vfs/semantics.md 4.4: one disk sync serves many closes."""
     going, gate, calls = threading.Event(), threading.Event(), list[str]()

@@ -62,6 +62,7 @@ def test_a_cached_base_is_kept_under_the_name_of_the_copy(
     assert keeping.kept(names.basename(ASIDE.path)) == OLD
     keeping.listed.add("dir/other")
     keeping.bases.forget_vanished()
+    assert keeping.kept(names.basename(ASIDE.path)) == OLD, "no listing shows a hidden name"
     keeping.bases.keep_merge_base(ASIDE, BASE)
     keeping.bases.rename_base(ASIDE.path, KEPT)
     keeping.bases.drop_base_of_settled(ASIDE)

@@ -124,6 +124,17 @@ def test_one_listing_serves_all_removed_directories(world: World) -> None:
     assert (world.client.items, world.namespace.refreshed) == ({}, 3)
 
 
+def test_a_listing_that_fails_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """save/protocol.md R12: else no removed directory would be deleted any more."""
+    monkeypatch.setattr("jobfs.save.cleanup._LIST_EVERY", 0.0)
+    change = removed(world, "d")
+    with monkeypatch.context() as outage:
+        outage.setattr(world.namespace, "refresh", away)
+        with pytest.raises(UnavailableError):
+            world.cleanup.clean_up(change)
+    assert world.cleanup.clean_up(change) == 0.0
+
+
 # -- what no record explains (R4)
 
 
@@ -406,15 +417,21 @@ def test_an_aside_is_deleted_if_base_or_just_saved_otherwise_kept(
         assert (checked.client.done, world.namespace.updates) == (requests, ["forget a"])
 
 
-@pytest.mark.parametrize("content", [CONTENT, OTHER])
-def test_an_item_changed_while_its_bytes_are_read_is_read_again(checked: Checked, content: bytes) -> None:
-    """save/protocol.md R1: to read bytes safely: download, then get. Never guess."""
-    checked.client.after_download = lambda: checked.client.put("a", hidden(TARGET), content)
+@pytest.mark.parametrize(
+    ("content", "updated_at", "reads"),
+    [(CONTENT, "later", 2), (OTHER, "later", 2), (b"longer, in the same second", "moved", 1)],
+)
+def test_an_item_changed_while_its_bytes_are_read_is_read_again(
+    checked: Checked, content: bytes, updated_at: str, reads: int
+) -> None:
+    """save/protocol.md R1: to read bytes safely: download, then get. Never guess. Another size needs no second read."""
+    change = partial(checked.client.put, "a", hidden(TARGET), content, updated_at=updated_at)
+    checked.client.after_download = change
     assert not checked.settle()
     checked.client.after_download = lambda: None
     assert checked.settle()
-    assert checked.client.done.count("download a") == 2
-    assert checked.kept is (content is OTHER)
+    assert checked.client.done.count("download a") == reads
+    assert checked.kept is (content is not CONTENT)
 
 
 # -- R7: look again

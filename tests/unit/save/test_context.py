@@ -206,10 +206,13 @@ def item(world: World, seconds: float = 60.0) -> Item:
 
 @pytest.mark.parametrize(("seconds", "young"), [(0.5, True), (60.0, False)])
 def test_whether_a_version_is_racy_depends_on_the_servers_clock(
-    world: World, seconds: float, young: bool
+    world: World, monkeypatch: pytest.MonkeyPatch, seconds: float, young: bool
 ) -> None:
-    """save/protocol.md R1: unless base is younger than 2 s when it was opened (clock resolution)."""
-    assert world.context.base_of(item(world, seconds)).racy is young
+    """save/protocol.md R1: unless base is younger than 2 s when it was opened (clock resolution); nobody sets the clock."""
+    shown = item(world, seconds)
+    monkeypatch.setattr(time, "time", lambda: 0.0 if seconds > 2 else 1e10)
+    assert world.context.base_of(shown).racy is young
+    monkeypatch.undo()
     world.client.server_time_offset = 30.0
     assert not world.context.base_of(item(world, seconds)).racy
     assert world.context.base_of(item(world, seconds), racy=True).racy
@@ -227,10 +230,12 @@ def test_a_full_disk_drops_cached_contents_and_then_kept_copies(world: World, tm
     source.write_bytes(bytes(600 << 10))
     for path in "abc":
         saves.commit(path, saves.prepare(path, source, 600 << 10))
+    world.state.bytes.remove_after_sync(7, 1)
     world.content.evictable = 2
     full = [OSError(errno.ENOSPC, "full"), FsError(errno.ENOSPC), FsError(errno.EDQUOT)]
     world.context.retry_with_room(lambda: away(full.pop(0)) if full else None, lambda: 100)
     assert (world.content.freed, saves.paths(), full) == ([100, 200, 400], ["c"], [])
+    assert world.state.bytes.retired == [], "a kept copy shares its file with the bytes of its save"
     full.append(OSError(errno.ENOSPC, "full"))
     world.context.retry_with_room(lambda: away(full.pop(0)) if full else None)
     assert (world.content.freed[3:], saves.paths()) == ([1 << 20], [])

@@ -135,8 +135,10 @@ def pair(world: World, overlap: OverlapSender) -> Pair:
     return Pair(world, overlap)
 
 
-def test_the_stagger_starts_when_the_first_request_is_sent(pair: Pair) -> None:
+@pytest.mark.parametrize("age", [0.0, math.inf], ids=["at once", "after another look"])
+def test_the_stagger_starts_when_the_first_request_is_sent(pair: Pair, age: float) -> None:
     """save/protocol.md R13: a thread may wait for long before it gets there."""
+    pair.look = pair.look._replace(observed_at=pair.look.observed_at - age)
     pair.before_first = lambda: time.sleep(0.05)
     pair.on_first = lambda: eventually(lambda: len(pair.sent) == 2)
     pair.send(0.0)

@@ -147,7 +147,10 @@ def begin(world: World, what: str) -> Change:
     if what == "placed over what the job wrote":
         newer = world.closed("file", NEW, world.client.put("h", "file", b"first"))
         aside = Aside("o", world.client.put("o", hidden("file"), JOBS).path, moved=True, size=len(JOBS))
-        return world.plan(Stage.PLACED, base=Base("o", "", 3), asides=[aside], file=newer, **staged)
+        older = world.state.bytes.create(newer.ino, world.state.journal.next_number())
+        older.release()
+        values = {"asides": [aside], "generation": older.generation, **staged}
+        return world.plan(Stage.PLACED, base=Base("o", "", 3), file=newer, **values)
     over = world.client.put("o", "file", OLD)
     base = Base.from_item(over)
     if what == "unlink":
@@ -186,6 +189,8 @@ def test_recovery_finishes_each_started_change(world: World, remount: Remount, w
     assert again.state.backlog().files == []
     assert again.state.index.file_at("file") is None
     assert again.state.index.file_at("dir") is None
+    again.state.store.sync()
+    assert [*again.state.bytes.directory.iterdir()] == [], "nothing needs local bytes"
 
 
 def test_an_upload_that_ended_before_the_kill_is_not_repeated(world: World, remount: Remount) -> None:
@@ -235,6 +240,18 @@ def test_bytes_appended_to_closed_bytes_return_beside_them(world: World, remount
     assert [*found.values()] == [b"another" if case == "behind, and begun again" else NEW + b" more"]
     again.state.store.sync()
     assert [*again.state.bytes.directory.iterdir()] == []
+
+
+def test_unclosed_bytes_of_a_scratch_file_are_not_sent(world: World, remount: Remount) -> None:
+    """vfs/semantics.md 4.3, 4.14: they come back beside it, on this machine only."""
+    file = scratch(world, "note~", NEW)
+    begun = world.state.bytes.create(file.ino, world.state.journal.next_number())
+    begun.write(b"rewritten", 0)
+    world.state.store.begin_generation(file, begun)
+    again = remount()
+    assert finish(again) == {}
+    found = [(left.size, left.never_sent) for left in again.state.index.all_files()]
+    assert sorted(found) == [(len(NEW), True), (len(b"rewritten"), True)]
 
 
 @pytest.mark.parametrize("lost", [lambda path: path.write_bytes(b""), Path.unlink], ids=["cut", "gone"])

@@ -150,6 +150,8 @@ class FakeClient:
     def get(self, item_id: str, *, connection: object = None) -> Item:
         waits = connection is None and self._holder == threading.get_ident()
         assert not waits, "a thread that holds connections never waits for another"
+        if isinstance(connection, HeldConnection):
+            connection.sent_event.set()
         self._asked("get")
         if item_id not in self.items:
             raise NotFoundError("gone")

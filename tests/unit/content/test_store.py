@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.clocks import Clock
@@ -86,6 +87,29 @@ def test_bytes_of_a_racy_version_serve_only_the_handles_open_now(
     assert (read(store, item), store.is_cached(item), len(files(cache))) == (b"later", True, 1)
 
 
+@pytest.mark.parametrize("size", [None, 4 * MIB])
+def test_a_version_stays_racy_however_long_its_download_takes(
+    make_store: MakeStore, size: int | None
+) -> None:
+    """vfs/semantics.md 3.2: the first of its bytes count, whenever the rest comes; and those that come with its size."""
+    client, clock = FakeClient(pattern(size or 9), updated_at=COARSE), Clock(NOW)
+    store, download = make_store(client, timing=Timing(clock)), client.download
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        clock.advance(10)
+        return download(*arguments, **more)
+
+    client.download = slow  # type: ignore[method-assign]
+    item = coarse_item(size, seconds_ago=0)
+    if size is None:
+        store.measure_size(item)
+    else:
+        with store.open(item) as handle:
+            handle.read(3 * MIB, 4096)
+            handle.fetch_file()
+    assert not store.is_cached(item)
+
+
 # -- adopt, drop -----------------------------------------------------------------------------------------
 
 
@@ -148,11 +172,12 @@ def test_a_download_of_another_length_than_learned_is_another_version(make_store
     store, item = make_store(client), coarse_item(None, seconds_ago=0)
     assert store.measure_size(item) == 5
     client.data = b"hello again"
-    with store.open(item) as handle, pytest.raises(StaleVersionError):
-        handle.wait_for_first_byte()
-    assert store.measure_size(item) == 11
-    with store.open(item) as handle:
-        assert (handle.size, handle.read(0, 100)) == (11, b"hello again")
+    with store.open(item) as stale:
+        with pytest.raises(StaleVersionError):
+            stale.wait_for_first_byte()
+        assert store.measure_size(item) == 11
+        with store.open(item) as handle:
+            assert (handle.size, handle.read(0, 100)) == (11, b"hello again")
 
 
 def test_readers_of_an_unfinished_download_get_the_saved_bytes(opened: Open, tmp_path: Path) -> None:

@@ -196,6 +196,17 @@ def test_only_the_item_of_an_unanswered_set_aside_is_checked(world: World, wrong
     assert world.content.adopted == [(file.item_id, NEW)]
 
 
+def test_a_saved_file_is_shown_until_the_namespace_has_its_item(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 1.6: a lookup takes no lock, and in between it would find the version before."""
+    file, shown = world.closed("file", NEW), list[File | None]()
+    file_at = world.state.index.file_at
+    monkeypatch.setattr(world.namespace, "record_own_change", lambda _: shown.append(file_at("file")))
+    world.write_back.wait_until_uploaded(file)
+    assert (shown, file_at("file")) == ([file], None)
+
+
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_a_promote_whose_answer_is_lost_fills_no_cache(world: World, carried_out: bool) -> None:
     """save/protocol.md R2: the job may have written to it since; nor does the answer to the next promote say that it has not."""

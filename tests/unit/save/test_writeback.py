@@ -13,7 +13,7 @@ from tests.support.files import errno_from
 from tests.support.waiting import eventually
 from tests.unit.state.conftest import full_disk
 
-from jobfs import process
+from jobfs import names, process
 from jobfs.errors import OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save.queue import WHILE_OPEN
@@ -86,6 +86,18 @@ def test_sync_and_tidy_survive_any_error(world: World, monkeypatch: pytest.Monke
     eventually(lambda: not (failures or world.state.store.needs_sync))
     eventually(lambda: world.client.paths == {"h": "orphan"})
     world.end()
+
+
+def test_an_old_tombstone_still_explains_what_the_next_listing_shows(world: World) -> None:
+    """save/protocol.md, Vocabulary, tombstone; R4: a late create leaves no second version."""
+    world.client.put("h", hidden("file", names.Role.STAGED), NEW)
+    world.state.write(transaction_id=TID)
+    world.context.lifetime = 0.0
+    world.namespace.snapshot_number = 1
+    world.write_back.start()
+    eventually(lambda: not world.state.journal.has_any_tombstone)
+    world.end()
+    assert world.client.paths == {}
 
 
 def test_a_kept_save_expires_in_a_mount_that_saves_nothing_more(world: World, tmp_path: Path) -> None:

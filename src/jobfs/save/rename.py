@@ -338,10 +338,14 @@ def _fields_after(change: Change, rename: Change) -> dict[str, Any]:
 def finish_directory_rename(context: Context, change: Change) -> None:
     """Look whether the directory rename that the last mount left unfinished was carried out; update the paths below, or end it.
 
+    What programs have read below the directory, and the copies kept there, go along (vfs/semantics.md 4.46, 4.53).
+
     Raises ApiError; then the mount must not start, because it does not know these paths. Raises FsError(EIO).
     """
     with contextlib.suppress(NotFoundError):
         if context.client.get(change.staged_id).path == change.target:
             update_paths_below(context.state, change)
+            context.state.read_log.move_notes_below(change.source, change.target)
+            context.state.rename_copies(change.source, change.target, directory=True)
             return
     context.state.end_change(change)

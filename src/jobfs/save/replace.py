@@ -474,8 +474,8 @@ class Replacer:
         self._context.note_rename(item.id, change.target)
         if before is not None and adopted:
             self._context.carry_notes_over(before, item)
-        elif before is not None:
-            self._context.carry_notes_to_path(before, item.path)
+        elif change.verb is Verb.MOVE:  # perhaps one that an earlier mount has sent
+            self._context.carry_notes_to_path(before or replace(item, path=change.source), item.path)
 
     def _record_saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
         state, content = self._state, self._context.content

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from tests.unit.state.conftest import failing
 
 from jobfs import names
 from jobfs.errors import FsError
-from jobfs.nodes import Kind
+from jobfs.nodes import Item, Kind
 from jobfs.save import restore_journal
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -91,11 +93,17 @@ MOVED: dict[str, Any] = {"source": "old", "staged_id": "d", "direct": True}
 def test_recovery_applies_a_directory_rename_if_it_was_done(
     world: World, remount: Remount, path: str
 ) -> None:
-    """save/protocol.md, Recovery: what is below it goes along."""
+    """save/protocol.md, Recovery; vfs/semantics.md 4.46, 4.53: what is below it goes along, notes and kept saves, too."""
     world.client.put("d", path, None)
-    world.closed("old/file", NEW)
+    read, log, saves = Item("r", Kind.FILE, "old/read"), world.state.read_log, world.state.saves
+    log.note_read(log.process_of(os.getpid()), read.path, read)
+    file = world.closed("old/file", NEW)
+    assert file.local is not None
+    saves.commit("old/file", saves.prepare("old/file", file.local.path, len(NEW)))
     world.plan(Stage.STAGED, "new", Verb.MOVE, **MOVED)
     again = remount()
+    noted = [again.state.read_log.has_note_of(replace(read, path=f"{name}/read")) for name in ("old", "new")]
+    assert (noted, again.state.saves.paths()) == ([path == "old", path == "new"], [f"{path}/file"])
     (file,) = again.state.backlog().files
     assert (file.path, file.local is not None and file.local.sealed) == (f"{path}/file", True)
     assert again.write_back.taken_up == [
@@ -103,6 +111,17 @@ def test_recovery_applies_a_directory_rename_if_it_was_done(
         f"{path}/file: was not sent yet",
     ]
     assert [found.verb for found in again.state.changes.values()] == [Verb.PUT]
+
+
+def test_a_completed_rename_over_a_file_carries_what_was_read(world: World, remount: Remount) -> None:
+    """vfs/semantics.md 4.46, 4.63: else a version that the job has written since could be replaced unread."""
+    log, read = world.state.read_log, world.client.put("s", "file", JOBS)
+    log.note_read(log.process_of(os.getpid()), "draft", replace(read, path="draft"))
+    world.plan(Stage.STAGED, "file", Verb.MOVE, source="draft", staged_id="s", base=Base("o", "", 3))
+    again = remount()
+    finish(again)
+    newer, program = again.client.touched("s"), again.state.read_log.process_of(os.getpid())
+    assert again.context.base_by_last_read(newer, program) == Base.from_item(read, racy=True)
 
 
 def test_a_completed_directory_rename_leaves_one_file_per_name(world: World, remount: Remount) -> None:

@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from jobfs.content.cached_version import CachedVersion
-from jobfs.content.disk import DiskCache, write_all
+from jobfs.content.disk import CacheFile, DiskCache, write_all
 
 from .world import STILL, Lock, item_of
 
@@ -68,12 +68,44 @@ def test_two_transfers_that_create_the_file_at_once_share_it(cached: CachedVersi
     assert cached.load_or_forget_bytes(0, 200) == b"x" * 100 + b"y" * 100
 
 
-def test_a_file_installed_while_another_is_created_stays_whole(
-    cached: CachedVersion, disk: DiskCache, lock: Lock
-) -> None:
-    """The complete file may be the one that was saved here."""
+@pytest.fixture
+def saved(disk: DiskCache) -> CacheFile:
+    """A file with the whole content, as of a save."""
     saved = disk.create_partial()
     write_all(saved.fd, b"y" * 300, 0)
+    return saved
+
+
+def test_a_failed_write_leaves_a_file_installed_during_it(
+    cached: CachedVersion, saved: CacheFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that were saved here may be on no server any more."""
+
+    def fail(*_: object) -> NoReturn:
+        cached.install_file(saved)
+        raise OSError(errno.EIO, "the disk")
+
+    cached.store_bytes(0, b"x" * 100)
+    monkeypatch.setattr(os, "pwrite", fail)
+    cached.store_bytes(100, b"x" * 100)
+    assert cached.load_or_forget_bytes(0, 300) == b"y" * 300
+
+
+def test_unreadable_content_is_not_offered_again(
+    cached: CachedVersion, saved: CacheFile, disk: DiskCache
+) -> None:
+    cached.install_file(saved)
+    cached.commit_to_cache()
+    assert disk.complete_size(cached.version) == 300
+    make_unreadable(cached)
+    assert cached.load_or_forget_bytes(0, 300) is None
+    assert disk.complete_size(cached.version) is None
+
+
+def test_a_file_installed_while_another_is_created_stays_whole(
+    cached: CachedVersion, saved: CacheFile, lock: Lock
+) -> None:
+    """The complete file may be the one that was saved here."""
     lock.before(2, lambda: cached.install_file(saved))
     for data in (b"x" * 100, b"z" * 100):
         cached.store_bytes(0, data)

@@ -198,6 +198,18 @@ def test_readers_of_an_unfinished_download_get_the_saved_bytes(opened: Open, tmp
     assert len(file.client.requests) == 1
 
 
+def test_a_lost_saved_file_is_replaced_by_no_other_version(opened: Open, cache: Path, tmp_path: Path) -> None:
+    """vfs/semantics.md 3.13: the program has bytes of the file, so those of the first reply need a proof."""
+    file = opened(MIB)
+    adopt(file.store, file.item, tmp_path / "saved", file.client.data)
+    assert file.is_right(0)
+    (kept,) = files(cache)
+    os.truncate(kept, 0)
+    file.client.data, file.client.updated_at = pattern(MIB, seed=9), LATER
+    with pytest.raises(StaleVersionError):
+        file.handle.read(0, 4096)
+
+
 def test_bytes_mixed_from_two_versions_serve_no_later_handle(opened: Open, cache: Path) -> None:
     file = opened(300 * KIB, breaks=[128 * KIB], holds={0: 128 * KIB, 1: 64 * KIB})
     client = file.client

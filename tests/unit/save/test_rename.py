@@ -154,6 +154,7 @@ def test_a_rename_and_what_it_displaces_are_one_journal_write(world: World, stay
     item = world.client.put("o", "file", OLD)
     file = scratch(world, "a~") if stays else world.closed("draft", NEW)
     change = None if stays else world.scheduled(file)
+    world.state.write(edit(file, refused="a name that the server does not take"))
     over = world.renamer.find_displaced("file", item)
     if stays:
         world.written(file, b"never closed")
@@ -163,7 +164,7 @@ def test_a_rename_and_what_it_displaces_are_one_journal_write(world: World, stay
     world.renamer.rename_unsent_over(file, "file", over)
     (row,) = world.rows(File)
     assert (row.path, row.never_sent, row.item_id, row.base) == ("file", False, "o", Base.from_item(item))
-    assert row.size == (12 if stays else 3)
+    assert (row.size, row.refused) == (12 if stays else 3, "")
     assert file.change is not None
     assert (file.item, file.change.target, change in (None, file.change)) == (item, "file", True)
 

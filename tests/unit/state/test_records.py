@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from tests.unit.state.conftest import ITEM
 
 from jobfs.nodes import Item, Kind
@@ -40,3 +41,11 @@ def test_the_replaced_item_that_was_shown_is_kept() -> None:
     asides = [Aside("not moved", "h1"), Aside("", "lost"), own, covered]
     assert Change(1, Verb.PUT, "file", asides=asides[:2]).first_moved_aside() is None
     assert Change(1, Verb.PUT, "file", asides=asides).first_moved_aside() is own
+
+
+@pytest.mark.parametrize(("generation", "closed", "goes"), [(5, 7, True), (5, 3, False), (6, 7, False)])
+def test_a_rename_over_a_file_takes_no_bytes_written_since(generation: int, closed: int, goes: bool) -> None:
+    """save/protocol.md, The steps: a program that has the file open may write while the rename is carried out."""
+    local = LocalGeneration(threading.Condition(), Path(), 1, generation, 7, sealed=False, closed_size=closed)
+    file = File(1, path="file", generation=generation, local=local, recorded=True)
+    assert Change(2, Verb.MOVE, "file", generation=5, file=file).files_moved_over() == [file] * goes

@@ -151,8 +151,9 @@ class MetadataCache:
         before = self._shown_at_affected_paths(path, items)
         self.tree.replace_at(path, items)
         self._note_differences(before)
-        if (before[path] is None) is not (self.tree.shown_at(path) is None):
-            self.note_names_changed(names.parent(path), time.time_ns())
+        for at, was in before.items():
+            if (was is None) is not (self.tree.shown_at(at) is None):
+                self.note_names_changed(names.parent(at), time.time_ns())
         self._record_change(OwnChange(ticket, ids, {path}))
         if any(item.is_dir for item in items) or not self.tree.has_descendants(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())

@@ -299,6 +299,12 @@ def test_a_directorys_time_changes_once_for_new_names(world: World) -> None:
     world.server.rewrite(staged)
     world.namespace.refresh()
     assert changed(world, "same") == 0, "neither hidden names, nor contents, nor what we have done"
+    world.server.move(staged, "below/moved")
+    world.expire()
+    assert world.namespace.lookup("below/moved", max_age=0.0) is not None
+    assert min(changed(world, path) for path in ("same", "below", "")) >= began, (
+        "a find shows where the file was, too"
+    )
 
 
 # what it costs, and who shares it

@@ -40,7 +40,7 @@ def mount() -> Iterator[SocketMount]:
 
 
 class HookedVfs(Vfs):
-    """Calls the hook of an operation, if there is one, before it does the operation."""
+    """Calls the hook of an operation, if there is one, before it does the operation; of a release, after it."""
 
     def __init__(self, hooks: Hooks, *parts: Any) -> None:
         super().__init__(*parts)
@@ -61,6 +61,10 @@ class HookedVfs(Vfs):
     def fgetattr(self, fh: int) -> Attr:
         self._enter("fgetattr", fh)
         return super().fgetattr(fh)
+
+    def release(self, fh: int) -> None:
+        super().release(fh)
+        self._enter("release")
 
 
 @pytest.fixture

@@ -152,6 +152,7 @@ def test_an_open_of_another_size_makes_the_kernel_look_again(kernel: Kernel, siz
         "another thread, another path"
     )
     assert kernel.open(other, thread=1).reply_flags & DIRECT_IO
+    assert opened(other) == errno.ESTALE, "that was the kernel's second open"
     assert opened(node) == errno.ESTALE, "the program has opened another file since"
 
 
@@ -166,11 +167,14 @@ def test_an_open_that_was_refused_is_not_the_first_of_two(
     assert errno_from(kernel.open, node) == errno.ESTALE
 
 
-def test_reads_and_writes_update_the_recorded_kernel_size(kernel: Kernel, sizes: KernelSizes) -> None:
+def test_reads_and_writes_update_the_recorded_kernel_size(
+    world: World, kernel: Kernel, sizes: KernelSizes
+) -> None:
     """vfs/semantics.md 3.17."""
     file = kernel.open(kernel.lookup("file").node, os.O_RDWR)
     size = sizes.get
-    assert size(file.node) == 3
+    world.seed({"file": b"older"})
+    assert (errno_from(kernel.write, file, b"x", 9), size(file.node)) == (errno.ESTALE, 3)
     kernel.write(file, b"DER", 2)
     assert (kernel.read(file, 100), size(file.node)) == (b"olDER", 5)
     sizes.note_sent(file.node, 7, sizes.logical_clock)
@@ -188,6 +192,14 @@ def test_a_read_of_a_longer_version_expires_the_kernels_size(
     world.seed({"file": new})
     assert kernel.read(file, 9, 3) == new[3:]
     assert kernel.notified == [file.node] * expires
+
+
+def test_a_read_of_a_shorter_version_leaves_the_kernel_its_attributes(world: World, kernel: Kernel) -> None:
+    """fuse/notes.md, What the kernel keeps: else a short read would not lower its size, and zeros would follow."""
+    world.seed({"file": bytes(2 << 20)})
+    file = kernel.open(kernel.lookup("file").node)
+    world.seed({"file": b"short"})
+    assert (kernel.read(file), kernel.notified) == (b"short", [])
 
 
 # Each operation of the kernel, at a Vfs

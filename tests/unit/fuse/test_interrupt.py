@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.support.waiting import eventually, eventually_equal
@@ -73,11 +74,13 @@ def looked(lab: Lab, times: int = 1) -> list[int]:
 
 
 def test_only_a_signal_to_end_is_fatal() -> None:
-    """vfs/semantics.md 3.16."""
-    with subprocess.Popen(["sleep", "600"]) as program:
+    """vfs/semantics.md 3.16: one that the program has blocked does not end it yet."""
+    with subprocess.Popen(["env", "--block-signal=TERM", "sleep", "600"]) as program:
+        status = Path(f"/proc/{program.pid}/comm")
+        eventually_equal(status.read_text, "sleep\n")
         program.send_signal(signal.SIGSTOP)
         os.waitpid(program.pid, os.WUNTRACED)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
             program.send_signal(number)
         fatal = interrupt.has_fatal_signal(program.pid)
         program.kill()

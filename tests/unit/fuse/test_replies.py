@@ -9,13 +9,16 @@ import os
 import stat
 import struct
 from collections.abc import Callable
+from functools import partial
 
 import fuse
 import pytest
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
+from tests.unit.save.world import away
 from tests.unit.vfs.world import World
 
+from jobfs.errors import FsError
 from jobfs.fuse.driver import FuseDriver
 from jobfs.fuse.loop import LoopPool
 from jobfs.fuse.replies import ReadDirPlus
@@ -245,3 +248,21 @@ def test_a_stat_through_a_closing_handle_uses_another(
 
     hooks["fgetattr"] = close_first
     assert errno_from(kernel.getattr, node) == (0 if closing == 1 else errno.ESTALE)
+
+
+def test_a_stat_of_an_unlinked_file_shows_each_write(kernel: Kernel) -> None:
+    """vfs/semantics.md 4.33: none is repeated, although nothing else changes."""
+    file = kernel.open(kernel.lookup("file").node, os.O_RDWR)
+    kernel.unlink("file")
+    for size in (5, 9):
+        kernel.write(file, bytes(size))
+        assert kernel.getattr(file.node).size == size
+
+
+def test_no_stat_uses_a_handle_whose_close_has_failed(kernel: Kernel, hooks: Hooks) -> None:
+    """vfs/semantics.md 4.33: its number is no longer that of a file."""
+    file = kernel.open(kernel.lookup("file").node)
+    kernel.unlink("file")
+    hooks["release"] = partial(away, FsError(errno.ENOSPC))
+    kernel.release(file)
+    assert errno_from(kernel.getattr, file.node) == errno.ESTALE

@@ -453,6 +453,15 @@ def test_a_directory_that_the_job_moved_takes_nothing_along() -> None:
     assert not any(known.is_fresh(path) for path in ("a/a", "b", "b/a"))
 
 
+def test_what_is_below_a_directory_in_doubt_stays_in_doubt_elsewhere() -> None:
+    """vfs/semantics.md 1.4, 4.28: a rename of the mount does not make an old answer a new one."""
+    folder = item("a/d", "1", kind=Kind.DIRECTORY)
+    known = cache_with(folder, item("a/d/x", "2"))
+    known.invalidate("a")
+    known.record_own_change(replace(folder, path="b"), "a/d")
+    assert not known.is_fresh("b/x")
+
+
 def test_an_own_conflict_copy_is_a_difference_and_a_save_of_it_is_not() -> None:
     """vfs/semantics.md 7.2."""
     path = names.second_version_path("x.txt", "conflict")

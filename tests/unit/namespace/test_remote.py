@@ -289,10 +289,12 @@ def test_a_directorys_time_changes_once_for_new_names(world: World) -> None:
     world.namespace.forget_names_changed(ahead)
     assert changed(world, "ahead") == 0
     world.server.file("new/x", updated_ns=1)
+    world.server.file("newer/x", updated_ns=1)
     world.server.directory("new")
     world.namespace.refresh()
     assert [changed(world, path) for path in directories[1:]] == seen[1:]
     assert changed(world, "new") == 0, "it has the time of its item"
+    assert changed(world, "newer") >= began, "it has none"
     staged = world.server.file(hidden("same/c"))
     world.namespace.refresh()
     world.namespace.record_own_change(world.server.move(staged, "same/own"))
@@ -390,6 +392,20 @@ def test_saves_during_a_long_listing_cost_one_find_each(world: World) -> None:
     asked = world.server.operations()
     assert asked.count("list") == 4
     assert asked.count("find") <= 2
+
+
+@pytest.mark.parametrize(("count", "requests"), [(8, ["find"] * 8), (9, ["list"])])
+def test_a_listing_costs_a_handful_of_finds_after_many_own_changes(
+    world: World, count: int, requests: list[str]
+) -> None:
+    """vfs/semantics.md 1.9: names in doubt are looked up one by one only if they are few."""
+    world.listed(files=20)
+    world.namespace.refresh()
+    world.server.asked()
+    for number in range(count):
+        world.namespace.invalidate(f"f{number:04d}")
+    world.namespace.children("")
+    assert world.server.operations() == requests
 
 
 @pytest.mark.parametrize(("seconds", "good_for"), [(0.1, 1.0), (3.0, 3.0)])

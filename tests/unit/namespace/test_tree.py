@@ -113,9 +113,16 @@ def test_a_directory_shadows_a_file_while_it_has_content() -> None:
 
 
 def test_a_directory_moves_with_its_content_even_below_itself() -> None:
-    tree = ItemTree.from_items([item("d", "1", kind=Kind.DIRECTORY), item("d/x", "2")])
+    tree = ItemTree.from_items([item("d", "1", kind=Kind.DIRECTORY), item("d/x", "2"), item("d/e/y", "3")])
     tree.put_moved(item("d/e", "1", kind=Kind.DIRECTORY), "d")
-    assert {one.path for one in tree.items()} == {"d/e", "d/e/x"}
+    assert {one.path for one in tree.items()} == {"d/e", "d/e/x", "d/e/y"}
+
+
+def test_the_next_newest_of_several_items_is_shown_once_the_newest_has_gone() -> None:
+    """vfs/semantics.md 1.16."""
+    tree = ItemTree.from_items(item("x", str(number), updated_ns=number) for number in (3, 1, 2))
+    tree.remove("3")
+    assert tree.shown_at("x") == item("x", "2", updated_ns=2)
 
 
 HOSTILE = ["a/../b", "./a", "a//b", "a\0b", "a" * 256, ".jobfs", ".jobfs/job.json", ""]

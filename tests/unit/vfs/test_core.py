@@ -134,6 +134,16 @@ def test_a_stop_closes_open_files_once(world: World) -> None:
     assert errno_from(world.vfs.read, opened.fh, 1, 0) == errno.EBADF
 
 
+def test_a_stop_records_what_programs_have_written(make_world: MakeWorld) -> None:
+    """vfs/semantics.md 4.3, 6.5: as their close does."""
+    world = make_world()
+    world.seed({})
+    world.vfs.write(world.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh, b"written", 0)
+    vfs = make_world(after=world).vfs
+    vfs.start()
+    assert [name for name, _ in vfs.listdir("")] == ["file"]
+
+
 def test_as_many_descriptors_are_allowed_as_the_system_permits(monkeypatch: pytest.MonkeyPatch) -> None:
     """vfs/semantics.md 6.15: a system that refuses them keeps its present limit."""
     asked = []

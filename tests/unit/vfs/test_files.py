@@ -150,6 +150,19 @@ def test_an_open_never_yields_a_size_other_than_the_kernels(
         assert (opened.direct_io, opened.keep_cache) == (True, False)
 
 
+def test_the_kernel_keeps_no_pages_after_an_open_that_failed(world: World) -> None:
+    """vfs/semantics.md 3.2, 3.17: its second open of a version that is in the cache drops those of the first one."""
+    world.seed({"file": b"12345"})
+    handle = world.files.get_handle(world.open("file", os.O_RDONLY, kernel=KernelFile(5)).fh)
+    handle.fetch_whole()
+    world.files.release(handle.fh)
+    with world.content.open(world.put("file", b"newer version")) as content:
+        content.fetch_file()
+        world.list_again()
+        assert errno_from(world.open, "file", os.O_RDONLY, kernel=KernelFile(5)) == errno.ESTALE
+        assert not world.open("file", os.O_RDONLY, kernel=KernelFile(13, is_retry=True)).keep_cache
+
+
 @pytest.mark.parametrize("flags", [WRITE, os.O_WRONLY, APPEND])
 @pytest.mark.parametrize("content", [b"old bytes", bytes(2 << 20)], ids=["small", "large"])
 def test_an_open_for_writing_succeeds_without_the_bytes(world: World, flags: int, content: bytes) -> None:
@@ -242,6 +255,40 @@ def test_an_fsync_of_a_scratch_file_syncs_bytes_changed_in_place(
     world.files.fsync(fh)
     world.files.release(fh)
     assert b"changed" in synced
+
+
+@pytest.mark.parametrize("ends", [[], [b"more"]], ids=["at once", "once it is written again"])
+def test_an_unlinked_file_takes_no_room_after_its_last_close(world: World, ends: list[bytes]) -> None:
+    """vfs/semantics.md 4.33, 6.15: nor do the bytes that were closed before."""
+    world.seed({})
+    fh = world.files.create("file", 0o644, WRITE, CALLER).fh
+    world.files.write(fh, b"closed", 0)
+    world.files.flush(fh)
+    world.tree.unlink("file")
+    for content in ends:
+        world.files.write(fh, content, 0)
+    world.files.release(fh)
+    assert list(world.state.bytes.directory.iterdir()) == []
+
+
+def test_all_handles_of_a_written_file_share_one_descriptor(world: World) -> None:
+    """vfs/semantics.md 4.2, 6.15."""
+    world.seed({"file": b"content"})
+    readers = [world.files.get_handle(world.open("file", os.O_RDONLY).fh) for _ in range(9)]
+    assert [reader.read(7, 0) for reader in readers] == [b"content"] * 9
+    before = len(os.listdir("/proc/self/fd"))
+    world.files.write(world.open("file").fh, b"C", 0)
+    assert [reader.read(7, 0) for reader in readers] == [b"Content"] * 9
+    assert len(os.listdir("/proc/self/fd")) < before, "nine before"
+
+
+def test_a_save_begins_soon_after_the_last_close(make_world: MakeWorld) -> None:
+    """vfs/semantics.md 4.5: not only a minute later, as while the file is open for writing."""
+    world = make_world(write_back_delay=0.0)
+    world.seed({})
+    world.write_back.start()
+    world.write("file", b"content")
+    eventually(lambda: [*world.server.paths.values()] == ["file"])
 
 
 def test_a_close_records_what_was_written_and_an_fsync_sends_it(make_world: MakeWorld) -> None:

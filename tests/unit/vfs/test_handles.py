@@ -479,6 +479,15 @@ def test_a_first_write_at_the_end_of_a_newer_version_fails(
         assert handle.read(place, 0) == OLD.ljust(place, b"\0")[:place]
 
 
+def test_the_end_of_a_mapped_page_counts(world: World) -> None:
+    """vfs/semantics.md 3.17: the kernel sends a page up to the end of the file as it knows it."""
+    world.seed({"file": OLD})
+    handle = open_file(world, "file", WRITE)
+    world.seed({"file": NEW})
+    page = OLD.ljust(len(NEW), b"\0")
+    assert errno_from(world.files.write, handle.fh, page, 0, mapped=True) == errno.ESTALE
+
+
 @pytest.mark.parametrize(("flags", "new", "error"), [
     (WRITE, LARGE + NEW, errno.ESTALE), (WRITE, LARGE[:-9], errno.ESTALE), (WRITE, b"y" * len(LARGE), 0),
     (APPEND, LARGE + NEW, 0),

@@ -13,7 +13,7 @@ from tests.support.files import errno_from
 from tests.support.items import hidden
 from tests.support.waiting import eventually
 
-from jobfs.api.deadline import steady_time
+from jobfs.api.deadline import remaining_time, steady_time
 from jobfs.document import ENDED, Status
 from jobfs.errors import TooLargeError, UnavailableError
 from jobfs.names import Role
@@ -91,6 +91,15 @@ def test_a_status_without_a_server_has_the_last_known_values(world: World) -> No
     status = status_of(world)
     assert (status["items"], status["server"]["stale"]) == (1, True)
     assert "no route to the server" in (status["listing_error"] or "")
+    assert "job" not in world.requests(), "it was asked a moment ago"
+
+
+def test_a_status_waits_less_than_a_second_for_the_server(world: World) -> None:
+    """vfs/semantics.md 6.6: for the job and a first listing together."""
+    left = list[float]()
+    world.server.on_request = lambda: left.append(remaining_time())
+    world.report.status()
+    assert (len(left), max(left) < 1) == (2, True)
 
 
 def test_news_of_the_job_are_as_old_as_the_last_answer(world: World) -> None:
@@ -160,7 +169,8 @@ def test_a_conflict_with_a_kept_base_is_listed_with_the_merge_command(world: Wor
 
 def test_hidden_items_of_others_are_reported_after_an_hour(world: World) -> None:
     """save/protocol.md, Recovery: the status of every mount lists foreign hidden items older than an hour."""
-    now = int(steady_time() * 1e9)
+    world.server.server_time_offset = 7200
+    now = int((steady_time() + 7200) * 1e9)
     for mount, age in (("f" * 12, 3700), ("e" * 12, 3500), (world.slot.mount_id, 3700)):
         path = hidden("x", mount=mount)
         world.put(path, b"x", updated_ns=now - age * 1_000_000_000)

@@ -29,6 +29,18 @@ def test_a_name_costs_one_find_per_ttl_whether_it_exists_or_not(world: World) ->
     assert (errno_from(world.lookup.getattr, "dir/none"), world.requests()[:1]) == (0, ["list"])
 
 
+@pytest.mark.parametrize(("is_freed_here", "base"), [(True, "id of file"), (False, "")])
+def test_a_name_that_this_mount_has_freed_is_not_missing(
+    world: World, is_freed_here: bool, base: str
+) -> None:
+    """vfs/semantics.md 4.62: a file that is made there replaces the one that is about to be removed from the server."""
+    item = world.put("file", b"old")
+    world.override({"file": None} if is_freed_here else {})
+    world.lookup.note_missing("file", CALLER.pid)
+    process = world.state.read_log.process_of(CALLER.pid)
+    assert world.write_back.context.base_of(item, process=process).id == base
+
+
 def test_an_unreachable_server_is_no_missing_name(world: World) -> None:
     """vfs/semantics.md 1.12, 1.13, 1.15."""
     world.server.is_away = True

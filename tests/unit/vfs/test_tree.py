@@ -147,12 +147,14 @@ def test_rmdir_and_unlink_rely_on_answers_of_the_last_second(world: World) -> No
 
 
 def test_a_rename_of_an_item_is_one_move_and_keeps_its_inode(world: World) -> None:
-    """vfs/semantics.md 1.22, 4.27: programs that have it open find it at its new name."""
-    world.seed({"file": b"1", "dir": None})
-    handle, ino = world.open("file"), world.lookup.getattr("file").ino
-    world.tree.rename("file", "dir/new")
+    """vfs/semantics.md 1.22, 4.27: programs that have it open find it at its new name. The directory it leaves stays (1.19)."""
+    world.seed({"old/file": b"1", "dir": None})
+    handle, ino, began = world.open("old/file"), world.lookup.getattr("old/file").ino, time.time_ns()
+    world.tree.rename("old/file", "dir/new")
     assert world.requests()[-1] == "move dir/new"
-    assert (world.view.find("file"), world.lookup.getattr("dir/new").ino) == (None, ino)
+    attr = world.lookup.getattr("dir/new")
+    assert (world.view.find("old/file"), attr.ino, attr.ctime_ns >= began) == (None, ino, True)
+    assert world.lookup.listdir("old") == []
     world.files.write(handle.fh, b"2", 0)
     assert [entry["path"] for entry in world.report.list_unsent()] == ["dir/new"]
 
@@ -296,10 +298,11 @@ def test_a_rename_to_a_scratch_name_fetches_the_newest_version(world: World) -> 
     """vfs/semantics.md 4.34, 5: the known version is gone."""
     world.seed({"file": b"1"})
     del world.server.items["id of file"], world.server.contents["id of file"]
-    world.server.put("another", "file", b"the job's")
+    world.server.put("another", "file", b"the job's", updated_ns=77)
     world.clock.advance(1)
     world.tree.rename("file", "file~")
-    assert (list(world.view.list("")), world.lookup.getattr("file~").size) == (["file~"], 9)
+    attr = world.lookup.getattr("file~")
+    assert (list(world.view.list("")), attr.size, attr.mtime_ns) == (["file~"], 9, 77)
 
 
 def test_a_rename_that_fails_leaves_no_name_in_doubt(world: World) -> None:
@@ -312,8 +315,8 @@ def test_a_rename_that_fails_leaves_no_name_in_doubt(world: World) -> None:
     world.server.before["update"] = [lose_answer]
     assert errno_from(world.tree.rename, "file", "new") == errno.EIO
     world.server.is_away = False
-    assert list(world.view.list("")) == ["new"]
     assert (errno_from(world.view.get, "file"), world.lookup.getattr("new").size) == (errno.ENOENT, 1)
+    assert list(world.view.list("")) == ["new"]
 
 
 def test_a_backup_has_the_attributes_of_its_file(world: World) -> None:
@@ -430,5 +433,11 @@ def test_a_file_is_removed_only_if_it_is_the_compared_version(world: World) -> N
     world.write("kept", b"edited")
     assert not remove("kept", world.server.items["id of kept"].version, sha(b"unsent"))
     assert len(world.server.items) == 2
+    world.open("copy", os.O_RDONLY)
     assert remove("copy", item.version, digest)
     assert [item.path for item in world.server.items.values() if item.kind is Kind.FILE] == ["kept"]
+    assert world.pages.handles_at("copy") == (), "a file that is made there is another one for the kernel"
+    world.write("kept", b"edited", fsync=True)
+    (item,) = (each for each in world.server.items.values() if each.path == "kept")
+    assert remove("kept", item.version, sha(b"edited"))
+    assert read_copy(world.slot.path / SAVES, "kept") is None

@@ -54,14 +54,17 @@ class NameOperations:
 
     @contextmanager
     def _hold_name_to_remove(self, path: str) -> Iterator[None]:
-        """Hold a name for the block, which removes the node there. Raises FsError(EACCES, ENOENT, ENOTDIR), ApiError."""
+        """Hold a name for the block, which may remove the node there. Raises FsError(EACCES, ENOENT, ENOTDIR), ApiError."""
         self._view.check_may_write(self._view.get_directory(names.parent(path)))
         with self._state.reservations.hold(path):
             self._write_back.queue.wait_in_flight(Verb.MOVE, path)
             yield
-            self._unlink_older_files(path)
-            self._view.keep_parent(path)
-            self._view.touch_directory(names.parent(path))
+
+    def _note_name_removed(self, path: str) -> None:
+        """Note that the node at a held name was removed. Raises FsError(EIO)."""
+        self._unlink_older_files(path)
+        self._view.keep_parent(path)
+        self._view.touch_directory(names.parent(path))
 
     # -- directories
 
@@ -112,6 +115,7 @@ class NameOperations:
             self._view.check_may_replace(node)
             self._write_back.queue.wait_idle(path)
             self._remove_directory(path)
+            self._note_name_removed(path)
 
     def _remove_directory(self, path: str) -> None:
         files, _ = self._state.index.children_of(path)
@@ -414,6 +418,7 @@ class NameOperations:
                 self._unlink_file(node, path)
             self._pages.note_node_detached(path)
             self._state.forget_copies(path)
+            self._note_name_removed(path)
 
     def unlink_if_version(self, path: str, version: Version, sha256: str) -> bool:
         """Remove the file at `path` if the server still has this version, with bytes of this hash; return whether it did.
@@ -434,6 +439,7 @@ class NameOperations:
                 return False
             self._pages.note_node_detached(path)
             self._state.forget_copies(path)
+            self._note_name_removed(path)
             return True
 
     def _unlink_item(self, item: Item) -> None:

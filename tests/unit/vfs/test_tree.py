@@ -427,14 +427,15 @@ def test_a_file_is_removed_only_if_it_is_the_compared_version(world: World) -> N
     """vfs/semantics.md 4.57: a copy is deleted that still is the version that was read, by its bytes too."""
     world.seed({"copy": b"read", "kept": b"unsent"})
     item, digest = world.server.items["id of copy"], sha(b"read")
-    remove = world.tree.unlink_if_version
+    remove, before = world.tree.unlink_if_version, world.lookup.getattr("")
     assert not remove("copy", Version(item.id, "another version", 4), digest)
     assert not remove("copy", item.version, sha(b"else"))
     world.write("kept", b"edited")
     assert not remove("kept", world.server.items["id of kept"].version, sha(b"unsent"))
-    assert len(world.server.items) == 2
+    assert (len(world.server.items), world.lookup.getattr("")) == (2, before), "no name has gone (2.18)"
     world.open("copy", os.O_RDONLY)
     assert remove("copy", item.version, digest)
+    assert world.lookup.getattr("").mtime_ns > before.mtime_ns
     assert [item.path for item in world.server.items.values() if item.kind is Kind.FILE] == ["kept"]
     assert world.pages.handles_at("copy") == (), "a file that is made there is another one for the kernel"
     world.write("kept", b"edited", fsync=True)

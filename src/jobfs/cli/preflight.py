@@ -197,7 +197,7 @@ def find_key(settings: Settings) -> KeySource:
             raise UsageError("there is no API key: set PERSTACK_API_KEY, or give --api-key-file FILE")
         return fixed_key(key)
     path = settings.api_key_file
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, it never raises an error with the value in it
         # The sentence does not name the file: the user may have given the key in its place.
         raise UsageError(
             "the value of --api-key-file is not a file: give the path of a file that has the key"

@@ -139,6 +139,6 @@ def test_a_key_file_wins_and_one_that_others_can_read_is_reported(
     assert find_key(settings)() == "sk-file"
     said = f"jobfs: others can read the API key in {path}: run chmod 600 '{path}'\n"
     assert capsys.readouterr().err == ("" if mode == 0o600 else said)
-    for given in ("sk-given-by-mistake", str(tmp_path)):
+    for given in ("sk-given-by-mistake", "sk-" + 300 * "x", str(tmp_path)):
         with pytest.raises(UsageError, match="--api-key-file is not a file"):
             find_key(load_settings({"api_key_file": given}))

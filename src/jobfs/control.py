@@ -27,8 +27,8 @@ _log = logging.getLogger("jobfs.control")
 
 SOCKET = "control.sock"
 _LONGEST = 1 << 20
-#: How long to wait for descriptors, memory or threads that are short, in seconds.
-_SHORTAGE = 0.05
+#: How long to wait for descriptors, memory or threads that are short, and for a caller that does not read, in seconds.
+_SHORTAGE, _PATIENCE = 0.05, 10.0
 
 
 class NoMountError(JobfsError):
@@ -77,12 +77,11 @@ Handler = Callable[[dict[str, Any], Conversation], Any]
 class ControlServer:
     """The server of the control socket in `directory`: it answers calls by `handlers`, each in a thread of its own.
 
-    The socket is made with mode 0600, and replaces an old one.
+    The socket is made with mode 0600, and replaces an old one. `patience`: how long a caller may take to send or to read, in s.
     """
 
-    def __init__(self, directory: Path, handlers: Mapping[str, Handler]) -> None:
-        self._directory = directory
-        self._handlers = handlers
+    def __init__(self, directory: Path, handlers: Mapping[str, Handler], patience: float = _PATIENCE) -> None:
+        self._directory, self._handlers, self._patience = directory, handlers, patience
         self._listener = socket.socket(socket.AF_UNIX)
         self._busy: set[threading.Thread] = set()
         with contextlib.suppress(FileNotFoundError):
@@ -117,7 +116,7 @@ class ControlServer:
         self._busy.add(threading.current_thread())
         try:
             with connection:
-                connection.settimeout(10.0)
+                connection.settimeout(self._patience)
                 with connection.makefile("rb") as lines:
                     request = json.loads(lines.readline(_LONGEST))
                 conversation = Conversation(connection)

@@ -23,17 +23,18 @@ def running() -> list[threading.Thread]:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a thread whose runs raise these errors, one a run, and then succeed."""
+    """Start a thread whose runs raise these errors, one a run (None: a run that succeeds), and then succeed."""
     threads: list[Background] = []
 
-    def start(*errors: BaseException) -> Background:
+    def start(*errors: BaseException | None) -> Background:
         left = [*errors]
         ran = threading.Event()
 
         def task() -> float:
-            if left:
-                raise left.pop(0)
-            ran.set()
+            if not left:
+                ran.set()
+            elif (error := left.pop(0)) is not None:
+                raise error
             return 0.01
 
         threads.append(Background("jobfs-test", task, retry=0.01))
@@ -57,11 +58,15 @@ def test_a_thread_survives_any_error_of_a_run(start: Start, caplog: pytest.LogCa
     assert [bool(record.exc_info) for record in caplog.records] == [False, True, False]
 
 
-def test_an_error_that_stays_is_logged_once(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_is_logged_again_only_after_a_success(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
-    start(*[FsError(errno.EIO, "full") for _ in range(5)], UnavailableError("down"), UnavailableError("down"))
+    full, down = FsError(errno.EIO, "full"), UnavailableError("down")
+    start(full, full, full, down, down, None, down)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("ERROR", "jobfs-test failed and is repeated: full"),
+        ("INFO", "jobfs-test failed and is repeated: down"),
         ("INFO", "jobfs-test failed and is repeated: down"),
     ]
 

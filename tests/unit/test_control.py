@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 import stat
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from tests.support.waiting import eventually
 
 from jobfs.control import SOCKET, ControlServer, Conversation, NoMountError, call_mount
 from jobfs.errors import FsError
@@ -22,8 +24,8 @@ from jobfs.errors import FsError
 def serve(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     servers: list[ControlServer] = []
 
-    def serve(**handlers: Any) -> Path:
-        servers.append(ControlServer(tmp_path, handlers))
+    def serve(patience: float = 10.0, **handlers: Any) -> Path:
+        servers.append(ControlServer(tmp_path, handlers, patience))
         return tmp_path
 
     yield serve
@@ -75,16 +77,23 @@ def test_refusals_keep_sentence_and_errno_and_broken_handlers_are_logged(
 
 def test_a_client_that_does_not_read_its_events_is_disconnected(serve: Callable[..., Path]) -> None:
     """vfs/semantics.md 7.9; with less patience."""
-    here, there = socket.socketpair()
-    with here, there:
-        here.settimeout(0.02)
-        conversation, sent = Conversation(here), 0
-        while not conversation.has_hung_up() and sent < 1000:
+    sent, over = itertools.count(), threading.Event()
+
+    def watch(args: dict[str, Any], conversation: Conversation) -> None:
+        while not conversation.has_hung_up() and next(sent) < 1000:
             conversation.send_event({"text": "x" * 1000})
-            sent += 1
-        assert 10 < sent < 1000
-        with there.makefile("rb") as lines:
-            assert len(lines.readlines()) >= sent - 1
+        over.set()
+
+    place = serve(patience=0.02, watch=watch)
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.connect(str(place / SOCKET))
+        deaf.sendall(b'{"call": "watch"}\n')
+        assert over.wait(20)
+        with deaf.makefile("rb") as lines:
+            assert 10 < next(sent) - 1 <= len(lines.readlines()) + 1 < 1000
+
+
+def test_events_come_before_the_result(serve: Callable[..., Path]) -> None:
     heard: list[Any] = []
     place = serve(
         watch=lambda args, conversation: [conversation.send_event({"n": n}) for n in range(3)] and "over"
@@ -130,3 +139,21 @@ def test_the_socket_is_private_and_removed_for_a_path_of_any_length(tmp_path: Pa
     assert (stat.S_IMODE((deep / SOCKET).stat().st_mode), call_mount(deep, "ping")) == (0o600, "pong")
     server.close()
     assert not (deep / SOCKET).exists()
+
+
+def test_closing_waits_for_the_calls_that_are_being_answered(tmp_path: Path) -> None:
+    called, answered = threading.Event(), list[bool]()
+
+    def answer(args: dict[str, Any], conversation: Conversation) -> str:
+        called.set()
+        eventually(lambda: not (tmp_path / SOCKET).exists())
+        answered.append(True)
+        return "late"
+
+    server = ControlServer(tmp_path, {"ask": answer})
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(call_mount, tmp_path, "ask")
+        assert called.wait(20)
+        server.close(timeout=20)
+        assert answered, "the process may end now"
+        assert asking.result(20) == "late"

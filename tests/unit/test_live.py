@@ -6,6 +6,7 @@ import errno
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import Mock
@@ -280,13 +281,14 @@ def following(
 def test_a_subscription_reports_later_changes_below_its_path(vfs: Mock) -> None:
     """vfs/semantics.md 7.6, 7.9: what was unseen because nobody looked is no news."""
     received: list[WatchEvent] = []
-    later = "created dir, created dirt, created dir/in, renamed dir/x out"
+    later = "created dir, created dirt, created dir/in, renamed dir/x out, deleted dir/in"
     vfs.take_differences.side_effect = [news("created dir/before"), news(later)]
     with following(vfs, "dir", received.append) as looking:
         assert looking.notify_once() == 1.0
-        eventually(lambda: len(received) == 4)
-    assert [each["path"] for each in received] == [None, "dir", "dir/in", "out"]
-    assert vfs.watching == {"programs": 0, "told": 4}
+        eventually(lambda: len(received) == 5)
+    assert [each["path"] for each in received] == [None, "dir", "dir/in", "out", "dir/in"]
+    assert [each["size"] for each in received] == [None, 1, 1, 1, None]
+    assert vfs.watching == {"programs": 0, "told": 5}
     vfs.take_differences.side_effect = None
     vfs.refresh_if_stale.reset_mock()
     assert looking.notify_once() >= 2.0
@@ -294,17 +296,20 @@ def test_a_subscription_reports_later_changes_below_its_path(vfs: Mock) -> None:
 
 
 def test_a_slow_subscriber_misses_changes_and_gets_a_notice(vfs: Mock) -> None:
-    """vfs/semantics.md 7.9."""
-    going_on, received = threading.Event(), list[WatchEvent]()
+    """vfs/semantics.md 7.9: and delays no other subscriber."""
+    going_on, received, other = threading.Event(), list[WatchEvent](), list[WatchEvent]()
 
     def slow(each: WatchEvent) -> None:
         going_on.wait(20)
         received.append(each)
 
-    with following(vfs, "", slow, limits=live.Limits(waiting=10)) as looking:
+    with following(vfs, "", slow, limits=live.Limits(waiting=10)) as looking, ThreadPoolExecutor(1) as pool:
+        pool.submit(looking.follow, "", other.append, going_on.is_set)
+        eventually(lambda: vfs.watching["programs"] == 2)
         vfs.take_differences.return_value = news(", ".join(f"created f{number}" for number in range(50)))
         looking.notify_once()
         looking.notify_once()
+        eventually(lambda: "created" in [each["what"] for each in other])
         going_on.set()
         eventually(lambda: len(received) >= 12)
     assert [each["what"] for each in received] == ["job", "missed", *["created"] * 10]

@@ -55,9 +55,9 @@ def test_the_proxy_of_the_environment_is_used_except_for_loopback(monkeypatch: p
         monkeypatch.delenv(name.upper(), raising=False)
     assert find_proxy("https://api.example.test") is None
     for given in ("http://proxy.example.test:3128", "proxy.example.test:3128"):
-        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        for name in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"):
             monkeypatch.setenv(name, given)
-        assert find_proxy("https://api.example.test") == "http://proxy.example.test:3128"
+            assert find_proxy("https://api.example.test") == "http://proxy.example.test:3128"
         assert {
             find_proxy(url) for url in ("http://127.0.0.1:1", "http://localhost", "https://[::1]:8443")
         } == {None}

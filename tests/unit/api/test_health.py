@@ -243,6 +243,7 @@ def test_an_unreachable_server_gets_one_request_a_second_in_total(make: Make, cl
             met = pool.map(in_program, range(24))
             assert set(in_background(client, 12)) <= {errors.HeldBackError, errors.UnavailableError}
             assert set(met) == {errno.ENETUNREACH}
+            assert not client.probe_recovery()
     assert 8 <= len(script.requests) <= 11
 
 

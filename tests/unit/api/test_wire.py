@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import re
 import socket
@@ -186,6 +187,10 @@ def test_the_key_is_in_no_message_or_log(make: Make, caplog: pytest.LogCaptureFi
             client.get(ID)
         assert KEY not in f"{caught.value} {caught.value!r} {client!r} {client.health.last_error}"
         assert caught.value.__cause__ is None
+    client = make(Script(httpx.ProxyError(KEY)), clock=itertools.count(1.0, 0.5).__next__)
+    with pytest.raises(errors.UnavailableError):
+        client.get(ID)
+    assert client.health.unreachable_reason == "no connection: ***"
     assert KEY not in caplog.text
     assert "***" in caplog.text
 
@@ -214,8 +219,8 @@ def test_closing_the_client_ends_the_wait_for_a_retry(make: Make) -> None:
         assert isinstance(waiting.exception(10), errors.UnavailableError)
 
 
-def redirect(location: str, status: int = 307) -> httpx.Response:
-    return httpx.Response(status, headers={"location": location} if location else {})
+def redirect(location: str, status: int = 307, **body: Any) -> httpx.Response:
+    return httpx.Response(status, headers={"location": location} if location else {}, **body)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -237,10 +242,12 @@ def test_a_redirect_between_forms_of_a_path_repeats_the_whole_request(
 ])  # fmt: skip
 def test_no_other_redirect_is_followed(make: Make, caplog: pytest.LogCaptureFixture, location: str) -> None:
     """vfs/semantics.md 6.11: the key is never sent after a redirect to another origin (5: EIO and a log line)."""
-    script = Script(redirect(location), one())
+    page = Chunks(b"<html>moved</html>")
+    script = Script(lambda request: redirect(location, stream=page), one())
     with pytest.raises(errors.ContractError, match=r"redirects \(307\) to"):
         make(script).get(ID)
     assert len(script.requests) == 1
+    assert page.closed, "its connection serves no other request"
     assert f"looking at item {ID}: " in caplog.text
     assert KEY not in caplog.text
 

@@ -201,7 +201,8 @@ def test_copies_without_a_base_here_are_listed_oldest_first(server: Server, moun
     """vfs/semantics.md 4.57, 4.58: by the times in their names, and the numbers of those of one second; nothing is changed."""
     times = ("20240501T120000Z", "20250501T120000Z", "20250501T120000Z-2", "20250501T120000Z-10")
     copies = [mounted.path / f"notes.conflict-{time}.md" for time in times]
-    server.store.seed(dict.fromkeys(("notes.md", *(copy.name for copy in copies)), LINES), age=60)
+    other = "notes.recovered-20240501T120000Z.md"  # no conflict copy
+    server.store.seed(dict.fromkeys(("notes.md", other, *(copy.name for copy in copies)), LINES), age=60)
     reason = "is not merged: the version that both started from is not on this machine"
     report = "".join(f"jobfs: {copy} {reason}\n" for copy in copies)
     assert merge(mounted, "notes.md") == (1, "", report)

@@ -82,6 +82,7 @@ def test_recover_names_unsent_files_while_the_server_refuses(server: Server, mou
     server.faults.set_rate("error", 1.0, on="create", status=413, reason="Too large")
     code, _, err = recover(mounted)
     assert (code, "made" in err) == (1, True)
+    assert "has left 1 unsent" in mounted.jobfs("status").stderr
     server.faults.clear()
     mounted.mount()
     assert (mounted.path / "made").read_bytes() == b"made here"

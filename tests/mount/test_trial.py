@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from tests.support.mounts import Mount, MountedJob
 from tests.support.terminal import on_terminal
 from tests.support.waiting import eventually
@@ -64,13 +65,14 @@ def test_a_trial_is_invisible_to_a_mount_of_its_job(server: Server, mounted: Mou
     assert [name for name in os.listdir(mounted.home) if name.startswith("jobfs-try-")] == []
 
 
-def test_an_interrupted_trial_leaves_nothing(server: Server, mount: Mount) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_trial_leaves_nothing(server: Server, mount: Mount, number: signal.Signals) -> None:
     server.store.seed(SEED)
     before = server.store.tree()
     server.set(latency=10)
     with trying(mount(start=False)) as (process, out):
         eventually(lambda: any(".jobfs-" in path for path in server.store.tree()))
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 128 + signal.SIGTERM, out.read_text()
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number, out.read_text()
     assert "jobfs: deleting everything that was created" in out.read_text()
     assert server.store.tree() == before

@@ -183,9 +183,10 @@ def test_a_watch_that_does_not_read_blocks_nothing_else(server: Server, mounted:
 
 
 def test_a_missing_path_is_reported_by_name(mounted: MountedJob) -> None:
-    done = mounted.jobfs("watch", mounted.path / "none")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"jobfs: {mounted.path}/none: No such file or directory\n"
+    for command in ("watch", "flush"):
+        done = mounted.jobfs(command, mounted.path / "none")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"jobfs: {mounted.path}/none: No such file or directory\n"
 
 
 def test_a_script_reads_the_last_write_of_a_job_that_has_ended(server: Server, mount: Mount) -> None:

@@ -100,6 +100,7 @@ def test_a_drain_continues_as_long_as_it_makes_progress(
     ([], ""),
     ([{"path": "a"}, {"path": "b", "reason": "x", "state": "dirty"}], "a, b"),
     ([{"path": str(number)} for number in range(12)], "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
+    ([{"path": str(number)} for number in range(10)], "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
     # vfs/semantics.md 4: it is not sent by the next mount.
     ([{"path": "b", "state": "failed"}], "b (refused by the server: run jobfs retry, or jobfs discard)"),
 ])  # fmt: skip

@@ -198,8 +198,9 @@ def test_the_key_is_in_no_message_or_log(make: Make, caplog: pytest.LogCaptureFi
 def test_each_request_is_a_line_of_the_log(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="jobfs.api")
     script = Script(many(wire_item("dir/a.txt")))
-    make(script).find("dir/a.txt")
+    make(script, timeout=60.0).find("dir/a.txt")
     sent = script.requests[0].headers
+    assert script.requests[0].extensions["timeout"]["connect"] == 10.0, "time is left if a SYN is lost"
     assert (sent["authorization"], sent["accept-encoding"]) == (f"Bearer {KEY}", "gzip")
     assert re.fullmatch(r"GET looking up dir/a.txt: 200, [0-9.]+ ms", caplog.messages[0])
 

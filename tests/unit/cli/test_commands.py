@@ -1,9 +1,10 @@
-"""flush, info and umount, against a mount that answers."""
+"""flush, info and umount, against a mount that answers; recover, and the parts of a mount."""
 
 from __future__ import annotations
 
 import json
 import threading
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from unittest.mock import Mock
 
 import pytest
 
+from jobfs.cli import graph
 from jobfs.errors import FsError
 from jobfs.nodes import SendProgress
+from jobfs.settings import load_settings
 from jobfs.state import directory as directories
 
-from .world import Answering, Make, MountTable, Outcome, Run, unsent
+from .world import JOB, URL, Answering, Make, MountTable, Outcome, Run, left_behind, unsent
 
 
 def test_flush_exits_with_0_if_all_is_sent_or_1_with_a_list(run: Run, answering: Make) -> None:
@@ -146,3 +149,32 @@ def test_a_removed_directory_is_reported_in_one_sentence(
     assert run("status", "there") == Outcome(
         2, "", "jobfs: the directory you are in was removed: go to another one\n"
     )
+
+
+@pytest.mark.usefixtures("own_logging", "job_check")
+def test_recover_fails_if_what_an_ended_mount_has_left_cannot_be_read(
+    run: Run, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERSTACK_API_KEY", "sk-secret")
+    place = left_behind(state, "/mnt/a")
+    (place.path / "journal.db").write_bytes(b"no database" * 1000)
+    done = run("recover", JOB, "--base-url", URL, "--allow-core-dumps")
+    assert (done.code, done.out) == (1, "")
+    assert str(place.path) in done.err
+
+
+def test_each_part_of_a_mount_gets_its_settings(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
+    given = {
+        "base_url": URL, "timeout": 7.0, "max_connections": 3, "create_encoding": "json", "cache_size": 2**21, "ttl": 4.0,
+        "stale_if_error": 60.0,
+    }  # fmt: skip
+    client, content, namespace, vfs = (Mock() for _ in range(4))
+    for name, part in {"Client": client, "ContentStore": content, "Namespace": namespace, "Vfs": vfs}.items():
+        monkeypatch.setattr(graph, name, part)
+    with closing(directories.acquire_state_directory(state, JOB, "/mnt/a", URL)) as place:
+        parts = graph.build_mount(load_settings(given), JOB, place, lambda: "key", expected_items=57)
+    assert client.call_args.kwargs == {"timeout": 7.0, "max_connections": 3, "create_encoding": "json"}
+    assert content.call_args.kwargs.items() >= {"limit": 2**21, "timeout": 7.0, "owner": place.path}.items()
+    times = {"ttl": 4.0, "kernel_timeout": 0.8, "stale_if_error": 60.0}
+    assert namespace.call_args.kwargs == {**times, "expected": 57}
+    assert (parts.vfs, parts.abort_requests) == (vfs.return_value, client.return_value.abort_requests)

@@ -66,8 +66,11 @@ def test_doctor_reports_failures_with_remedies_and_the_rest_in_a_line(
 
 
 def test_an_error_of_the_system_fails_a_check(capsys: pytest.CaptureFixture[str]) -> None:
-    assert not Checkup(everything=False).run_check("libfuse 2", Mock(side_effect=OSError("mend it")))
+    checkup = Checkup(everything=False)
+    assert not checkup.run_check("libfuse 2", Mock(side_effect=OSError("mend it")))
     assert capsys.readouterr().out == "FAILED  libfuse 2: mend it\n"
+    checkup.print_finding("moves", "UNSURE", "no answer")
+    assert (checkup.print_conclusion(""), capsys.readouterr().out.splitlines()[-1]) == (1, BROKEN)
 
 
 def test_unsent_files_of_ended_mounts_are_only_a_warning(doctor: Run, state: Path) -> None:

@@ -64,6 +64,7 @@ def test_links_are_created_and_removed_but_no_foreign_file(
     for remove in (False, True):
         with pytest.raises(UsageError, match=f"^{links[1]} is not a link to jobfs: move it away first$"):
             install.change_links(tmp_path, remove=remove)
+        assert not os.path.lexists(links[0])
     missing = tmp_path / "missing"  # root, too, can't write to it
     said = f"only root can write to {missing}: run sudo {shlex.quote(program)} install-helper --remove"
     with pytest.raises(UsageError, match=f"^{re.escape(said)}$"):

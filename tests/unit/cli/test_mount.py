@@ -96,6 +96,7 @@ from jobfs.errors import FsError, JobfsError, UsageError
 
 log = Path(sys.argv[1])
 os.umask(0o077)
+caller = os.open("/", os.O_PATH)
 
 def serve(ready):
     {body}
@@ -129,12 +130,13 @@ def test_a_mount_that_fails_before_it_answers_is_reported(
 
 def test_the_command_returns_once_the_mount_answers(tmp_path: Path) -> None:
     body = """logs.warn_user("a warning")
-ready(json.dumps([os.getsid(0) == os.getpid(), os.getcwd(), os.readlink("/proc/self/fd/0")]), log)
+kept = os.path.exists(f"/proc/self/fd/{caller}")
+ready(json.dumps([os.getsid(0) == os.getpid(), os.getcwd(), os.readlink("/proc/self/fd/0"), kept]), log)
 logs.warn_user("said later")
 print("printed later", flush=True)
 logs.set_up_logging("info", lambda: "sk-secret")
 raise FsError(5, "broke later")"""
-    out = f'[true, "/", "{os.devnull}"]; its log is LOG\n'
+    out = f'[true, "/", "{os.devnull}", false]; its log is LOG\n'
     log = tmp_path / "log"
     assert background(log, body) == (0, out, "jobfs: a warning\n")
     eventually(lambda: log.read_text().endswith(" jobfs: broke later\n"))

@@ -66,6 +66,8 @@ def test_state_and_cache_directories_must_be_outside_the_mount(
     for inside in (place, place / "below"):
         with pytest.raises(UsageError, match=f"is inside the mount point.*{option}"):
             check_machine(settings.model_copy(update={name: inside}), JOB, str(place), pytest.fail)
+    beside = settings.model_copy(update={name: place.with_name(f"{place.name}-cache")})
+    assert check_machine(beside, JOB, str(place), pytest.fail) == str(place)
     with pytest.raises(UsageError, match=f"can't write.*{option}"):
         check_machine(settings.model_copy(update={name: Path("/proc/none")}), JOB, str(place), pytest.fail)
     assert list(place.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jobfs.cli.screen import escape_for_terminal
+from jobfs.cli.screen import confirm, escape_for_terminal
 from jobfs.document import make_event
 
 from .world import Run, a_status
@@ -80,3 +81,14 @@ def test_characters_that_the_terminals_encoding_lacks_are_escaped(tmp_path: Path
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=40)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(b"\\u65e5\n")
+
+
+def test_a_question_is_asked_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A redirected output must not hide it."""
+    typed = io.StringIO("y\n")
+    monkeypatch.setattr(typed, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", typed)
+    assert confirm("Go?")
+    assert capsys.readouterr() == ("", "Go? [y/N]: ")

@@ -89,10 +89,10 @@ def test_unsent_files_are_shown_with_their_bytes_and_their_age(status_of: Status
 def test_failed_files_count_as_unsent_and_come_first(status_of: StatusOf) -> None:
     """vfs/semantics.md 4, Nothing is forgotten: one number, for whatever reason the server does not have a file."""
     failed = unsent(path="big", size=9, state="failed", reason="Too large", attempts=0)
-    done = status_of(unsent=[unsent(), failed], failed=[failed])
+    done = status_of(unsent=[*[unsent()] * 20, failed], failed=[failed])
     assert (done.code, done.out.count("big")) == (1, 1)
-    assert "unsent    2 files, 12B, the oldest 1 s old; 1 of them failed\n" in done.out
-    assert "unsent (2): not on the server\n  big: 9B, 1 s old, Too large, failed\n  a.txt: " in done.out
+    assert "unsent    21 files, 69B, the oldest 1 s old; 1 of them failed\n" in done.out
+    assert "unsent (21): not on the server\n  big: 9B, 1 s old, Too large, failed\n  a.txt: " in done.out
 
 
 def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> None:
@@ -138,10 +138,13 @@ def test_a_watch_into_a_pipe_writes_documents(
     assert (done.code, pids) == (1, [42, 42])
 
 
-def test_an_unresponsive_mount_is_reported_and_hides_no_other(run: Run, answering: Make, state: Path) -> None:
+def test_an_unresponsive_mount_is_reported_and_hides_no_other(
+    run: Run, answering: Make, table: MountTable, state: Path
+) -> None:
     """vfs/semantics.md 6: a slot is in use before its mount answers, and while it is recovered."""
     answering("/mnt/b", status=a_status(directory="/mnt/b"), flush={"left": []}, retry={"paths": ["x"]})
     starting = directories.acquire_state_directory(state, JOB, "/mnt/a", "http://127.0.0.1:1")
+    left_behind(state, table.add("/mnt/c", JOB, dead=True))
     try:
         for command, said in (("status", "/mnt/b"), ("flush", ""), ("retry", "sending again: x")):
             done = run(command)

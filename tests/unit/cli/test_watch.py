@@ -43,6 +43,8 @@ def test_a_change_is_a_line_with_its_time(run: Run, answering: Make) -> None:
         "time": 0.0, "mount": "/mnt/a", "what": "renamed", "path": "dir/new", "old": "old", "directory": False,
         "size": 1500, "reason": None, "job": None,
     }  # fmt: skip
+    answering("/mnt/b", watch=telling("/mnt/b", what="created", path="empty", size=0))
+    assert run("watch", "/mnt/b").out == "03:30:00  created   empty  0B\n"
 
 
 def test_lines_name_their_mount_and_the_end_of_one_ends_no_other(run: Run, answering: Make) -> None:

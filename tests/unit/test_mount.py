@@ -58,7 +58,7 @@ def test_signals_are_handled_after_any_earlier_failure(monkeypatch: pytest.Monke
 
 
 class DrainedVfs:
-    """Progress as `how_far` says at each look; unless something is `left`, it ends at the sixtieth."""
+    """Progress as `how_far` says at each look; unless something is `left` in `d`, it ends at the sixtieth."""
 
     def __init__(self, how_far: Callable[[int], SendProgress], left: list[str]) -> None:
         self.how_far, self.left, self.ends, self.ended = how_far, ["a", "b"], not left, False
@@ -76,7 +76,7 @@ class DrainedVfs:
         return []
 
     def list_unsent(self, under: str | None = None) -> list[dict[str, Any]]:
-        return [{"path": path} for path in self.left]
+        return [{"path": path} for path in (*self.left, *["elsewhere"] * (under != "d"))]
 
 
 @pytest.mark.parametrize(("how_far", "left"), [
@@ -92,7 +92,7 @@ def test_a_drain_continues_as_long_as_it_makes_progress(
     how_far: Callable[[int], SendProgress], left: list[str]
 ) -> None:
     vfs: Any = DrainedVfs(how_far, left)
-    found = drain(vfs, 0.1, None, lambda sent: None, lambda: False)
+    found = drain(vfs, 0.1, None, lambda sent: None, lambda: False, "d")
     assert ([entry["path"] for entry in found], vfs.ended) == (left, not left)
 
 

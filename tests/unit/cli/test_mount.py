@@ -41,7 +41,7 @@ def events(
 
     def run(settings: Any, place: Any, build: Any, say: Any, on_mounted: Any) -> int:
         held = directories.is_in_use(directories.inspect_directory(place.path))
-        events.append(("run", settings, place.record.directory, held))
+        events.append(("run", settings, place.record, held))
         if not events.code:
             on_mounted()
         return events.code
@@ -55,16 +55,20 @@ def events(
 
 
 def test_everything_is_checked_before_mounting(run: Run, events: Events, place: Path, state: Path) -> None:
-    command = ("mount", JOB, place, "-f", "--ttl", "2", "-o", "ro,timeout=7")
+    key = place.with_name("key")
+    key.write_text("sk-secret")
+    key.chmod(0o600)
+    command = ("mount", JOB, place, "-f", "--ttl", "2", "-o", "ro,timeout=7", "--api-key-file", key)
     (place / "mine").touch()
     assert (run(*command).code, events) == (2, []), "the machine is checked first"
     (place / "mine").unlink()
     done = run(*command)
     assert (done.code, done.out) == (0, f"mounted {JOB} at {place}\n")
     assert done.err.endswith(" WARNING httpx: asks with ***\n")
-    asked, (name, settings, directory, held) = events
+    asked, (name, settings, record, held) = events
     assert asked == ("server", 0o077)
-    assert (name, directory, held) == ("run", str(place), True)
+    assert (name, held) == ("run", True)
+    assert (record.directory, record.api_key_file) == (str(place), str(key)), "what recovers it later"
     assert (settings.ttl, settings.timeout, settings.read_only) == (2.0, 7.0, True)
     assert directories.find_running(state) == []
 

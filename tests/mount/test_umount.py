@@ -126,6 +126,21 @@ def test_umount_refuses_below_a_mount_but_not_for_a_hidden_program(server: Serve
         mounted.umount()
 
 
+@ANOTHER
+def test_the_time_limit_of_a_refused_umount_does_not_bind_a_later_one(
+    server: Server, mounted: MountedJob
+) -> None:
+    """vfs/semantics.md 6.4."""
+    (mounted.path / "dir").mkdir()
+    with another_on(mounted.path / "dir"):
+        refused = mounted.jobfs("umount", mounted.path, "--timeout", "0.1")
+        assert (refused.returncode, f"{mounted.path} is in use" in refused.stderr) == (1, True)
+    (mounted.path / "notes.md").write_bytes(b"notes")
+    subprocess.run(["umount", "-i", mounted.path], check=True)
+    mounted.wait_for_end()
+    assert server.store.read("notes.md") == b"notes"
+
+
 def test_a_signal_that_was_ignored_at_the_start_does_not_end_the_mount(mounted: MountedJob) -> None:
     """As under nohup."""
     mounted.umount()

@@ -58,6 +58,9 @@ def test_an_ordinary_user_unmounts_with_fusermount(tmp_path: Path, monkeypatch: 
         with pytest.raises(error) if error else nullcontext():
             unmount("/m", lazy=lazy)
         assert (tmp_path / "args").read_text().split() == ["-u", *(["-z"] if lazy else []), "--", "/m"]
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    with pytest.raises(JobfsError, match="can't unmount /m: fusermount can't be run: No such file"):
+        unmount("/m")
 
 
 def test_programs_are_described_in_one_line() -> None:

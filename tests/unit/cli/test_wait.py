@@ -62,6 +62,13 @@ def test_a_hung_mount_is_exit_code_2_soon_after_the_timeout(
     assert done == Outcome(2, "", "jobfs: /mnt/a: the mount does not answer: timed out\n")
 
 
+def test_a_mount_has_time_to_answer_after_the_timeout(run: Run, answering: Make) -> None:
+    """vfs/semantics.md 7.10: 124, not 2."""
+    still: dict[str, Any] = {"job": None, "mounted": True}
+    answering("/mnt/a", wait=lambda args, conversation: threading.Event().wait(0.3) or still)
+    assert run("wait", "/mnt/a", "--timeout", "0.1").code == 124
+
+
 def test_an_endless_timeout_is_none(run: Run, answering: Make) -> None:
     answering("/mnt/a", wait=ended("completed"))
     assert run("wait", "/mnt/a", "--timeout", "inf").code == 0

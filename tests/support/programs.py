@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from jobfs.names import basename, join, parent
 
 from .mounts import environment
-from .waiting import eventually
+from .waiting import Gate, eventually
 from .workspaces import CALLER, Workspace
 
 #: The flags with which programs open a file.
@@ -127,11 +127,12 @@ def paused(
 
     Yields their outputs, which are there after the block. Raises AssertionError if one fails, or does not acknowledge its line.
     """
-    go, running, outputs = desk / "go", dict[Path, subprocess.Popen[bytes]](), dict[Path, bytes]()
+    running, outputs = dict[Path, subprocess.Popen[bytes]](), dict[Path, bytes]()
     ready = {path: desk / f"{path.name}.ready" for path in programs}
+    gate = Gate(desk / "go")
     try:
         for path, one in programs.items():
-            wait = f"touch {ready[path]}; until [ -e {go} ]; do sleep 0.02; done"
+            wait = f"touch {ready[path]}; {gate.wait}"
             running[path] = subprocess.Popen(
                 one.command(path, line, wait=wait, scratch=desk / f"{path.name}.scratch"), cwd=desk,
                 env=environment(home, None), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -140,18 +141,19 @@ def paused(
         for path, one in programs.items():
             eventually(ready[path].exists, f"{one.name} to wait", timeout=60)
         yield outputs
-        go.touch()
+        gate.open()
         for path, process in running.items():
             # An editor may ask whether to write over what has changed.
             outputs[path], code = process.communicate(b"y\n", timeout=30)[0], process.returncode
             assert not code, f"{programs[path].name}: {code}, {outputs[path]!r}"
             assert line.encode() in outputs[path], programs[path].name
     finally:
-        go.touch()  # for a daemon, which has a session of its own
+        gate.open()  # for a daemon, which has a session of its own
         for process in running.values():
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+        gate.close()
 
 
 def distinct(programs: Iterable[Program]) -> dict[str, Program]:

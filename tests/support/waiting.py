@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import select
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any, TypeVar
 
 T = TypeVar("T")
@@ -41,3 +43,25 @@ def eventually_equal(look: Callable[[], Any], expected: Any, timeout: float = PA
     while (answer := look()) != expected and time.monotonic() < end:
         time.sleep(0.02)
     assert answer == expected, f"{answer!r} instead of {expected!r}"
+
+
+class Gate:
+    """A FIFO at which shells wait, many at once, until it is open: none of them looks again and again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._writers = path, list[int]()
+        os.mkfifo(path)
+
+    @property
+    def wait(self) -> str:
+        """Return what a shell does to wait."""
+        return f": <{self._path}"
+
+    def open(self) -> None:
+        """Let all continue, and who comes until `close`."""
+        self._writers.append(os.open(self._path, os.O_RDWR))
+
+    def close(self) -> None:
+        """Let who comes later wait again."""
+        while self._writers:
+            os.close(self._writers.pop())

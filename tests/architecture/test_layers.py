@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield ".".join(path.relative_to(_PACKAGE).with_suffix("").parts), path
 
 
+@cache
 def imported_libraries(path: Path) -> set[str]:
     """The first component of everything that a file imports, wherever in the file."""
     names: set[str] = set()

@@ -1,4 +1,4 @@
-"""What this machine allows the tests to do: to mount, and to act as root. Nothing else decides that.
+"""What this machine allows the tests to do: to mount, to act as root, to use memory. Nothing else decides that.
 
 With `JOBFS_TEST_NEEDS_FUSE=1` it is an error if no mount is possible; `JOBFS_TEST_FUSE_DEVICE` names another device than
 `/dev/fuse`, for tests of the decision itself.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,8 @@ from .environment import read_test_variable
 
 #: The beginnings of the reasons for which tests are left out, by which the summary counts them.
 NO_MOUNT, NEEDS_ROOT = "no mount is possible here", "needs root"
+#: The directory whose files are in memory, and the bytes that tests may need there.
+MEMORY, ROOM = Path("/dev/shm"), 1 << 30
 
 
 @cache
@@ -38,6 +42,11 @@ def require_mount() -> None:
     """Skip the running test if no mount is possible here."""
     if reason := why_no_mount():
         pytest.skip(reason)
+
+
+def has_room_in_memory() -> bool:
+    """Return whether files of tests may be in memory; a container may have little of that."""
+    return os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM
 
 
 def require_descriptors(number: int) -> None:

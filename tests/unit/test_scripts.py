@@ -22,7 +22,8 @@ def test_scripts_test_skips_lint_if_a_file_is_named(tmp_path: Path, words: list[
     (scripts / "_setup").write_text("setup() { :; }\nrequire_dev_fuse() { :; }\n")
     (scripts / "lint").write_text("#!/bin/sh\necho Lint.\n")
     (scripts / "lint").chmod(0o700)
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTEST_ADDOPTS": "-p no:schemathesis"}  # slow to import
     done = subprocess.run(
         ["scripts/test", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

@@ -68,7 +68,7 @@ def replace_environment() -> None:
 
 def run_tests(home: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run another pytest with these arguments, and these variables in addition to a fresh environment."""
-    options = "-q -p no:cacheprovider -p no:schemathesis".split()  # the second is slow to import
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:schemathesis"]  # that is slow to import
     command = [sys.executable, "-m", "pytest", *options, *words]
     env, root = {**fresh(home), **variables}, Path(__file__).parents[2]
     return subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, timeout=200)

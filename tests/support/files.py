@@ -58,3 +58,8 @@ def errno_from(call: Callable[..., Any], *arguments: Any, **more: Any) -> int:
     except (OSError, JobfsError) as error:
         return error.errno or -1
     return 0
+
+
+def open_below(directory: Path) -> int:
+    """Return how many open files of this process are in a directory."""
+    return sum(os.path.realpath(fd).startswith(f"{directory}/") for fd in Path("/proc/self/fd").iterdir())

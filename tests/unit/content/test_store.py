@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from tests.support.clocks import Clock
-from tests.support.files import errno_from
+from tests.support.files import errno_from, open_below
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.content import ContentStore, StaleVersionError
@@ -403,11 +403,6 @@ def test_abandoned_caches_are_removed_at_a_start(make_store: MakeStore, cache: P
 
 
 # -- a directory that others clear -------------------------------------------------------------------------
-
-
-def open_below(directory: Path) -> int:
-    """Return how many open files of this process are in a directory."""
-    return sum(os.path.realpath(fd).startswith(f"{directory}/") for fd in Path("/proc/self/fd").iterdir())
 
 
 def test_a_read_of_a_cached_file_opens_only_that_file(make_store: MakeStore, cache: Path) -> None:

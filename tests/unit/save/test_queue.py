@@ -394,11 +394,13 @@ def test_a_commit_passes_its_priority_and_deadline_to_the_running_change(runner:
     with ThreadPoolExecutor() as pool:
         done = pool.submit(commit)
         assert waits.wait(20)
-        eventually(lambda: run.is_foreground)
-        run.extend(60.0)
-        time.sleep(1.2)
-        assert not done.done()
-        runner.gate.set()
+        try:
+            eventually(lambda: run.is_foreground)
+            run.extend(60.0)
+            time.sleep(1.2)
+            assert not done.done()
+        finally:
+            runner.gate.set()
         done.result(20)
     assert (runner.bound, run.is_foreground) == (run, False)
 

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from tests.support.files import errno_from
+from tests.support.files import errno_from, open_below
 from tests.unit.state.conftest import failing
 
 from jobfs.errors import FsError
@@ -83,7 +83,7 @@ def test_closed_bytes_and_sealed_generations_never_change(store: LocalBytes) -> 
 @pytest.mark.parametrize("fault", ["no source", "no directory", "full"])
 def test_a_copy_that_the_disk_rejects_leaves_nothing(store: LocalBytes, tmp_path: Path, fault: str) -> None:
     """vfs/semantics.md 6.15: no descriptor either."""
-    source, full, descriptors = tmp_path / "source", fault == "full", len(os.listdir("/proc/self/fd"))
+    source, full, descriptors = tmp_path / "source", fault == "full", open_below(tmp_path)
     if full:
         source.write_bytes(b"x")
     if fault == "no directory":
@@ -93,24 +93,24 @@ def test_a_copy_that_the_disk_rejects_leaves_nothing(store: LocalBytes, tmp_path
         store.create(7, 1, source)
     assert caught.value.errno == (errno.ENOSPC if full else errno.EIO)
     assert not [*store.directory.glob("*")]
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_below(tmp_path) == descriptors
 
 
 def test_a_descriptor_is_open_only_while_it_is_used(store: LocalBytes) -> None:
     """vfs/semantics.md 6.15: descriptors do not grow with what is unsent."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_below(store.directory)
     path = sealed_generation(store, 1)
     local = store.open(7, 1)
     assert local is not None
     assert (local.sealed, local.size, local.stable_path, store.open(7, 2)) == (True, 7, path, None)
-    assert (len(os.listdir("/proc/self/fd")), errno_from(local.read, 0, 9)) == (before, errno.EBADF)
+    assert (open_below(store.directory), errno_from(local.read, 0, 9)) == (before, errno.EBADF)
     local.acquire()
     assert local.acquire().read(0, 9) == b"content"
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert open_below(store.directory) == before + 1
     local.release()
     assert local.read(0, 9) == b"content", "one of two users is left"
     local.release()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(store.directory) == before
     unclosed = store.open(7, 1, sealed=False)
     assert unclosed is not None
     assert unclosed.acquire().write(b"C", 0) == 1

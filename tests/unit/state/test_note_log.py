@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.files import open_below
 
 from jobfs.nodes import Item, Kind
 from jobfs.state.localbytes import BOOT
@@ -44,14 +44,14 @@ def loaded(path: Path | None) -> list[list[Any]]:
 
 def test_entries_are_as_they_were_appended(log: NoteLog, tmp_path: Path) -> None:
     """vfs/semantics.md 4.63: whatever characters are in a path; 6.15."""
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_below(tmp_path)
     log.append(ENTRY)
     log.append(("note", TOP.ended_descendants))
     assert loaded(tmp_path / "notes") == [[*ENTRY], ["note", TOP]]
     log.compact([("placed", "path")])
     log.append(("moved",))
     assert loaded(tmp_path / "notes") == [["placed", "path"], ["moved"]]
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_below(tmp_path) == descriptors
 
 
 @pytest.mark.parametrize("boot", ["", "another"])

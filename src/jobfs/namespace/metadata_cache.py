@@ -111,8 +111,13 @@ class Stamp(NamedTuple):
 class MetadataCache:
     """The tree, the age of the snapshot and of single paths (kept for `remember` seconds), and the counter of tickets."""
 
-    def __init__(self, remember: float, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        remember: float,
+        clock: Callable[[], float],
+        is_decided_here: Callable[[str], bool] = lambda _path: False,
+    ) -> None:
+        self._clock, self._is_decided_here = clock, is_decided_here
         self.tree = ItemTree()
         self.snapshot_count = 0
         self.snapshot = Stamp()
@@ -152,7 +157,7 @@ class MetadataCache:
         self.tree.replace_at(path, items)
         self._note_differences(before)
         for at, was in before.items():
-            if (was is None) is not (self.tree.shown_at(at) is None):
+            if self._came_or_went(at, was):
                 self.note_names_changed(names.parent(at), time.time_ns())
         self._record_change(OwnChange(ticket, ids, {path}))
         if any(item.is_dir for item in items) or not self.tree.has_descendants(path):
@@ -202,13 +207,15 @@ class MetadataCache:
 
     def _note_changed_names(self, old: ItemTree, changed: Mapping[str, Item | None]) -> None:
         """Note in which directories names have appeared or vanished; `changed`: paths with what `old` shows there."""
-        came_or_went = (
-            path for path, was in changed.items() if (was is None) is not (self.tree.shown_at(path) is None)
-        )
+        came_or_went = (path for path, was in changed.items() if self._came_or_went(path, was))
         for directory in set(map(names.parent, came_or_went)):
             # A new directory has the time of its item, if it has an item.
             if old.shown_at(directory) or ((item := self.tree.shown_at(directory)) and item.is_implicit):
                 self.note_names_changed(directory, time.time_ns())
+
+    def _came_or_went(self, path: str, was: Item | None) -> bool:
+        """Return whether a name has appeared or vanished, for programs too: `path` showed `was` before."""
+        return (was is None) is not (self.tree.shown_at(path) is None) and not self._is_decided_here(path)
 
     def take_differences(self) -> list[Difference]:
         """Return what others have changed since the last call, as far as a listing or a find has shown it."""

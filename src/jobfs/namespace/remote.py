@@ -74,10 +74,8 @@ _MOMENT = 0.15
 _FAULTS = frozenset({500, 502, 504})
 #: The least seconds for which a listing is recent enough for the removal of a directory.
 _RECENT = 1.0
-#: Listings may take a fifth of the wall time.
-_SHARE = 5.0
-#: How long a listing usually takes is the median of the last five, once there are three.
-_LAST, _ENOUGH = 5, 3
+#: Listings may take a fifth of the wall time; how long one usually takes is the median of the last five, once there are three.
+_SHARE, _LAST, _ENOUGH = 5.0, 5, 3
 #: This many finds within a second are not yet a storm.
 _HANDFUL, _SECOND = 4, 1.0
 
@@ -162,7 +160,9 @@ class Namespace:
         self._stale_if_error = stale_if_error
         self._lister = Lister(client, expected)
         self._lock = threading.Lock()
-        self._cache = MetadataCache(max(ttl, stale_if_error), clock)
+        #: Whether this machine decides what a path shows: what a request shows there then changes no directory's time.
+        self.is_decided_here: Callable[[str], bool] = lambda _path: False
+        self._cache = MetadataCache(max(ttl, stale_if_error), clock, lambda path: self.is_decided_here(path))
         self._max_age = max(0.0, ttl - kernel_timeout)
         self._breaker = CircuitBreaker()
         self._listings = CircuitBreaker()  # for failures of listings alone

@@ -69,6 +69,7 @@ class WriteBack:
         self.namespace = namespace
         self.content = content
         self.state = State(directory, settings.keep_saves)
+        namespace.is_decided_here = self.state.index.is_decided_here
         # Each request in these pools runs beside one in the save's own thread: half as many threads as connections are enough.
         io_pool = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-io")
         promote_pool = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-promote")

@@ -51,6 +51,10 @@ class FileIndex:
         """Return whether a Change overrides a path."""
         return path in self._overrides
 
+    def is_decided_here(self, path: str) -> bool:
+        """Return whether a File or an override decides what a path shows."""
+        return path in self._overrides or self.file_at(path) is not None
+
     def item_shown_by_override(self, path: str) -> Item | None:
         """Return the item that an override shows at a path; None if it shows nothing there, or if there is no override."""
         overrides = self._overrides.get(path)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import stat
 
+import pytest
 from tests.support.waiting import eventually
-from tests.support.workspaces import OvertakenLock, Workspace
+from tests.support.workspaces import OvertakenLock, Start, Workspace
 
 from jobfs.emulator import Server
 
@@ -68,6 +69,23 @@ def test_a_directorys_mtime_follows_its_names_and_only_utimens_lowers_it(
     assert work.vfs.getattr("plain").mtime_ns > plain
     work.remount()
     assert (work.vfs.getattr("dir").mtime_ns, work.vfs.getattr("plain").mtime_ns) == (7, plain)
+
+
+@pytest.mark.parametrize(("name", "hanging"), [("new", "dir/new"), ("old", "dir/*-aside-*")])
+def test_a_directorys_mtime_is_not_changed_by_a_save_in_the_background(
+    server: Server, start: Start, name: str, hanging: str
+) -> None:
+    """vfs/semantics.md 2.18: a listing shows the name come, or gone, before the request that has done it is answered."""
+    work = start(timeout=2)
+    server.store.seed({"dir/old": "x"}, age=60)
+    work.vfs.refresh()
+    server.faults.fail_next("hang_after", "update", path=hanging)
+    work.write(f"dir/{name}", b"saved")
+    work.vfs.utimens("dir", 5, 7)
+    eventually(lambda: server.store.exists(f"dir/{name}") is (name == "new"))
+    work.vfs.refresh()
+    assert work.names("dir") == sorted({"old", name})
+    assert work.vfs.getattr("dir").mtime_ns == 7
 
 
 def test_a_conflict_copy_changes_a_directorys_mtime(server: Server, work: Workspace) -> None:

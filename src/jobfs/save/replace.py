@@ -504,7 +504,7 @@ class Replacer:
     def _write_saved(self, change: Change, file: File, item: Item) -> None:
         """Write to the journal and the tables that a save is placed as `item`. The caller has the locks. Raises FsError(EIO)."""
         sent = {"generation": 0, "size": 0, "boot": ""} if file.generation == change.generation else {}
-        pending = None if file.pending_permission is item.permission else file.pending_permission
+        was_set_here = file.pending_permission is item.permission
         self._state.write(
             *([edit(change, stage=Stage.PLACED)] if change.asides else []),
             edit(
@@ -513,8 +513,9 @@ class Replacer:
                 base=Base(item.id, item.updated_at, change.size, change.sha256, racy=True),
                 version=item.updated_at,
                 sha256=change.sha256,
-                permission=item.permission,
-                pending_permission=pending,
+                # The permission that belongs to the remembered mode: one that the job has set meanwhile changes the mode shown.
+                permission=item.permission if was_set_here else file.permission,
+                pending_permission=None if was_set_here else file.pending_permission,
                 refused="",
                 **sent,
             ),

@@ -411,7 +411,8 @@ class FileOperations:
             if file.is_visible_to_job:
                 self._state.read_log.note_write(handle.process, file.path, handle.base_item, base)
         if item is not None and file.is_visible_to_job:
-            values |= {**self._view.freeze_attributes(file), "pending_permission": None}
+            values |= {**self._view.freeze_attributes(file), "permission": item.permission}
+            values["pending_permission"] = None
         local = self._begin_generation(file, source, **values)
         for other in file.handles:
             other.drop_content()  # all handles read the local bytes from now on: one descriptor for a File

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 
 import pytest
+from tests.support.files import errno_from
 from tests.support.waiting import eventually
 from tests.support.workspaces import OvertakenLock, Start, Workspace
 
@@ -98,6 +100,23 @@ def test_a_conflict_copy_changes_a_directorys_mtime(server: Server, work: Worksp
         work.vfs.fsync(fh)
     eventually(lambda: len(work.names("dir")) == 2)
     assert before < work.vfs.getattr("dir").mtime_ns
+
+
+def test_a_file_that_the_job_makes_read_only_during_a_save_is_read_only(
+    server: Server, work: Workspace
+) -> None:
+    """vfs/semantics.md 2.3, 4.38: although the save remembers an older mode, and `chmod u-w` here was overruled before."""
+    server.store.seed({"file": "x"}, age=60)
+    work.vfs.chmod("file", 0o444)
+    server.store.set_permission("file", "readWrite")
+    work.vfs.refresh()
+    with work.opening("file") as fh:
+        work.vfs.write(fh, b"mine", 0)
+        server.store.set_permission("file", "readOnly")
+    work.drain()
+    assert server.store.item_at("file").permission == "readOnly"
+    assert stat.S_IMODE(work.vfs.getattr("file").mode) == 0o444
+    assert errno_from(work.vfs.unlink, "file") == errno.EPERM
 
 
 def test_a_mode_changed_at_the_end_of_a_save_is_not_lost(work: Workspace) -> None:

@@ -259,10 +259,8 @@ class MetadataCache:
         beside = any(other.id != item.id for other in self.tree.candidates(item.path))
         self.tree.put_moved(item, old)
         self._record_change(OwnChange(0, {item.id}, {item.path, old, known.path if known else old}, whole))
-        if known is not None and item.is_dir and known.path not in (item.path, old):
-            # Others have moved it: only the server knows what they left at the path where it was known.
-            self.invalidate(known.path)
-            self.invalidate(item.path)
+        if known is not None and known.path not in (item.path, old):
+            self._doubt_directory_moved_by_others(item, known.path)
         if is_reported:
             self._pending_differences[item.path] = None
         if whole:
@@ -273,6 +271,12 @@ class MetadataCache:
         # If the server falls silent, our own change counts as a confirmation.
         stamp = self._stamps.get(item.path, Stamp())
         self._stamps[item.path] = stamp._replace(confirmed=self._clock())
+
+    def _doubt_directory_moved_by_others(self, item: Item, known_path: str) -> None:
+        """Doubt what is below a directory where it is now and was known: only the server knows what others took along."""
+        if item.is_dir:
+            self.invalidate(known_path)
+            self.invalidate(item.path)
 
     def _carry_doubts(self, old: str, new: str) -> None:
         """Give what is below a moved directory the doubts of its `old` path, instead of the ages known at the `new` one."""

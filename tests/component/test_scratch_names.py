@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
 
 import pytest
-from tests.support.boundaries import Mortal
+from tests.support.boundaries import Boundaries, Death, Mortal
 from tests.support.files import errno_from
 from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually, eventually_equal
@@ -14,7 +17,7 @@ from tests.support.workspaces import CALLER, Start, Workspace, wait_until_settle
 
 from jobfs.emulator import Server
 
-OLD, NEW, OTHER, UNSENT = b"old", b"new one", b"another", b"unsent"
+OLD, NEW, OTHER, UNSENT, JOBS = b"old", b"new one", b"another", b"unsent", b"the job's"
 
 
 @pytest.fixture(autouse=True)
@@ -221,3 +224,60 @@ def test_a_scratch_file_survives_a_kill_before_a_new_file_is_closed(
     again = mortal()
     again.settle()
     assert untimed(tree(again)) == expected
+
+
+def rewrite(work: Workspace, added: bytes, trees: list[dict[str, bytes]]) -> None:
+    """Rename the file to its backup, and write it anew with more; a kill leaves the last of `trees`, or the one before."""
+    content = work.read("file")
+    trees.append({"file~": content})
+    work.vfs.rename("file", "file~", CALLER.pid)
+    trees.append({"file~": content, "file": content + added})
+    with work.closing(work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh) as fh:
+        work.vfs.write(fh, content + added, 0)
+        work.vfs.flush(fh)
+        trees.append(trees[-1])
+
+
+def rewrite_and_die(
+    server: Server, home: Path, at: int, *, at_once: bool
+) -> tuple[Boundaries, list[dict[str, bytes]]]:
+    """Rewrite the file twice; the job appends to it at boundary `at`, where the mount is killed, or in the end."""
+
+    def strike() -> None:
+        server.store.append("file", JOBS)
+        boundaries.dead = at_once
+
+    boundaries, trees = Boundaries(at, strike), [{"file": OLD}]
+    with Mortal(server, home, boundaries, write_back_delay=30) as work:
+        assert work.read("file") == OLD
+        boundaries.arm()
+        with suppress(Death):
+            rewrite(work, NEW, trees)
+            rewrite(work, UNSENT, trees)
+        boundaries.die()
+    return boundaries, trees
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_unsent_rewrites_survive_a_kill_wherever_the_job_writes(
+    server: Server, tmp_path: Path, at_once: bool
+) -> None:
+    """vfs/semantics.md 4.3, 4.35: what was closed is at its name or in the backup, over an older one; the job's bytes exist, too.
+
+    Without a new file that was closed, the old name may have what the server has.
+    """
+    server.set(updated_resolution="seconds", move_touches="tree")
+    for at in count(1):
+        server.store.clear()
+        server.store.seed({"file": OLD}, age=60)
+        boundaries, trees = rewrite_and_die(server, tmp_path / f"{at}", at, at_once=at_once)
+        with Mortal(server, tmp_path / f"{at}", Boundaries()) as again:
+            again.settle()
+            found = tree(again)
+        where = f"{boundaries.last} of {boundaries.passed}: {found} of {trees}"
+        whole = [all(found.get(name, b"").startswith(each[name]) for name in each) for each in trees[-2:]]
+        assert any(whole), where
+        if not boundaries.struck:
+            break
+        assert any(JOBS in content for content in found.values()), where
+    assert boundaries.passed.count("written") > 6

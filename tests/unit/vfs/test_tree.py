@@ -267,6 +267,25 @@ def test_a_rename_over_an_unsent_file_replaces_its_bytes(world: World) -> None:
     assert world.requests() == []
 
 
+def test_a_save_beside_a_backup_has_a_delay_of_its_own(world: World) -> None:
+    """vfs/semantics.md 4.6: unlike a file that is rewritten, or that a rename replaces."""
+    world.seed({})
+
+    def due() -> float:
+        (change,) = (change for change in world.state.changes.values() if change.target == "file")
+        return change.due
+
+    world.write("file", b"1")
+    first = due()
+    world.write("file", b"2")
+    world.write("new", b"3")
+    world.tree.rename("new", "file")
+    assert due() == first > 0
+    world.tree.rename("file", "file~")
+    world.write("file", b"4")
+    assert due() > first
+
+
 def test_a_scratch_file_makes_no_request_until_it_has_a_real_name(world: World) -> None:
     """vfs/semantics.md 4.14, 4.34: also where the server's item is renamed to it, if its bytes are here."""
     world.seed({"file": b"1"})

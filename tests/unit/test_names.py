@@ -32,6 +32,7 @@ HIDDEN = ".jobfs-0123456789ab-0123456789abcdef-staged-"
 
 @given(paths, st.sampled_from(Role))
 @example("/".join(["d" * 200] * 5) + "/file", Role.STAGED)
+@example("/".join(["d" * 224] * 4 + ["f" * 100]), Role.STAGED)
 def test_a_hidden_path_can_be_parsed_and_fits_the_limit(path: str, role: Role) -> None:
     """save/protocol.md, Vocabulary: `.jobfs-<mount>-<transaction>-<role>-<name of T as far as it fits>`, in T's directory."""
     hidden = names.hidden_path(path, MOUNT, TRANSACTION, role)

@@ -124,6 +124,18 @@ def test_a_write_at_the_end_of_a_save_extends_the_saved_bytes(server: Server, st
     assert server.store.read("file") == b"from the first save, and more"
 
 
+def test_a_first_write_changes_what_another_program_has_saved_just_before(
+    server: Server, start: Start
+) -> None:
+    """vfs/semantics.md 4.2: that save has begun and ended since the bytes of the opened version were fetched."""
+    server.store.seed({"file": b"what was opened"}, age=60)
+    work = start()
+    with work.opening("file", os.O_RDWR) as fh:
+        OvertakenLock(work.vfs.get_handle(fh).file, lambda: work.write("file", b"saved since", fsync=True))
+        work.vfs.write(fh, b"S", 0)
+    wait_until_settled(work, {"file": b"Saved since"})
+
+
 def test_the_cache_does_not_grow_with_the_saves_of_one_file(server: Server, start: Start) -> None:
     """vfs/semantics.md 6: a day of small saves leaves one version of each file in the cache."""
     server.store.seed({"file": "old"}, age=60)

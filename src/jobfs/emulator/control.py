@@ -167,7 +167,8 @@ class Control:
             return JSONResponse(asdict(side.job()))
         if rest == "items":
             _check_method(request, "GET")
-            return JSONResponse([_describe_item(side, item.id) for item in side.items()])
+            with side.lock:
+                return JSONResponse([_describe_item(side, item.id) for item in side.items()])
         if rest.startswith("files/"):
             return await self._handle_file(request, side, unquote(rest.removeprefix("files/")))
         raise _Refusal(404, f"no such control route: {request.url.path}")

@@ -97,6 +97,25 @@ def test_another_process_can_act_as_the_job(wire: Wire, server: Server) -> None:
     server.store.set_job(status="processing")
 
 
+def test_all_items_are_of_one_moment(wire: Wire, server: Server) -> None:
+    server.store.seed({f"{number}": bytes(1 << 20) for number in range(10)})
+    is_done = threading.Event()
+
+    def replace_a_file() -> None:
+        while not is_done.is_set():
+            server.store.seed({"z": b""})
+            server.store.delete("z")
+
+    job = threading.Thread(target=replace_a_file)
+    job.start()
+    try:
+        found = [len(control(wire, "GET", f"jobs/{server.job}/items")) for _ in range(20)]
+    finally:
+        is_done.set()
+        job.join()
+    assert {*found} <= {10, 11}
+
+
 def test_the_job_replaces_a_file_only_if_its_content_is_unchanged(wire: Wire, server: Server) -> None:
     files = f"{wire.server.url}/_emulator/jobs/{server.job}/files/"
     server.store.seed({"file": b"one", "draft": b"two"})

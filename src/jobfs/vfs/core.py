@@ -6,7 +6,6 @@ The Vfs only delegates: the part that each method names has its contract.
 from __future__ import annotations
 
 import contextlib
-import logging
 import resource
 import threading
 from collections.abc import Callable, Sequence
@@ -15,7 +14,6 @@ from typing import Any
 from jobfs import document
 from jobfs.api.client import Client
 from jobfs.content import ContentStore
-from jobfs.errors import JobfsError
 from jobfs.namespace import Namespace
 from jobfs.namespace.differences import Difference
 from jobfs.nodes import Attr, Item, SendProgress, Version
@@ -33,8 +31,6 @@ from jobfs.vfs.lookup import LookupOperations
 from jobfs.vfs.report import Report
 from jobfs.vfs.tree import NameOperations
 from jobfs.vfs.view import View
-
-log = logging.getLogger("jobfs.vfs")
 
 
 def raise_descriptor_limit() -> None:
@@ -98,10 +94,7 @@ class Vfs:
         if self._stopped.is_set():
             return
         self._stopped.set()
-        try:
-            self._files.close_all()
-        except JobfsError as error:
-            log.error("%s", error)
+        self._files.close_all()
         self._write_back.close()
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jobfs import names
 from jobfs.content import ContentHandle
-from jobfs.errors import FsError
+from jobfs.errors import FsError, JobfsError
 from jobfs.nodes import Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import LocalGeneration
@@ -510,9 +510,12 @@ class FileOperations:
                 self._state.bytes.remove_after_sync(file.ino, old_generation)
 
     def close_all(self) -> None:
-        """Release all handles at the end of the mount. Raises FsError."""
+        """Release all handles at the end of the mount; log what fails."""
         for fh in list(self._handles):
-            self.release(fh)
+            try:
+                self.release(fh)
+            except JobfsError as error:
+                log.error("%s", error)
 
 
 def _open_file_limit() -> int:

@@ -14,6 +14,7 @@ from unittest.mock import Mock
 import pytest
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
+from tests.unit.state.conftest import accept, refuse
 
 from jobfs.api.health import Health
 from jobfs.errors import TooLargeError
@@ -135,13 +136,19 @@ def test_a_stop_closes_open_files_once(world: World) -> None:
 
 
 def test_a_stop_records_what_programs_have_written(make_world: MakeWorld) -> None:
-    """vfs/semantics.md 4.3, 6.5: as their close does."""
+    """vfs/semantics.md 4.3, 6.5: as their close does; a file of which that fails costs no other."""
     world = make_world()
     world.seed({})
-    world.vfs.write(world.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh, b"written", 0)
+    for path in ("broken", "file"):
+        world.vfs.write(world.vfs.create(path, 0o644, os.O_WRONLY, CALLER).fh, b"written", 0)
+    journal, broken = world.slot.path / "journal.db", world.vfs.getattr("broken").ino
+    refuse(journal, "disk I/O error", "INSERT ON file", when=f"NEW.key = {broken}")
+    world.close()
+    accept(journal)
     vfs = make_world(after=world).vfs
     vfs.start()
-    assert [name for name, _ in vfs.listdir("")] == ["file"]
+    recovered, closed = sorted(name for name, _ in vfs.listdir(""))
+    assert (recovered.startswith("broken.recovered-"), closed) == (True, "file")
 
 
 def test_as_many_descriptors_are_allowed_as_the_system_permits(monkeypatch: pytest.MonkeyPatch) -> None:

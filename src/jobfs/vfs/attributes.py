@@ -38,22 +38,20 @@ class AttributeOperations:
         wanted = Permission.READ_WRITE if mode & 0o200 else Permission.READ_ONLY
         with self._hold_node_to_change(path, mode) as node:
             if isinstance(node, File):
-                self._remember(
-                    node,
-                    mode=mode,
-                    **({"pending_permission": wanted} if self._changes_permission(node, mode) else {}),
-                )
+                pending = {"pending_permission": wanted} if self._changes_permission(node, mode) else {}
+                self._remember(node, {"mode": mode, **pending})
                 return
-            if node.permission is not wanted:
+            is_set_on_server = node.permission is not wanted
+            if is_set_on_server:
                 node = self._write_back.items.update_item(node, permission=wanted)
-            self._remember(node, mode=mode, permission=wanted)
+            self._remember(node, {"mode": mode, "permission": wanted}, is_new=not is_set_on_server)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Remember owner and group on this machine; -1 leaves either as it is (2.8). Raises as `chmod`."""
         self._view.check_may_change(path)
         values = {name: value for name, value in (("uid", uid), ("gid", gid)) if 0 <= value != _NONE}
         with self._hold_node_to_change(path) as node:
-            self._remember(node, **values)
+            self._remember(node, values)
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
         """Remember times, in ns since the epoch, until the item changes; None leaves a time as it is (2.6). Raises as `chmod`."""
@@ -65,7 +63,7 @@ class AttributeOperations:
                 now = self._view.attr_of_node(node)
                 times = {"atime_ns": now.atime_ns, "mtime_ns": now.mtime_ns, **times}
                 self._namespace.forget_names_changed(node)
-            self._remember(node, **times)
+            self._remember(node, times)
 
     # -- what `jobfs info` shows and `jobfs set` changes
 
@@ -112,9 +110,12 @@ class AttributeOperations:
             node = node.item
         self._write_back.items.update_item(node, **wanted)
 
-    def _remember(self, node: Node, **values: Any) -> None:
-        """Remember attributes of a node: an item's times for its present version, those of a File while the File exists."""
-        values["ctime_ns"] = time.time_ns()
+    def _remember(self, node: Node, values: dict[str, Any], *, is_new: bool = True) -> None:
+        """Remember attributes of a node: an item's times for its present version, those of a File while the File exists.
+
+        `is_new` as in `State.write`.
+        """
+        values = {**values, "ctime_ns": time.time_ns()}
         with self._state.lock:
             if isinstance(node, Item):
                 file, lasting = self._state.get_or_add_file(node), bool(node.id)
@@ -122,7 +123,7 @@ class AttributeOperations:
             else:
                 file, lasting = node, node.recorded and node.path is not None
             if lasting:
-                self._state.write(edit(file, **values), is_new=True)
+                self._state.write(edit(file, **values), is_new=is_new)
             else:
                 self._state.apply_in_memory(file, **values)
 

@@ -56,10 +56,12 @@ def test_a_file_that_was_never_closed_has_the_attributes_that_were_set(world: Wo
 
 def test_attributes_are_not_set_on_a_full_disk(world: World) -> None:
     """vfs/semantics.md 4.41: the reserved space is for what has happened on the server."""
-    world.seed({"file": b"x"})
+    world.seed({"file": b"x", "sealed": b"x"})
     with full_disk(world.state):
         assert errno_from(world.attributes.chmod, "file", 0o755) == errno.ENOSPC
-    assert world.mode("file") == 0o644
+        world.attributes.chmod("sealed", 0o400)
+        world.tree.mkdir("made", 0o700, CALLER)
+    assert [world.mode(path) for path in ("file", "sealed", "made")] == [0o644, 0o400, 0o700]
 
 
 @pytest.mark.parametrize("by", ["chmod", "jobfs set"])

@@ -10,7 +10,7 @@ import fnmatch
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from posixpath import splitext
@@ -19,6 +19,8 @@ from typing import NamedTuple
 #: The longest component, in bytes of UTF-8 (vfs/semantics.md 1); the longest path, by `path_length` (api/wire.md).
 NAME_MAX = 255
 PATH_MAX = 1024
+#: The longest character, in bytes of UTF-8: a name that was cut lacks less than this to the longest.
+_LONGEST_CHARACTER = 4
 
 #: The directory in every mount that shows the mount's own state; an item of this name is not shown.
 CONTROL_DIR = ".jobfs"
@@ -192,7 +194,11 @@ def second_version_path(target: str, label: str, when: datetime | None = None, a
     path would be too long, it is in a higher directory.
     """
     stamp = (when or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
-    mark = f".{label}-{stamp}" + (f"-{attempt}" if attempt else "")
+    return _insert_mark(target, f".{label}-{stamp}" + (f"-{attempt}" if attempt else ""))
+
+
+def _insert_mark(target: str, mark: str) -> str:
+    """Return a path with `mark` before its ending, cut to what fits."""
     directory, name = parent(target), basename(target)
     stem, ending = splitext(name)
     while directory and path_length(directory) + len(mark) + 8 > PATH_MAX:
@@ -203,19 +209,32 @@ def second_version_path(target: str, label: str, when: datetime | None = None, a
     return join(directory, _truncate_name(stem, room - len(ending.encode())) + mark + ending)
 
 
-_KEPT = re.compile(r"(.*)\.(conflict|recovered)-(\d{8}[Tt]\d{6}[Zz])(?:-(\d+))?(\.[^./]*)?", re.DOTALL)
+_KEPT = re.compile(
+    r"(?P<stem>.*)(?P<mark>\.(?P<label>conflict|recovered)-(?P<time>\d{8}[Tt]\d{6}[Zz])(?:-(?P<number>\d+))?)(?P<ending>\.[^./]*)?",
+    re.DOTALL,
+)
 
 
-def parse_second_version(path: str) -> tuple[str, str] | None:
-    """Return the label in the path of a second version (`second_version_path`), and the path of its file; None for others."""
+def parse_second_version(path: str, known: Collection[str] = ()) -> tuple[str, str] | None:
+    """Return the label in the path of a second version (`second_version_path`), and the path of its file; None for others.
+
+    If the name may have been cut, its file is the only one of the paths `known` from which it can come.
+    """
     match = _KEPT.fullmatch(path)
-    return None if match is None else (match[2], match[1] + (match[5] or ""))
+    if match is None:
+        return None
+    origin, mark = match["stem"] + (match["ending"] or ""), match["mark"]
+    if len(basename(path).encode()) > NAME_MAX - _LONGEST_CHARACTER:
+        near = (each for each in known if each.startswith(match["stem"]) and not _KEPT.fullmatch(each))
+        found = [each for each in near if _insert_mark(each, mark) == path]
+        origin = found[0] if len(found) == 1 else origin
+    return match["label"], origin
 
 
 def second_version_order(path: str) -> tuple[str, int]:
     """Return a key that sorts the paths of second versions by age: the time in the name, and the number behind it."""
     match = _KEPT.fullmatch(path)
-    return ("", 0) if match is None else (match[3].upper(), int(match[4] or 0))
+    return ("", 0) if match is None else (match["time"].upper(), int(match["number"] or 0))
 
 
 def is_scratch(name: str, extra: Iterable[str] = ()) -> bool:

@@ -54,8 +54,8 @@ def bases(mounted: MountedJob) -> list[Path]:
 def test_changes_of_both_sides_are_merged_however_saved(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
-    """vfs/semantics.md 4.57, 4.61: what both began with is at hand; the copy is deleted, and the status named the command."""
-    notes = {mounted.path / f"{number}.md": program(name) for number, name in enumerate(EDITORS)}
+    """vfs/semantics.md 4.21, 4.57, 4.61: what both began with is at hand; the status names the command, though names are cut."""
+    notes = {mounted.path / f"{number}{'n' * 230}.md": program(name) for number, name in enumerate(EDITORS)}
     server.store.seed({path.name: LINES for path in notes}, age=60)
     with paused(mounted.home, tmp_path, notes, "mine"):
         for path in notes:

@@ -137,10 +137,25 @@ def test_the_name_of_a_conflict_copy_fits_and_is_recognised(path: str, label: st
     kept = names.second_version_path(path, label, attempt=attempt)
     assert names.hostile_reason(kept) is None
     assert names.path_length(kept) < names.PATH_MAX
-    found = names.parse_second_version(kept) or ("", "")
+    found = names.parse_second_version(kept, [path]) or ("", "")
     assert found[0] == label
-    if len(names.basename(path).encode()) < 200 and names.path_length(path) < 900:
+    if names.path_length(path) < 900:
         assert found[1] == path
+
+
+def test_a_copy_with_a_cut_name_is_of_the_only_file_that_it_can_come_from() -> None:
+    """vfs/semantics.md 4.21: not of another copy; of two such files, it can't be known."""
+    file, other = (f"dir/{'é' * 120}{number}.txt" for number in range(2))
+    kept = [names.second_version_path(file, "conflict", attempt=attempt) for attempt in range(2)]
+    for known, is_found in (
+        ([], False),
+        ([file], True),
+        ([file, "dir/é.txt", *kept], True),
+        ([file, other], False),
+    ):
+        assert [names.parse_second_version(each, known) == ("conflict", file) for each in kept] == [
+            is_found
+        ] * 2
 
 
 def test_conflict_copies_are_ordered_by_time_and_number() -> None:

@@ -118,9 +118,8 @@ def _find_mounted_file(file: str, state_dir: str | None) -> _MountedFile:
 def _find_copies(target: _MountedFile) -> list[_MountedFile]:
     """Return the conflict copies of a file, oldest first. Raises FsError if one of them has copies itself."""
     name = target.file.name
-    beside = {
-        each: kept for each in _list_directory(target.file.parent) if (kept := parse_second_version(each))
-    }
+    listed = _list_directory(target.file.parent)
+    beside = {each: kept for each in listed if (kept := parse_second_version(each, listed))}
     own = [each for each, kept in beside.items() if kept == ("conflict", name)]
     for each in own:
         if ("conflict", each) in beside.values():

@@ -138,10 +138,21 @@ def test_a_name_with_control_characters_is_one_harmless_pending_line(world: Worl
 
 def test_a_conflict_copy_is_listed_with_the_command_that_compares_it(world: World) -> None:
     """vfs/semantics.md 4.21, 4.3: by its name alone, whether it was sent or not; a merge needs the common base."""
-    time = "20260101T000000Z"
-    world.seed({"a file": b"1", f"a file.conflict-{time}": b"2", f"gone.conflict-{time}": b"3"})
+    time, long = "20260101T000000Z", "n" * 255
+    cut = f"{long[:229]}.conflict-{time}"
+    world.seed(
+        {
+            "a file": b"1",
+            f"a file.conflict-{time}": b"2",
+            f"gone.conflict-{time}": b"3",
+            long: b"5",
+            cut: b"6",
+        }
+    )
     world.write(f"a file.recovered-{time}", b"4")
-    mine, gone, recovered = sorted(status_of(world)["conflicts"], key=lambda entry: entry["reason"])[::-1]
+    conflicts = sorted(status_of(world)["conflicts"], key=lambda entry: entry["reason"])[::-1]
+    of_long, mine, gone, recovered = conflicts
+    assert of_long["reason"] == f"yours: {long}; the job's: {cut}"
     assert (mine["path"], mine["reason"]) == (
         f"a file.conflict-{time}",
         f"yours: a file; the job's: a file.conflict-{time}",

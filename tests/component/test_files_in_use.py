@@ -148,6 +148,28 @@ def test_a_file_that_the_job_recreated_before_an_open_is_one_file(
     wait_until_settled(work, {"other": b"written"} if change == "renamed" else {})
 
 
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_an_unlink_removes_both_files_of_a_name_that_the_job_has_replaced(
+    server: Server, start: Start, is_sent: bool
+) -> None:
+    """vfs/semantics.md 4.33: both have unsent bytes; or the newer one was sent, and the older one is being sent."""
+    server.store.seed({"file": b"old"}, age=60)
+    work = start(write_back_delay=0 if is_sent else 30)
+    with work.opening("file") as older:
+        server.store.replace("file", b"the job's")
+        eventually(lambda: work.read("file") == b"the job's")
+        with work.opening("file") as newer:
+            work.vfs.write(older, b"written to the old file", 0)
+            work.vfs.write(newer, b"written", 0)
+            if is_sent:
+                work.vfs.fsync(newer)
+                server.faults.fail_next("slow", on="create", delay=0.3)
+    eventually(lambda: not server.faults.rules(), "the older one is being sent")
+    work.vfs.unlink("file")
+    wait_until_settled(work, {})
+    assert work.names() == []
+
+
 def test_the_target_name_of_a_pending_rename_is_taken(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 4.31: changes of one name come one after another."""
     server.faults.fail_next("slow", on="update", delay=0.3)

@@ -15,7 +15,7 @@ from typing import Any
 
 from jobfs import names
 from jobfs.api import deadline
-from jobfs.state.records import Change, Stage, Verb
+from jobfs.state.records import Change, File, Stage, Verb
 
 
 @dataclass(eq=False)
@@ -116,6 +116,12 @@ class Changes(dict[int, Change]):
         """
         overriding = (change for change in self._at.get(path, ()) if path in change.shows)
         return next((change for change in overriding if not change.started and not change.is_settled), None)
+
+    def files_sent_to(self, path: str) -> list[File]:
+        """Return the Files that Changes send to a path."""
+        with self._lock:
+            files = (change.file for change in self._at.get(path, ()) if change.target == path)
+            return [file for file in files if file is not None]
 
     # -- kept up to date; the caller has the lock
 

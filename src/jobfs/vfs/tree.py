@@ -304,11 +304,14 @@ class NameOperations:
         self._state.unlink_file(file)
 
     def _unlink_older_files(self, path: str) -> None:
-        """Unlink the older open Files of a name, which the job has replaced: the name is no longer theirs either."""
+        """Unlink the older Files of a name, which the job has replaced: the name is no longer theirs either.
+
+        A File that is neither open nor being saved can't come back by itself. Raises FsError(EIO).
+        """
         shown = self._view.find_known(path)
         file = self._state.index.file_of(shown) if isinstance(shown, Item) else shown
-        for other in list(self._state.opened.values()):
-            if other.path == path and other is not file:
+        for other in [*self._state.opened.values(), *self._state.changes.files_sent_to(path)]:
+            if other.path == path and other is not file and self._write_back.cancel_save(other):
                 self._unlink_replaced_file(other)
 
     def _move_item(self, item: Item, new: str, displaced: Displaced) -> Item:

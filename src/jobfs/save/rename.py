@@ -186,6 +186,8 @@ class Renamer:
             if local is copy and not file.handles:
                 local.release()
             state.apply_in_memory(file, item=None, local=local)
+            for handle in file.handles:
+                handle.item = None  # it shows the local bytes, as a handle opened at the new name does
         if overwritten is not None:
             state.unlink_file(overwritten)
 

@@ -137,8 +137,9 @@ class Readable(Protocol):
 class Handle:
     """One open of a File: the part that saves need. `OpenFile` in vfs/handles.py adds what its program sees.
 
-    `item`: the version that was opened, or the newer one that the handle follows. `content`: the bytes of `item`. `base_item`:
-    the version that the program was shown, which is the base of its saves. `racy`: that version was racy then (R1).
+    `item`: the version that was opened, or the newer one that the handle follows; None for a local only file. `content`: the
+    bytes of `item`. `base_item`: the version that the program was shown, which is the base of its saves. `racy`: that version was
+    racy then (R1).
     """
 
     def __init__(self, file: File, item: Item | None, flags: int) -> None:

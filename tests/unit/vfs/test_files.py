@@ -130,6 +130,15 @@ def test_the_kernel_keeps_the_pages_of_a_cached_version(world: World) -> None:
     assert [world.open("large", os.O_RDONLY).keep_cache for _ in range(2)] == [False] * 2, "no byte was read"
 
 
+@pytest.mark.parametrize("flags", [os.O_RDONLY, WRITE])
+def test_an_open_file_that_is_renamed_to_a_scratch_name_can_be_mapped_there(world: World, flags: int) -> None:
+    """vfs/semantics.md 2.15, 4.34: it is one file, with the same bytes for both handles."""
+    world.seed({"file": b"content"})
+    world.open("file", flags)
+    world.tree.rename("file", "file~")
+    assert world.open("file~", flags).direct_io is False
+
+
 @pytest.mark.parametrize(("flags", "at_once", "at_retry"), [
     (os.O_RDONLY, errno.ESTALE, 0),
     (WRITE, errno.ESTALE, 0),

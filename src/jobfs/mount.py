@@ -29,6 +29,7 @@ from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import (
     BusyError,
     MountInfo,
+    check_is_empty,
     describe_programs,
     find_mount_at,
     find_programs_using,
@@ -227,7 +228,11 @@ class Mount:
         self._serving = True
         options = libfuse_options(self._settings, self._place.record.job)
         driver = FuseDriver(vfs, greeted.set, self._settings.timeout)
-        session = Session(driver, self._directory, options)
+        try:
+            session = Session(driver, self._directory, options)
+        except UsageError:
+            check_is_empty(self._directory)  # a program may have written there since a dead mount was removed
+            raise
         here = find_mount_at(self._directory)
         pool = LoopPool(session, self._on_unmounted)
         pool.start()

@@ -1,6 +1,6 @@
 """Mounts as the kernel has them: where they are, which programs use them, and how to unmount them (vfs/semantics.md 6).
 
-Only `is_dead` calls the mounted file system itself, whose process may be this one, or may be gone.
+Only `is_dead` and `check_is_empty` call the mounted file system itself, whose process may be this one, or may be gone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from jobfs.errors import JobfsError
+from jobfs.errors import JobfsError, UsageError
 
 T = TypeVar("T")
 
@@ -79,6 +79,15 @@ def list_mounts(table: Path = _TABLE) -> list[MountInfo]:
 def find_mount_at(point: str, table: Path = _TABLE) -> MountInfo | None:
     """Return the topmost mount at the mount point `point`, None if there is none; `table` as in `list_mounts`."""
     return next((mount for mount in reversed(list_mounts(table)) if mount.point == point), None)
+
+
+def check_is_empty(directory: str) -> None:
+    """Raise UsageError if a directory can't be mounted at, because it has entries or can't be listed."""
+    try:
+        if os.listdir(directory):
+            raise UsageError(f"{directory} is not empty: move away what is in it, or give an empty directory")
+    except OSError as error:
+        raise UsageError(f"can't mount at {directory}: {error.strerror}: give an empty directory") from None
 
 
 def unmount(directory: str, *, lazy: bool = False) -> None:

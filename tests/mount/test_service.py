@@ -87,6 +87,21 @@ def test_the_next_command_unmounts_a_dead_mount(server: Server, mount: Mount) ->
     assert mounted.jobfs("umount", "--all").stderr == "jobfs: no job is mounted\n"
 
 
+def test_what_is_written_while_a_dead_mount_is_replaced_is_not_covered(server: Server, mount: Mount) -> None:
+    """vfs/semantics.md 6.3: a program that has not noticed its end writes into the bare directory."""
+    mounted = mount()
+    mounted.kill_only()
+    server.faults.fail_next("slow", on="instance", delay=0.5)
+    with mounted.running(*mounted.command()[3:]) as process:
+        eventually(lambda: not server.faults.rules(), "the dead mount is removed")
+        (mounted.path / "file").write_bytes(b"not in the job")
+        _, said = process.communicate(timeout=20)
+    remedy = "move away what is in it, or give an empty directory"
+    assert (process.returncode, said.splitlines()[-1]) == (2, f"jobfs: {mounted.path} is not empty: {remedy}")
+    (mounted.path / "file").unlink()
+    mounted.mount()
+
+
 def test_a_mount_ends_cleanly_after_the_reader_of_its_output_is_gone(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6: on a signal the mount waits for open files, then detaches; the reader of its output may be gone.
 

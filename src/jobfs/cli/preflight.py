@@ -18,7 +18,7 @@ from jobfs.api.deadline import limit_time
 from jobfs.cli.running import describe_dead
 from jobfs.cli.screen import format_size, print_escaped
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
-from jobfs.mountpoint import find_mount_at, is_dead, run_bounded, unmount
+from jobfs.mountpoint import check_is_empty, find_mount_at, is_dead, run_bounded, unmount
 from jobfs.names import quote_for_shell
 from jobfs.private import open_own_directory
 from jobfs.settings import Settings, shell_command
@@ -82,11 +82,7 @@ def prepare_mount_point(directory: str, say: Callable[[str], object]) -> str:
         raise UsageError(
             f"a job is already mounted at {path}: run {shell_command('umount', path)}, or give another directory"
         )
-    try:
-        if os.listdir(path):
-            raise UsageError(f"{directory} is not empty: give an empty directory")
-    except OSError as error:
-        raise UsageError(f"can't mount at {directory}: {error.strerror}: give an empty directory") from None
+    check_is_empty(path)
     return path
 
 

@@ -35,7 +35,7 @@ def test_preflight_returns_the_path_on_a_machine_that_can_mount(
     assert check_machine(settings, JOB, str(tmp_path / "link"), pytest.fail) == str(place)
     assert list(place.iterdir()) == []
     (place / "mine").touch()
-    with pytest.raises(UsageError, match="is not empty: give an empty directory"):
+    with pytest.raises(UsageError, match="is not empty: move away what is in it, or give an empty directory"):
         check_machine(settings, JOB, str(place), pytest.fail)
 
 

@@ -10,12 +10,15 @@ import pytest
 
 from jobfs.api import deadline
 from jobfs.errors import OutOfTimeError
+from jobfs.nodes import Kind
 from jobfs.state import State
 from jobfs.state.records import Stage, Verb
 
 
 def test_changes_of_one_target_finish_in_order_and_cancelled_ones_first(state: State) -> None:
-    first, second, third = (state.plan_change(Verb.PUT, "a") for _ in range(3))
+    file = state.new_local_file(Kind.FILE, "a")
+    first, second, third = (state.plan_change(Verb.PUT, "a", each) for each in (file, None, None))
+    assert (state.changes.files_sent_to("a"), state.changes.files_sent_to("b")) == ([file], [])
     other, predecessor = state.plan_change(Verb.PUT, "b"), state.changes.predecessor_of
     assert [*map(predecessor, (first, second, third, other))] == [None, first, first, None]
     state.apply_in_memory(third, stage=Stage.CANCELLED)

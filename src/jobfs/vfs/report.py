@@ -158,8 +158,9 @@ class Report:
         """Yield every second version, known by its name, that the server has or that is unsent here."""
         listed = {item.path for item in self._namespace.subtree("") if not item.is_dir}
         unsent = {file.path for file in self._state.backlog().files if file.path and file.kind is Kind.FILE}
-        for path in sorted(listed | unsent):
-            if (kept := names.parse_second_version(path, listed | unsent)) and not is_never_shown(path):
+        paths = listed | unsent
+        for path in sorted(paths):
+            if (kept := names.parse_second_version(path, paths)) and not is_never_shown(path):
                 yield self._describe_conflict(path, *kept)
 
     def _describe_conflict(self, path: str, label: str, origin: str) -> document.ConflictEntry:

@@ -351,7 +351,7 @@ def test_a_backup_has_the_attributes_of_its_file(world: World) -> None:
 
 @pytest.mark.parametrize("renamed", ["unsent", "scratch~"])
 def test_a_replaced_scratch_file_lives_on_in_its_handles(world: World, renamed: str) -> None:
-    """vfs/semantics.md 4.33, 4.34: `fstat` shows no name for it."""
+    """vfs/semantics.md 4.33, 4.34, 6.15: `fstat` shows no name for it; then its bytes go."""
     world.seed({})
     world.write("file~", b"old bytes")
     handle = world.files.get_handle(world.open("file~").fh)
@@ -360,6 +360,11 @@ def test_a_replaced_scratch_file_lives_on_in_its_handles(world: World, renamed: 
     assert (handle.attr().nlink, handle.read(100, 0)) == (0, b"old bytes")
     assert (list(world.view.list("")), world.lookup.getattr("file~").size) == (["file~"], 3)
     assert (world.requests(), world.state.changes) == ([], {}), "the server had neither"
+    world.files.release(handle.fh)
+    world.write("other~", b"newer")
+    world.tree.rename("other~", "file~")
+    local_bytes = world.state.bytes
+    assert [path.read_bytes() for path in {*local_bytes.directory.iterdir()} - {*local_bytes.retired}] == [b"newer"]
 
 
 def test_kept_saves_move_with_a_renamed_directory(world: World) -> None:

@@ -364,7 +364,8 @@ def test_a_replaced_scratch_file_lives_on_in_its_handles(world: World, renamed: 
     world.write("other~", b"newer")
     world.tree.rename("other~", "file~")
     local_bytes = world.state.bytes
-    assert [path.read_bytes() for path in {*local_bytes.directory.iterdir()} - {*local_bytes.retired}] == [b"newer"]
+    kept = {*local_bytes.directory.iterdir()} - {*local_bytes.retired}
+    assert [path.read_bytes() for path in kept] == [b"newer"]
 
 
 def test_kept_saves_move_with_a_renamed_directory(world: World) -> None:

@@ -185,11 +185,15 @@ class Renamer:
             )
             if local is copy and not file.handles:
                 local.release()
-            state.apply_in_memory(file, item=None, local=local)
-            for handle in file.handles:
-                handle.item = None  # it shows the local bytes, as a handle opened at the new name does
+            self._show_local_bytes(file, local)
         if overwritten is not None:
             state.unlink_file(overwritten)
+
+    def _show_local_bytes(self, file: File, local: LocalGeneration) -> None:
+        """Let a local only File, and the handles opened under its old name, show its local bytes, not a version of the server."""
+        self._state.apply_in_memory(file, item=None, local=local)
+        for handle in file.handles:
+            handle.item = None
 
     def _close_as_scratch(
         self,

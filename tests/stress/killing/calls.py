@@ -111,6 +111,8 @@ class Calls:
     def write(self, fh: int, data: bytes, offset: int) -> None:
         handle = self._handles[fh]
         seen = self._seen.get(handle.path, BLIND)
+        if handle.change is not None:
+            handle.change.written = b""  # the program replaces it, even if an fsync of it has failed
         handle.change = change = self._ledger.put(handle.path, self._new, seen, f"{self._program}:")
         self._ledger.opened(change)
         with self._half_done(change):

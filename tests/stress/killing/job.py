@@ -7,7 +7,7 @@ import threading
 
 from tests.support.interferences import Scene, of
 from tests.support.judge import ABSENT as NOTHING
-from tests.support.judge import State
+from tests.support.judge import State, is_hidden
 
 from jobfs import names
 from jobfs.emulator import Server
@@ -57,9 +57,18 @@ class Job:
                 "job", self._random.randrange(20, 3000), after=after, by_job=True
             ).added
 
+        hidden = self._hidden_versions()
         for effect in act.play(Scene(path, self._side, make)):
             before, now = self._known(effect.before), self._known(effect.after)
             self._ledger.job(act.name, effect.path, before, now, same=effect.same)
+        # With a directory, the job deletes the versions that a save has set aside there.
+        self._ledger.destroyed |= hidden - self._hidden_versions()
+
+    def _hidden_versions(self) -> set[Content]:
+        """The job's contents in hidden files."""
+        items = [item for item in self._side.items() if is_hidden(item.path) and not item.is_dir]
+        contents = (self._contents.known(self._side.content_of(item.id)) for item in items)
+        return {content for content in contents if content.by_job}
 
     def _known(self, state: State) -> Content:
         if isinstance(state, bytes):

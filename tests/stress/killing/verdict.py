@@ -58,9 +58,11 @@ def drafts_missing(root: Path, contents: Contents, ledger: Ledger) -> list[str]:
 
 
 def _recovered(path: str) -> str:
-    """The path of the file of which something was recovered to this one, or ""."""
+    """The path of the file of which something was recovered to this one, by one mount or by several in turn, or ""."""
     kept = names.parse_second_version(path)
-    return kept[1] if kept is not None and kept[0] == "recovered" else ""
+    if kept is None or kept[0] != "recovered":
+        return ""
+    return _recovered(kept[1]) or kept[1]
 
 
 class Verdict(Judge):

@@ -70,6 +70,7 @@ def test_the_package_imports_without_libfuse() -> None:
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.needs_program("git")
 def test_the_top_level_has_the_listed_entries_and_no_others() -> None:
     """Files that a tool leaves there, a build for instance, are not in the repository."""
     found = subprocess.run(["git", "ls-files"], cwd=_ROOT, capture_output=True, text=True, check=True)

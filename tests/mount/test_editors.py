@@ -7,15 +7,18 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.support.machine import needing
 from tests.support.mounts import MountedJob, run
-from tests.support.programs import PROGRAMS
-from tests.support.serverside import doubled, visible
+from tests.support.programs import PROGRAMS, needs_all
+from tests.support.serverside import doubled, untimed, visible
 from tests.support.terminal import terminal
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
 NOTES = "first line\nsecond line\nthird line\n"
+#: Programs whose save is one new version at once: they sync, or rename a draft.
+SYNCING = [each for each in PROGRAMS if each.replaces and (each.syncs or each.by_rename)]
 EDITED = NOTES.replace("second", "2nd").replace("third", "3rd")
 
 
@@ -41,7 +44,11 @@ def only_the_edit_is_there(server: Server, mounted: MountedJob, edited: str = ED
 
 @pytest.mark.parametrize(
     ("editor", "backupcopy", "more"),
-    [("vim", "yes", "backup"), ("vim", "auto", "undofile"), ("nvim", "no", "undofile")],
+    [
+        needing("vim", "yes", "backup"),
+        needing("vim", "auto", "undofile"),
+        needing("nvim", "no", "undofile"),
+    ],
 )
 def test_vim_saves_twice_with_any_backup_setting(
     server: Server, mounted: MountedJob, file: Path, editor: str, backupcopy: str, more: str
@@ -63,6 +70,7 @@ def test_vim_saves_twice_with_any_backup_setting(
         assert file.with_name("notes.md~").read_text() == NOTES.replace("second", "2nd")
 
 
+@pytest.mark.needs_program("vim", "tmux")
 def test_vim_knows_its_own_save_from_a_foreign_change(
     server: Server, mounted: MountedJob, file: Path
 ) -> None:
@@ -85,6 +93,7 @@ def test_vim_knows_its_own_save_from_a_foreign_change(
     assert saves(server) == 2
 
 
+@pytest.mark.needs_program("vim", "tmux")
 def test_vim_notices_a_change_of_the_job(server: Server, mounted: MountedJob, file: Path) -> None:
     """vfs/semantics.md 1: a change made by the job is visible to a new stat at the latest after the TTL."""
     with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
@@ -102,6 +111,29 @@ def test_vim_notices_a_change_of_the_job(server: Server, mounted: MountedJob, fi
     only_the_edit_is_there(server, mounted, "the job's\n")
 
 
+@pytest.mark.needs_program("nano", "tmux")
+def test_nano_told_to_write_over_a_changed_file_keeps_both(
+    server: Server, mounted: MountedJob, file: Path
+) -> None:
+    """vfs/semantics.md 4.42: an editor that asks has not read the version that it asks about."""
+    with terminal(mounted.home, file.parent, "nano", "notes.md") as nano:
+        nano.shows("third line")
+        server.store.write("dir/notes.md", "the job's\n")
+        eventually(lambda: file.stat().st_size == len("the job's\n"))
+        nano.type("my ")
+        nano.keys("C-o", "Enter")
+        nano.shows("modified since")
+        nano.type("y")
+        nano.shows("Wrote")
+        nano.keys("C-x")
+        nano.ends()
+    mounted.wait_until_settled()
+    files = untimed(visible(server))
+    found = files["dir/notes.md"], files["dir/notes.conflict.md"], files["dir/other.md"]
+    assert found == (f"my {NOTES}".encode(), b"the job's\n", b"untouched")
+
+
+@pytest.mark.needs_program("emacs")
 def test_emacs_saves_with_its_backups_and_lock_files(server: Server, mounted: MountedJob, file: Path) -> None:
     program = """(progn
       (setq backup-enable-predicate (lambda (name) t)) ; in the directory for temporary files too
@@ -117,6 +149,7 @@ def test_emacs_saves_with_its_backups_and_lock_files(server: Server, mounted: Mo
     assert (file.parent / "notes.md~").read_text() == NOTES, "the backup is on this machine"
 
 
+@pytest.mark.needs_program("emacs", "tmux")
 def test_a_second_emacs_finds_the_lock_of_the_first(server: Server, mounted: MountedJob, file: Path) -> None:
     """vfs/semantics.md 2: symlink: a link of a scratch name is kept on this machine; Emacs' locks are such links."""
     with terminal(mounted.home, file.parent, "emacs", "-Q", "-nw", "notes.md") as emacs:
@@ -138,10 +171,10 @@ def test_a_second_emacs_finds_the_lock_of_the_first(server: Server, mounted: Mou
     only_the_edit_is_there(server, mounted, "mine " + NOTES)
 
 
+@needs_all(SYNCING)
 def test_each_way_in_which_editors_write_saves_the_file(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4: after an editor's fsync, and its rename, the server has it; what it made for itself is gone."""
-    every = [each for each in PROGRAMS if each.replaces and (each.syncs or each.by_rename)]
-    editors = {f"dir{number}/notes.md": each for number, each in enumerate(every)}
+    editors = {f"dir{number}/notes.md": each for number, each in enumerate(SYNCING)}
     server.store.seed(dict.fromkeys(editors, NOTES), age=60)
     edited = sorted([*NOTES.splitlines(), "mine"])
 

@@ -18,6 +18,8 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 from jobfs.emulator.faults import Kind
 
+pytestmark = pytest.mark.needs_program("git")
+
 #: Bytes that would be others if git changed line ends, expanded keywords or took them for text.
 BYTES = b"one\r\ntwo\n$Id$\r\n"
 #: What the job can put into .gitattributes to hide or to alter what is recorded, or to have a driver of the user run.

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from tests.support.mounts import Mount, MountedJob
-from tests.support.programs import paused, program
+from tests.support.programs import needs_all, paused, program
 from tests.support.serverside import contents, doubled, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
+
+pytestmark = pytest.mark.needs_program("git")
 
 LINES = "".join(f"line {number:02}\n" for number in range(12))
 MINE, JOBS = LINES.replace("line 02", "mine"), LINES.replace("line 09", "the job's")
@@ -51,6 +53,7 @@ def bases(mounted: MountedJob) -> list[Path]:
     return list(mounted.state.glob("*/*/bases/[0-9]*"))
 
 
+@needs_all(map(program, EDITORS))
 def test_changes_of_both_sides_are_merged_however_saved(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def put(directory: Path) -> None:
         (directory / name).write_bytes(content)
 
 
+@pytest.mark.needs_program("patch", "zip", "unzip", "tar", "jq")
 def test_scripts_leave_the_same_files_as_on_a_disk(server: Server, mount: Mount, tmp_path: Path) -> None:
     """vfs/semantics.md is silent: what a user of a local disk would expect. Each has a directory of its own."""
     for place in range(len(SCRIPTS)):
@@ -76,6 +77,7 @@ def test_scripts_leave_the_same_files_as_on_a_disk(server: Server, mount: Mount,
     assert mounted.status()["conflicts"] == []
 
 
+@pytest.mark.needs_program("git")
 def test_git_clones_branches_stashes_collects_and_makes_worktrees(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
@@ -105,6 +107,7 @@ def test_git_clones_branches_stashes_collects_and_makes_worktrees(
     assert mounted.status()["conflicts"] == []
 
 
+@pytest.mark.needs_program("rsync")
 def test_rsync_in_place_deletes_and_a_second_run_has_nothing_to_do(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
@@ -137,6 +140,7 @@ db.close()
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+@pytest.mark.needs_program("sqlite3")
 def test_two_sqlites_count_correctly(server: Server, mounted: MountedJob, tmp_path: Path, mode: str) -> None:
     """vfs/semantics.md 2.14, 2.15: locks work among processes of this machine; mmap, shared-writable, works."""
     make = f"PRAGMA journal_mode={mode}; CREATE TABLE t (n); INSERT INTO t VALUES (0);"
@@ -214,6 +218,7 @@ def conflict_in(directory: Path) -> str:
 
 
 @pytest.mark.parametrize("state", ["sent", "unsent after a kill"])
+@pytest.mark.needs_program("git", "rsync")
 def test_two_versions_are_two_files(mount: Mount, tmp_path: Path, state: str) -> None:
     """vfs/semantics.md 4, Keep both: each has bytes of its own, also while the bytes of one are not sent yet."""
     # The job's bytes are not seen before the next save: a conflict.

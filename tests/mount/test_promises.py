@@ -6,12 +6,14 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 from tests.support.files import errno_from, save_file
 from tests.support.mounts import Mount, MountedJob, run
 
 from jobfs.emulator import Server
 
 
+@pytest.mark.needs_program("tar")
 def test_reading_makes_no_changing_request(server: Server, mounted: MountedJob) -> None:
     server.store.seed({f"d{n % 3}/f{n}.txt": f"text {n}" for n in range(30)})
     server.store.seed({"d0/default.txt": "default"}, lifecycle="application")
@@ -30,6 +32,7 @@ def test_reading_makes_no_changing_request(server: Server, mounted: MountedJob) 
     assert server.log.count("download") >= 30
 
 
+@pytest.mark.needs_program("ps")
 def test_the_key_is_found_in_no_file_or_output(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6.9: the key is never in /proc/mounts, a log, an error message or the cache."""
     mounted = mount(log_level="debug", cache_size="64MiB")
@@ -58,6 +61,7 @@ def test_the_key_is_found_in_no_file_or_output(server: Server, mount: Mount) -> 
             mounted.umount()
 
 
+@pytest.mark.needs_program("zsh", "fish")
 def test_the_printed_command_of_a_conflict_executes_no_part_of_a_name(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:

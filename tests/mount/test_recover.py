@@ -8,6 +8,7 @@ import stat
 import subprocess
 from pathlib import Path
 
+import pytest
 from tests.support.files import errno_from, on_disk, save_file
 from tests.support.mounts import Mount, MountedJob, environment, jobfs, run
 from tests.support.serverside import hidden, untimed, visible
@@ -139,6 +140,7 @@ def test_a_read_only_mount_of_unsent_work_does_not_end_cleanly(mount: Mount) -> 
     assert not (slot(mounted) / "trash").exists()
 
 
+@pytest.mark.needs_program("tmux")
 def test_a_refused_save_is_retried_or_discarded(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.12: after discard the server's version is shown; a copy is kept until the next clean unmount."""
     server.store.seed({"dir/old.txt": "on the server"}, age=60)

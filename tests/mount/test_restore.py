@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.mounts import Mount, MountedJob, run
-from tests.support.programs import program
+from tests.support.programs import needs_all, program
 from tests.support.serverside import doubled, visible
 from tests.support.waiting import eventually
 
@@ -51,6 +51,7 @@ def save_and_overwrite(server: Server, mounted: MountedJob, name: str = "notes.m
     eventually(lambda: (mounted.path / name).stat().st_size == len(JOBS))
 
 
+@needs_all(map(program, EDITORS))
 def test_a_save_overwritten_by_the_job_is_printed(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import subprocess
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import pytest
 from tests.support.mounts import Mount, environment, is_mounted
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
@@ -127,6 +128,7 @@ def test_a_mount_ends_cleanly_after_the_reader_of_its_output_is_gone(server: Ser
         assert process.wait(30) == 0
 
 
+@pytest.mark.needs_program("pgrep")
 def test_a_mount_is_removed_if_its_command_was_stopped(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6.1: a user who stopped the command does not want the mount, and finds no dead mount."""
     mounted = mount(start=False)

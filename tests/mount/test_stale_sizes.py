@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.support.files import errno_from
 from tests.support.mounts import Mount, MountedJob, run
-from tests.support.programs import PROGRAMS, Program
+from tests.support.programs import PROGRAMS, Program, needs_all
 from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually
 
@@ -92,6 +92,7 @@ def test_a_first_open_finds_the_new_end_while_the_old_version_is_open(mounted: M
     mounted.wait_until_settled({"file": new + MINE})
 
 
+@needs_all(READERS)
 def test_a_reader_that_relies_on_the_size_gets_a_whole_version(mount: Mount, tmp_path: Path) -> None:
     """vfs/semantics.md 3.17: never a piece of a longer one."""
     mounted, new = mount(ttl=60), OLD.replace(b"old", b"new") + ADDED

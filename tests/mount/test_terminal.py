@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import pytest
 from tests.support.mounts import Mount, is_mounted
 from tests.support.serverside import visible
 from tests.support.terminal import on_terminal
@@ -18,6 +19,7 @@ _BIG, _SLOW = 24_000_000, 500_000
 _AMOUNT = re.compile(r"\d of \d files?: sending /.* [1-9][\d.]*/24.0 MB +[\d.]+ [kM]B/s")
 
 
+@pytest.mark.needs_program("tmux")
 def test_umount_and_flush_show_their_progress(server: Server, mount: Mount) -> None:
     mounted = mount(write_back_delay=30)
     expected = {"big.bin": b"x" * _BIG, "second.bin": b"y" * 1000}
@@ -41,6 +43,7 @@ def test_umount_and_flush_show_their_progress(server: Server, mount: Mount) -> N
     assert visible(server) == expected
 
 
+@pytest.mark.needs_program("tmux")
 def test_waiting_for_a_silent_server_prints_one_line(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6.17: it stays beside the bar of a terminal; what is unsent is sent afterwards."""
     files = {"a": b"a", "b": b"b", "c": b"c"}
@@ -64,6 +67,7 @@ def test_waiting_for_a_silent_server_prints_one_line(server: Server, mount: Moun
     assert visible(server) == files
 
 
+@pytest.mark.needs_program("tmux")
 def test_the_mount_prints_the_same_on_a_terminal_and_outlives_it(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6.1: a daemon that returns once the mount answers."""
     mounted = mount(start=False)

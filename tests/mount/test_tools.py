@@ -28,13 +28,14 @@ def lab(tmp_path: Path) -> Iterator[Path]:
     assert str(lab) not in Path("/proc/self/mountinfo").read_text()
 
 
-def script(lab: Path, *words: str, path: str = os.environ["PATH"]) -> subprocess.Popen[str]:
+def script(lab: Path, *words: str, **variables: str) -> subprocess.Popen[str]:
     """Start a script of this project, with its temporary files in `lab`."""
-    more = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'scripts'}", "TMPDIR": str(lab), "PATH": path}
+    more = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'scripts'}", "TMPDIR": str(lab), **variables}
     command = [sys.executable, "-m", *words]
     return subprocess.Popen(command, env={**os.environ, **more}, stdout=PIPE, stderr=PIPE, text=True)
 
 
+@pytest.mark.needs_program("git")
 def test_each_run_of_a_bench_starts_with_fresh_data(lab: Path, tmp_path: Path) -> None:
     """The index that `git status` has written would spare the next run the reading of all files."""
     out = tmp_path / "out.json"
@@ -90,7 +91,7 @@ def test_failures_of_pjdfstest_are_compared_with_the_list(lab: Path, tmp_path: P
         (clone / name).write_text(text)
     (clone / "bin/openssl").chmod(0o755)
     words = ("_posix", str(clone), "--only", "link", "--only", "open", "--jobs", "1")
-    with script(lab, *words, path=f"{os.environ['PATH']}:{clone / 'bin'}") as posix:
+    with script(lab, *words, PATH=f"{os.environ['PATH']}:{clone / 'bin'}") as posix:
         out, errors = posix.communicate(timeout=80)
     assert posix.returncode == 1, out + errors
     *shown, last = out.splitlines()

@@ -33,6 +33,7 @@ def trying(job: MountedJob, *more: str) -> Iterator[tuple[subprocess.Popen[str],
         yield process, out
 
 
+@pytest.mark.needs_program("tmux")
 def test_a_trial_on_a_terminal_asks_before_it_writes(server: Server, mount: Mount) -> None:
     job = mount(start=False)
     with on_terminal(job.home, *command(job), key=server.key) as terminal:

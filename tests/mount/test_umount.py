@@ -164,6 +164,7 @@ def test_umount_from_within_names_the_shell_as_the_obstacle(server: Server, moun
     assert is_mounted(mounted.path)
 
 
+@pytest.mark.needs_program("tmux")
 def test_umount_all_lists_the_mounts_and_asks_on_a_terminal(mount: Mount) -> None:
     """vfs/semantics.md 6: a mount that was not meant is not unmounted; one that is in use keeps no other."""
     one = mount()

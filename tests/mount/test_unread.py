@@ -15,7 +15,7 @@ from tests.support.clocks import ClockedMount
 from tests.support.holders import python
 from tests.support.mounts import MountedJob, gone_afterwards, run
 from tests.support.programs import PROGRAMS as EVERY
-from tests.support.programs import Program, paused
+from tests.support.programs import Program, needs_all, paused
 from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually
 
@@ -76,7 +76,12 @@ def _loses_nothing_unread(
 
 @pytest.mark.needs_fuse
 @pytest.mark.parametrize(
-    ("shown", "hours"), [(False, 0), (True, 0), (True, 1)], ids=["at once", "after the TTL", "after an hour"]
+    ("shown", "hours"),
+    [
+        pytest.param(False, 0, marks=needs_all(PROGRAMS.values()), id="at once"),
+        pytest.param(True, 0, marks=needs_all(PROGRAMS.values()), id="after the TTL"),
+        pytest.param(True, 1, id="after an hour"),
+    ],
 )
 def test_a_save_keeps_a_version_its_program_has_not_read(
     server: Server, tmp_path: Path, shown: bool, hours: int
@@ -96,6 +101,7 @@ def test_a_save_keeps_a_version_its_program_has_not_read(
         )
 
 
+@needs_all(PROGRAMS.values())
 @pytest.mark.parametrize("job_writes", ["before the end", "without a mount", "to the next mount"])
 @pytest.mark.parametrize("end", [MountedJob.kill, MountedJob.umount], ids=["killed", "unmounted"])
 def test_a_save_through_the_next_mount_keeps_an_unread_version(
@@ -151,6 +157,7 @@ def test_a_shell_that_outlives_the_mount_makes_no_needless_copy(
             shell.kill()
 
 
+@needs_all(PROGRAMS.values())
 def test_a_save_makes_no_conflict_copy_where_the_job_wrote_nothing(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
@@ -161,6 +168,7 @@ def test_a_save_makes_no_conflict_copy_where_the_job_wrote_nothing(
     assert _versions(server, programs) == {each.name: [OLD + MINE] for each in programs.values()}
 
 
+@pytest.mark.needs_program("perl")
 def test_programs_that_save_in_turn_make_no_conflict_copy(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.44, 4.62: who has read unsent bytes has read what they replace; a freed name is not missing there."""
     saves = ("sed -i s/$/+/", "sed -i~ s/$/+/", "perl -i~ -pe s/$/+/", "echo + >>", "echo +| tee")

@@ -132,6 +132,7 @@ def test_jobfs_watch_counts_as_a_watcher_until_it_ends(server: Server, mount: Mo
     eventually_equal(programs, 0)
 
 
+@pytest.mark.needs_program("tmux")
 def test_on_a_terminal_a_watch_is_in_colour_and_ends_at_ctrl_c(server: Server, mounted: MountedJob) -> None:
     with on_terminal(mounted.home, "watch") as screen:
         screen.shows("job  ")
@@ -206,6 +207,7 @@ def test_a_script_reads_the_last_write_of_a_job_that_has_ended(server: Server, m
     assert server.log.changes() == []
 
 
+@pytest.mark.needs_program("tmux")
 def test_a_watched_status_shows_each_change_until_interrupted(server: Server, mounted: MountedJob) -> None:
     server.store.seed({"a.conflict-20260101T000000Z": "x"})
     assert os.listdir(mounted.path) == ["a.conflict-20260101T000000Z"]

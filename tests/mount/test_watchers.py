@@ -22,6 +22,8 @@ from tests.support.watching import INOTIFYWAIT, Watcher, counted, watching
 
 from jobfs.emulator import Server
 
+pytestmark = pytest.mark.needs_program("inotifywait")
+
 #: Seconds: 7.1 says the TTL and two more; three times that on a machine that has other things to do.
 SOON = 3 * (TTL + 2)
 
@@ -53,6 +55,7 @@ def told_all(server: Server, watcher: Watcher, last: str) -> None:
     watcher.says({f"CLOSE_WRITE,CLOSE {last}"}, SOON)
 
 
+@pytest.mark.needs_program("entr")
 def test_watchers_see_what_the_job_does(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
     """7.1, 7.3: each in its own words, within the TTL and two seconds; and no event more than twice."""
     job, here = server.job_side(server.job), mounted.path
@@ -131,6 +134,7 @@ SAVES = (
 )
 
 
+@pytest.mark.needs_program("vim")
 def test_own_saves_produce_the_events_of_a_disk(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
     """7.2: none when they are sent, and none later; none for the names that a save hides."""
     seeds = dict.fromkeys(
@@ -221,6 +225,7 @@ def unread(process: int) -> int:
         return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
+@pytest.mark.needs_program("pgrep")
 def test_a_new_file_at_the_old_name_of_a_pending_rename_stays(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 7.3."""
     server.store.seed({"a/old": "theirs", "a/first": "1"}, age=60)
@@ -283,6 +288,7 @@ def test_a_mapped_file_keeps_its_length_when_shortened(
         )
 
 
+@pytest.mark.needs_program("pgrep")
 def test_a_killed_helper_loses_no_other_event(server: Server, mounted: MountedJob) -> None:
     server.store.seed({"a/first": "1"}, age=60)
     made = {f"CREATE a/{number:03}" for number in range(500)}
@@ -294,6 +300,7 @@ def test_a_killed_helper_loses_no_other_event(server: Server, mounted: MountedJo
         eventually(lambda: len(made & {*watcher.lines}) >= len(made) - 1)
 
 
+@pytest.mark.needs_program("pgrep")
 def test_a_killed_mount_leaves_no_helper_even_a_stopped_one(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 7."""
     server.store.seed({"a/first": "1"}, age=60)

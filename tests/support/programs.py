@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
+
 from jobfs.names import basename, join, parent
 
 from .mounts import environment
@@ -111,6 +113,11 @@ class Program:
             "f": path, "line": "".join(lines[:1]), "lines": "\n".join(lines), "wait": wait, "tmp": scratch,
         }  # fmt: skip
         return ["env", *[f"{name}={value}" for name, value in variables.items()], *self.words]
+
+
+def needs_all(programs: Iterable[Program]) -> pytest.MarkDecorator:
+    """Return the marker of a test that runs these programs."""
+    return pytest.mark.needs_program(*{each.needs for each in programs if each.needs})
 
 
 def program(name: str) -> Program:
@@ -597,6 +604,6 @@ PROGRAMS = [
     _python("read by an O_PATH descriptor", READ, _BY_PROC % "os.O_RDONLY", _BY_FSTAT, by_size=True),
     _bash("rsync", READ, 'rsync "$f" "$tmp.rsync"; cat "$tmp.rsync"', by_size=True, reliable=False, needs="rsync"),
     _bash("cp", READ, 'cp "$f" "$tmp.cp"; cat "$tmp.cp"', by_size=True, reliable=False),
-    _bash("tar", READ, 'tar -cf - -C "${f%/*}" "${f##*/}" | tar -xOf -', by_size=True, reliable=False),
+    _bash("tar", READ, 'tar -cf - -C "${f%/*}" "${f##*/}" | tar -xOf -', by_size=True, reliable=False, needs="tar"),
     _bash("exec", READ, 'exec "$f"', reliable=False),
 ]  # fmt: skip

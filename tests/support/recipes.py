@@ -1,6 +1,6 @@
 """Runs the marked blocks of the pages, and compares their output with the output that the pages show.
 
-    <!-- runs: NAME -->             before a block
+    <!-- runs: NAME -->             before a block; with `needs PROGRAM …` after NAME if it drives TEST_TOOLS of scripts/_setup
     ```console                      `$ ` begins a command; the other lines are its complete output. A command without
     $ jobfs status ~/job            such lines must print nothing.
     ```
@@ -35,7 +35,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "src/jobfs/using.md")
 OTHER_JOB = "other1234567890123456789".ljust(24, "0")
 
-_BLOCK = re.compile(r"^<!-- runs: ([\w-]+) -->\n```console\n(\$ .*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"^<!-- runs: ([\w-]+)(?: needs ([\w -]+))? -->\n```console\n(\$ .*?)^```$", re.MULTILINE | re.DOTALL
+)
 _SCRIPT = re.compile(r"^<!-- script: ([\w-]+) -->\n```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"# exit code (\d+)")
 
@@ -63,15 +65,15 @@ class Step:
     shown: list[str]
 
 
-def blocks(text: str) -> dict[str, list[Step]]:
-    """Return the steps of every marked block, by its name. Raises RecipeError for a mark without a block."""
-    found = dict(_BLOCK.findall(text))
+def blocks(text: str) -> dict[str, Block]:
+    """Return every marked block by its name. Raises RecipeError for a mark without a block."""
+    found = {
+        name: Block([_step(part) for part in re.split(r"^\$ ", body, flags=re.M)[1:]], needs.split())
+        for name, needs, body in _BLOCK.findall(text)
+    }
     if (marks := text.count("<!-- runs:")) != len(found):
         raise RecipeError(f"{marks} marks, but {len(found)} marked blocks: see the head of {__name__}")
-    return {
-        name: [_step(part) for part in re.split(r"^\$ ", body, flags=re.M)[1:]]
-        for name, body in found.items()
-    }
+    return found
 
 
 def install_scripts(directory: Path) -> None:
@@ -87,6 +89,14 @@ def _step(text: str) -> Step:
     command, *shown = text.splitlines()
     code = _CODE.search(command)
     return Step(command, int(code[1]) if code else 0, shown)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A marked block: its steps, and the programs that it drives besides those that every system has."""
+
+    steps: list[Step]
+    needs: list[str]
 
 
 @dataclass(frozen=True)

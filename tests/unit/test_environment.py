@@ -14,7 +14,7 @@ HOSTILE = {
     "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error", "PYTHONPATH": "/nowhere", "LC_ALL": "POSIX", "LANG": "POSIX",
     "TZ": "Pacific/Chatham", "TERM": "dumb", "http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9",
     "EDITOR": "false", "PAGER": "false", "GIT_DIR": "/nowhere", "GIT_EDITOR": "false", "XDG_STATE_HOME": "/nowhere",
-    "XDG_CACHE_HOME": "/nowhere", "JOBFS_TTL": "3000", "JOBFS_TEST_NEEDS_FUSE": "0", "PERSTACK_API_KEY": "wrong",
+    "XDG_CACHE_HOME": "/nowhere", "JOBFS_TTL": "3000", "JOBFS_TEST_NEEDS_ALL": "0", "PERSTACK_API_KEY": "wrong",
     "NOTIFY_SOCKET": "/nowhere", "HOME": "/nowhere",
 }  # fmt: skip
 #: What a caller may set for the tests, and what each environment has.

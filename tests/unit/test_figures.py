@@ -12,6 +12,8 @@ import pytest
 from tests.support.recipes import ROOT
 
 #: What the fixture `figures` gives.
+pytestmark = pytest.mark.needs_program("git")
+
 Figures = Callable[..., subprocess.CompletedProcess[str]]
 
 

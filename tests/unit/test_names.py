@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.support.machine import needing
 
 from jobfs import names
 from jobfs.names import Role
@@ -209,11 +209,9 @@ def words_of(shell: str, arguments: list[str], place: Path) -> list[str]:
     return done.stdout.decode().split("\0")[:-1]
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "dash", "fish"])
+@pytest.mark.parametrize("shell", ["bash", *map(needing, ["zsh", "dash", "fish"])])
 def test_a_quoted_name_is_one_word_for_the_shell(shell: str, tmp_path: Path) -> None:
     """vfs/semantics.md 6.16: whatever names are in a command, it runs nothing else, and it is one line."""
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
     steering = list(map(names.quote_for_shell, STEERING))
     assert "".join(steering) == names.escape_for_terminal("".join(steering)), "nothing that a terminal obeys"
     assert words_of(shell, list(map(names.quote_for_shell, PASTED)), tmp_path) == PASTED

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -164,7 +163,7 @@ def test_running_programs_are_killed_when_the_caller_stops(clone: Path, mounted:
     assert not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a compiler")
+@pytest.mark.needs_program("cc")
 def test_pjdfstest_is_built_in_a_copy(clone: Path, tmp_path: Path) -> None:
     (clone / "pjdfstest.c").write_text("#include <config.h>\nint main(void) { return HAVE_UTIMENSAT - 1; }\n")
     copy = sources.build_pjdfstest(clone, tmp_path / "copy")
@@ -172,7 +171,7 @@ def test_pjdfstest_is_built_in_a_copy(clone: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in clone.iterdir()) == ["pjdfstest.c", "tests"]
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a compiler")
+@pytest.mark.needs_program("cc")
 def test_a_source_that_does_not_compile_is_one_sentence(tmp_path: Path) -> None:
     source = tmp_path / "fsx.c"
     source.write_text("#include <nowhere.h>\nint main(void) { return 0; }\n")

@@ -24,7 +24,7 @@ BAD = [
 @pytest.mark.parametrize(("body", "words"), BAD)
 def test_a_block_with_other_output_than_shown_is_reported(box: Sandbox, body: str, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
-        check(blocks(f"<!-- runs: a -->\n```console\n{body}\n```\n")["a"], box)
+        check(blocks(f"<!-- runs: a -->\n```console\n{body}\n```\n")["a"].steps, box)
 
 
 @pytest.mark.parametrize(

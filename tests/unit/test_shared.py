@@ -87,6 +87,7 @@ def test_the_installed_program_runs_and_knows_its_version(prefix: Path) -> None:
     assert "Usage: jobfs mount" in run(prefix / "bin/jobfs", "mount", "--help", cwd=prefix)
 
 
+@pytest.mark.needs_program("groff")
 def test_each_command_has_its_man_page_and_completion_in_each_shell(prefix: Path) -> None:
     pages = {path.name: path for path in prefix.glob("share/man/man1/*")}
     assert set(pages) == {"jobfs.1", *(f"jobfs-{name}.1" for name in COMMANDS)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import venv
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
+from tests.support.machine import needing
 from tests.support.terminal import terminal
 
 from jobfs import cli
@@ -130,7 +130,7 @@ def test_unusable_arguments_are_refused_at_once(run: Run, arguments: list[str], 
     assert (done.code, done.out, said in done.err) == (2, "", True)
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not there")
+@pytest.mark.needs_program("systemd-analyze")
 @pytest.mark.usefixtures("program")
 def test_systemd_accepts_the_unit(run: Run, tmp_path: Path) -> None:
     unit = tmp_path / f"jobfs-{JOB}.service"
@@ -191,7 +191,8 @@ finally:
     assert ("jobfs.cli" in loaded, loaded & {module for module, _ in cli.COMMANDS.values()}) == (True, set())
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.needs_program("tmux")
+@pytest.mark.parametrize("shell", ["bash", *map(needing, ["zsh", "fish"])])
 def test_a_shell_completes_commands_and_names_and_executes_nothing(
     run: Run, tmp_path: Path, shell: str
 ) -> None:
@@ -202,7 +203,8 @@ def test_a_shell_completes_commands_and_names_and_executes_nothing(
     script = tmp_path / "completion"
     script.write_text(run("completion", shell).out)
     start = "autoload -Uz compinit; compinit; " * (shell == "zsh") + f"source {script}"
-    plain = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
+    no_prompt = ["-C", "function fish_prompt; end"]  # that of fish runs git
+    plain = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config", *no_prompt]}[shell]
     path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
     with terminal(tmp_path, work, "env", path, shell, *plain) as typing:
         typing.lines(start + "; echo rea''dy")

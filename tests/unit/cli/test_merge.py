@@ -19,6 +19,7 @@ def merged(place: Path, ours: bytes = OURS, base: bytes = BASE, theirs: bytes = 
     return merge_three_way(place, ("-p", ours), base, ("it's", theirs), patience=10.0)
 
 
+@pytest.mark.needs_program("git")
 def test_changes_that_do_not_overlap_are_merged_byte_for_byte(tmp_path: Path) -> None:
     """vfs/semantics.md 4.57: line ends, and bytes that are no text, stay as they are."""
     both = OURS.replace(b"line 7", b"theirs")
@@ -32,6 +33,7 @@ def test_changes_that_do_not_overlap_are_merged_byte_for_byte(tmp_path: Path) ->
     assert list(tmp_path.glob("merge-*")) == []
 
 
+@pytest.mark.needs_program("git")
 def test_overlaps_are_counted_and_marked_with_both_names(tmp_path: Path) -> None:
     """vfs/semantics.md 4.58: `-n` shows git's marks."""
     theirs = BASE.replace(b"line 1", b"other").replace(b"line 7", b"theirs")
@@ -41,6 +43,7 @@ def test_overlaps_are_counted_and_marked_with_both_names(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("which", range(3))
+@pytest.mark.needs_program("git")
 def test_a_file_that_git_does_not_merge_is_reported(tmp_path: Path, which: int) -> None:
     """vfs/semantics.md 4.58: a version that is binary or too large, whichever it is."""
     versions = [OURS, BASE, THEIRS]

@@ -10,6 +10,7 @@ from jobfs.namespace import Namespace
 from jobfs.settings import Settings
 from jobfs.state.directory import StateDirectory
 from jobfs.state.server import KnownServer
+from jobfs.state.tables import State
 from jobfs.vfs import Vfs
 
 
@@ -18,8 +19,9 @@ def build_mount(
 ) -> MountParts:
     """Build everything that serves `job`, with its unsent work in `place`. Make no request and start nothing.
 
-    `expected_items`: the approximate number of items of the job.
+    `expected_items`: the approximate number of items of the job. Raises UsageError if the journal can't be used.
     """
+    state = State(place.path, settings.keep_saves)
     server = KnownServer(settings.state_dir, normalize_base_url(settings.base_url))
     client = Client(
         settings.base_url,
@@ -43,6 +45,7 @@ def build_mount(
         kernel_timeout=settings.kernel_timeout,
         stale_if_error=settings.stale_if_error,
         expected=expected_items,
+        is_decided_here=state.index.is_decided_here,
     )
 
     def close() -> None:
@@ -50,7 +53,7 @@ def build_mount(
         client.close()
 
     return MountParts(
-        vfs=Vfs(settings, place, client, content, namespace, server),
+        vfs=Vfs(settings, place, client, content, namespace, state, server),
         abort_requests=client.abort_requests,
         close=close,
     )

@@ -156,9 +156,7 @@ class MetadataCache:
         before = self._shown_at_affected_paths(path, items)
         self.tree.replace_at(path, items)
         self._note_differences(before)
-        for at, was in before.items():
-            if self._came_or_went(at, was):
-                self.note_names_changed(names.parent(at), time.time_ns())
+        self._note_changed_names(before)
         self._record_change(OwnChange(ticket, ids, {path}))
         if any(item.is_dir for item in items) or not self.tree.has_descendants(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())
@@ -199,18 +197,22 @@ class MetadataCache:
                 self._mark_doubtful(path, self._next_ticket())
         old, self.tree = self.tree, tree
         if self.snapshot_count:
-            self._note_changed_names(old, changed := tree.items_before_differences(old))
+            self._note_changed_names(changed := tree.items_before_differences(old))
             self._pending_differences = changed | self._pending_differences
         self.snapshot_count += 1
         self.snapshot = Stamp(began, ticket, began)
         self.implicit_seen = self.implicit_seen or tree.has_implicit_directory()
 
-    def _note_changed_names(self, old: ItemTree, changed: Mapping[str, Item | None]) -> None:
-        """Note in which directories names have appeared or vanished; `changed`: paths with what `old` shows there."""
-        came_or_went = (path for path, was in changed.items() if self._came_or_went(path, was))
+    def _note_changed_names(self, before: Mapping[str, Item | None]) -> None:
+        """Note in which directories names have appeared or vanished.
+
+        `before`: what each path showed that may show something else now.
+        """
+        came_or_went = (path for path, was in before.items() if self._came_or_went(path, was))
         for directory in set(map(names.parent, came_or_went)):
+            item = self.tree.shown_at(directory)
             # A new directory has the time of its item, if it has an item.
-            if old.shown_at(directory) or ((item := self.tree.shown_at(directory)) and item.is_implicit):
+            if item is not None and (before.get(directory, item) is not None or item.is_implicit):
                 self.note_names_changed(directory, time.time_ns())
 
     def _came_or_went(self, path: str, was: Item | None) -> bool:

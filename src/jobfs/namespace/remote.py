@@ -136,7 +136,8 @@ class Namespace:
     """The workspace's tree as the server has it, with our own changes as soon as they are answered.
 
     Times are in seconds. An answer is at most `ttl` less `kernel_timeout` old, counted from the start of its request.
-    `expected`: a guess at the number of items, for the first listing.
+    `expected`: a guess at the number of items, for the first listing. `is_decided_here`: whether this machine decides what a path
+    shows; what a request shows there then changes no directory's time.
 
     If the server can't be asked, names confirmed within `stale_if_error` are served; a name that the listing of that time
     lacks does not exist. Anything else raises ApiError. With an explicit `max_age`, nothing stale is served. If only listings
@@ -153,6 +154,7 @@ class Namespace:
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
         expected: int = 0,
+        is_decided_here: Callable[[str], bool] = lambda _path: False,
     ) -> None:
         self._client = client
         self._clock = clock
@@ -160,9 +162,7 @@ class Namespace:
         self._stale_if_error = stale_if_error
         self._lister = Lister(client, expected)
         self._lock = threading.Lock()
-        #: Whether this machine decides what a path shows: what a request shows there then changes no directory's time.
-        self.is_decided_here: Callable[[str], bool] = lambda _path: False
-        self._cache = MetadataCache(max(ttl, stale_if_error), clock, lambda path: self.is_decided_here(path))
+        self._cache = MetadataCache(max(ttl, stale_if_error), clock, is_decided_here)
         self._max_age = max(0.0, ttl - kernel_timeout)
         self._breaker = CircuitBreaker()
         self._listings = CircuitBreaker()  # for failures of listings alone

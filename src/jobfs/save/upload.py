@@ -35,12 +35,11 @@ _WORTH, _AGAIN = 4, 50
 class Uploader:
     """Creates items, and finds those whose create got no reply. Every method may be called from any thread."""
 
-    def __init__(self, context: Context, directory: Path) -> None:
-        """`directory`: the state directory of this mount."""
+    def __init__(self, context: Context) -> None:
         self._context = context
         self._client = context.client
         self._state = context.state
-        self._probe = directory / "probe"
+        self._probe = context.state.directory / "probe"
         self._create_count, self._replacement_count = itertools.count(1), itertools.count(1)
 
     def create_item(self, change: Change, path: str) -> Item:

@@ -7,7 +7,6 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from jobfs import process
 from jobfs.api.client import Client
@@ -57,19 +56,18 @@ class WriteBack:
         client: Client,
         namespace: Namespace,
         content: ContentStore,
-        directory: Path,
+        state: State,
         mount: str,
         settings: Settings,
         server: KnownServer,
         intervals: Intervals | None = None,
     ) -> None:
-        """`directory`: the state directory of the mount; `mount`: its id. Raises UsageError if the journal can't be used."""
+        """`mount`: the id of the mount. `close` closes `state`, too."""
         self._every = every = intervals or INTERVALS
         self.client = client
         self.namespace = namespace
         self.content = content
-        self.state = State(directory, settings.keep_saves)
-        namespace.is_decided_here = self.state.index.is_decided_here
+        self.state = state
         # Each request in these pools runs beside one in the save's own thread: half as many threads as connections are enough.
         io_pool = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-io")
         promote_pool = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-promote")
@@ -78,7 +76,7 @@ class WriteBack:
             client, namespace, content, self.state, io_pool, body_pool, promote_pool, mount=mount,
             lifetime=settings.request_lifetime, timeout=settings.timeout, cache_limit=settings.cache_size, server=server,
         )  # fmt: skip
-        self.uploader = Uploader(self.context, directory)
+        self.uploader = Uploader(self.context)
         bases = BaseKeeper(self.state, content, namespace)
         self.cleanup = Cleanup(self.context, self.uploader, bases)
         self.replacer = Replacer(self.context, self.uploader, self.cleanup, bases)

@@ -52,7 +52,7 @@ class FileIndex:
         return path in self._overrides
 
     def is_decided_here(self, path: str) -> bool:
-        """Return whether a File or an override decides what a path shows."""
+        """Return whether a File or an override decides what a path shows; a File that holds only attributes does not."""
         return path in self._overrides or self.file_at(path) is not None
 
     def item_shown_by_override(self, path: str) -> Item | None:

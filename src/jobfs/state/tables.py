@@ -56,6 +56,7 @@ class State:
 
         Raises UsageError if the journal can't be used.
         """
+        self.directory = directory
         self.saves = CopyStore(directory / SAVES, max_files=keep_saves, lifetime=SAVES_LIFETIME)
         self.bases = CopyStore(directory / BASES)
         self.journal = Journal(directory / "journal.db", (self.saves, self.bases))

@@ -19,7 +19,7 @@ from jobfs.namespace.differences import Difference
 from jobfs.nodes import Attr, Item, SendProgress, Version
 from jobfs.save import WriteBack, discard, restore_journal, retry
 from jobfs.settings import Settings
-from jobfs.state import StateDirectory
+from jobfs.state import State, StateDirectory
 from jobfs.state.backlog import read_backlog
 from jobfs.state.server import KnownServer
 from jobfs.vfs.attributes import AttributeOperations
@@ -51,14 +51,15 @@ class Vfs:
         client: Client,
         content: ContentStore,
         namespace: Namespace,
+        state: State,
         server: KnownServer,
     ) -> None:
-        """`directory`: the state directory of this mount. Raises UsageError if its journal can't be used."""
-        state, mount = directory.path, directory.record.mount_id
+        """`directory`: the state directory of this mount. `stop` closes `state`, too."""
         self._settings, self._directory = settings, directory
         self._client, self._content, self._namespace = client, content, namespace
+        mount = directory.record.mount_id
         self._write_back = WriteBack(client, namespace, content, state, mount, settings, server)
-        self._state = self._write_back.state
+        self._state = state
         self._view = View(self._write_back, settings)
         self._pages = PageCacheTracker()
         self._report = Report(self._view, directory)

@@ -59,11 +59,7 @@ class LookupOperations:
 
         That is certain for an item without a File, an override or a handle, if it is a directory or has a size.
         """
-        if (
-            self._state.index.file_at(path)
-            or self._state.index.has_override(path)
-            or self._pages.handles_at(path)
-        ):
+        if self._state.index.is_decided_here(path) or self._pages.handles_at(path):
             return False
         item = self._namespace.cached_lookup(path)
         # A size that the item lacks may have been measured since.
@@ -88,18 +84,11 @@ class LookupOperations:
     def _visible_part(self, difference: Difference) -> Difference | None:
         """Return what programs see of a difference: of a rename, one end, if a File or a Change here hides the other."""
         path, old = difference.path, difference.old
-        is_hidden, is_old_hidden = map(self._is_decided_locally, (path, old))
+        is_hidden, is_old_hidden = map(self._state.index.is_decided_here, (path, old))
         if is_hidden:
             deleted = Difference(DifferenceKind.DELETED, old, difference.item)
             return deleted if old and not is_old_hidden else None
         return Difference(DifferenceKind.CREATED, path, difference.item) if is_old_hidden else difference
-
-    def _is_decided_locally(self, path: str) -> bool:
-        """Return whether this machine decides what a path shows, or is sending what it shows."""
-        file = self._state.index.file_at(path) if path else None
-        return self._state.index.has_override(path) or (
-            file is not None and (file.overrides_server or file.change is not None)
-        )
 
     def attr_of_item(self, item: Item, path: str = "") -> Attr:
         """Return the attributes of the version that is open at `path`, or else those of `item`."""
@@ -135,8 +124,7 @@ class LookupOperations:
 
     def changes_only_with_edition(self, path: str) -> bool:
         """Return whether the attributes of a path change only with the edition, because they are the server's."""
-        known_here = self._state.index.file_at(path) or self._state.index.has_override(path)
-        return not known_here and self._namespace.peek(path) is not None
+        return not self._state.index.is_decided_here(path) and self._namespace.peek(path) is not None
 
     def statfs(self) -> dict[str, int]:
         """Return what `statvfs` shows: known sizes as used space, free space of the state directory's disk (section 2)."""

@@ -36,6 +36,7 @@ from jobfs.state import Change, File, edit
 from jobfs.state.localbytes import LocalGeneration
 from jobfs.state.records import Aside, Base, Handle, Stage, Verb
 from jobfs.state.server import KnownServer
+from jobfs.state.tables import State
 
 R = TypeVar("R", File, Change)
 OLD, NEW = b"old", b"new"
@@ -437,7 +438,7 @@ class World:
         self.namespace = FakeNamespace(self.client)
         self.content = FakeContent(self.client)
         self.write_back = WriteBack(
-            cast(Client, self.client), cast(Namespace, self.namespace), cast(ContentStore, self.content), directory,
+            cast(Client, self.client), cast(Namespace, self.namespace), cast(ContentStore, self.content), State(directory),
             MOUNT, Settings(write_back_delay=60.0, timeout=10.0, request_lifetime=30.0, cache_size=1 << 20),
             KnownServer(directory, self.client.base_url), Intervals(sync=0.02, tidy=0.02, trim=0.02),
         )  # fmt: skip

@@ -124,7 +124,12 @@ class World:
         cache = home / "cache" / self.slot.mount_id
         self.content = ContentStore(self._client, cache, owner=self.slot.path, limit=1 << 24)
         self.namespace = Namespace(
-            self._client, ttl=TTL, kernel_timeout=1.0, stale_if_error=STALE, clock=self.clock
+            self._client,
+            ttl=TTL,
+            kernel_timeout=1.0,
+            stale_if_error=STALE,
+            clock=self.clock,
+            is_decided_here=lambda path: self.state.index.is_decided_here(path),
         )
 
     def close(self) -> None:
@@ -137,6 +142,8 @@ class World:
             self.write_back.close()
         if "vfs" in self.__dict__:
             self.vfs.stop()
+        if "state" in self.__dict__ and not {"write_back", "vfs"} & self.__dict__.keys():
+            self.state.close()
         self.content.close()
         self.slot.close()
 
@@ -144,18 +151,18 @@ class World:
     def vfs(self) -> Vfs:
         """All parts in one; a test that asks for it asks for none of the parts below."""
         return self._vfs_type(
-            self.settings, self.slot, self._client, self.content, self.namespace, self._known
+            self.settings, self.slot, self._client, self.content, self.namespace, self.state, self._known
         )
 
     @cached_property
     def write_back(self) -> WriteBack:
         return WriteBack(
-            self._client, self.namespace, self.content, self.slot.path, self.slot.mount_id, self.settings, self._known
+            self._client, self.namespace, self.content, self.state, self.slot.mount_id, self.settings, self._known
         )  # fmt: skip
 
     @cached_property
     def state(self) -> State:
-        return self.write_back.state
+        return State(self.slot.path, self.settings.keep_saves)
 
     @cached_property
     def view(self) -> View:

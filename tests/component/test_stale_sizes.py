@@ -115,6 +115,27 @@ def test_a_program_with_another_size_of_a_file_must_empty_it_first(
     eventually(lambda: untimed(visible(server)) == {"file": MINE, "file.conflict": NEW})
 
 
+@pytest.mark.parametrize("is_retry", [False, True], ids=["the other size", "a size that the kernel has not"])
+def test_two_programs_with_two_sizes_of_a_file_leave_no_gap_in_it(
+    server: Server, start: Start, is_retry: bool
+) -> None:
+    """vfs/semantics.md 3.17, 4.20: also once what the first one has written is on the server; the job's version is kept."""
+    server.store.seed({"file": OLD}, age=60)
+    work = start(ttl=60)
+    first = open_file(work, os.O_RDWR, work.vfs.getattr("file").size).fh
+    server.store.append("file", NEW)
+    work.vfs.refresh()
+    second = open_file(work, os.O_RDWR, 0 if is_retry else len(OLD + NEW), is_retry=is_retry).fh
+    work.vfs.write(first, MINE, 0)
+    for _ in range(2):
+        assert errno_from(work.vfs.write, second, MINE, len(OLD + NEW)) == errno.ESTALE
+        work.vfs.fsync(first)
+    work.vfs.release(second)
+    work.vfs.release(first)
+    wait_until_settled(work)
+    assert untimed(visible(server)) == {"file": MINE + OLD[len(MINE) :], "file.conflict": OLD + NEW}
+
+
 def test_an_open_that_empties_a_file_needs_no_size(server: Server, grown: Workspace) -> None:
     """vfs/semantics.md 3.17."""
     with grown.closing(open_file(grown, os.O_WRONLY | os.O_TRUNC, None).fh) as fh:

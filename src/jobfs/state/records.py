@@ -139,7 +139,8 @@ class Handle:
 
     `item`: the version that was opened, or the newer one that the handle follows; None for a local only file. `content`: the
     bytes of `item`. `base_item`: the version that the program was shown, which is the base of its saves. `racy`: that version was
-    racy then (R1).
+    racy then (R1). `relies_on_other_size`: the program may know the size of another version than the file here began with, so its
+    writes in place fail until it has emptied the file (vfs/semantics.md 3.17).
     """
 
     def __init__(self, file: File, item: Item | None, flags: int) -> None:
@@ -148,7 +149,7 @@ class Handle:
         self.readable = flags & os.O_ACCMODE != os.O_WRONLY
         self.writable = flags & CHANGES != 0
         self.append = flags & os.O_APPEND != 0
-        self.racy = False
+        self.racy = self.relies_on_other_size = False
         self.content: Readable | None = None
         #: The process that opened the file, None if not known.
         self.process: Process | None = None

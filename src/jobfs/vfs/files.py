@@ -140,7 +140,7 @@ class FileOperations:
         if not kernel.is_retry:
             raise FsError(errno.ESTALE, "the kernel has another size of this file")
         if handle.writes_by_offset:
-            handle.base_item = None
+            handle.base_item, handle.relies_on_other_size = None, True
         else:
             handle.note_read()
         return opened._replace(direct_io=True, keep_cache=False)
@@ -317,7 +317,7 @@ class FileOperations:
     def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
         """Write all of `data`, and return its length. `mapped`: a page of a mapping, which is never appended.
 
-        Raises FsError(EBADF, ENOSPC, EIO), ApiError; FsError(ESTALE) as `OpenFile.check_known_end` and `fetch_to_edit`.
+        Raises FsError(EBADF, ENOSPC, EIO), ApiError; FsError(ESTALE) as `OpenFile.check_known_end` and `check_known_size`.
         """
         handle = self.get_handle(fh)
         # The kernel sends a page up to the end of the file as it knows it, even if only a part of the page was changed.
@@ -342,6 +342,8 @@ class FileOperations:
         for _ in range(REOPENS):
             content, source = handle.fetch_to_edit() if keeps_content and file.local is None else (None, None)
             with file.lock:
+                if keeps_content:
+                    handle.check_known_size()
                 if file.local is None:
                     if (
                         keeps_content
@@ -356,6 +358,7 @@ class FileOperations:
                         file, file.local, offset=offset, keeps_content=keeps_content
                     )
                 yield local
+                handle.relies_on_other_size = handle.relies_on_other_size and keeps_content
                 self._note_written(handle)
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
@@ -416,6 +419,8 @@ class FileOperations:
         local = self._begin_generation(file, source, **values)
         for other in file.handles:
             other.drop_content()  # all handles read the local bytes from now on: one descriptor for a File
+            if source is not None and isinstance(other, OpenFile):
+                other.note_size_here(local.size)
         return local
 
     def truncate(self, path: str, length: int, pid: int = 0) -> None:

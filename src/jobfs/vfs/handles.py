@@ -267,14 +267,24 @@ class OpenFile(Handle):
     def fetch_to_edit(self) -> tuple[Readable | None, Path | None]:
         """Return the content that a write in place changes, and the file with its bytes, as `fetch_whole`.
 
-        Raises ApiError, FsError; FsError(ESTALE) if the program relies on the size of a version that the server lost before it
-        was fetched (vfs/semantics.md 3.17).
+        Note if the server has lost the opened version before it was fetched, and this one has another size. Raises ApiError,
+        FsError.
         """
         content, source = self.fetch_whole()
-        opened_size = self._view.size_or_zero(self.base_item) if self.base_item is not None else None
-        if self.writes_by_offset and isinstance(content, ContentHandle) and content.size != opened_size:
-            raise FsError(errno.ESTALE, "the file's size has changed since it was opened")
+        if isinstance(content, ContentHandle) and content.size is not None:
+            self.note_size_here(content.size)
         return content, source
+
+    def note_size_here(self, size: int) -> None:
+        """Note that the bytes here, which a write in place changes, are those of a version of `size` bytes."""
+        base = self.base_item
+        if base is not None and self._view.content.known_size(base) not in (None, size):
+            self.relies_on_other_size = True
+
+    def check_known_size(self) -> None:
+        """Raise FsError(ESTALE) if a write in place may rely on the size of another version (vfs/semantics.md 3.17)."""
+        if self.relies_on_other_size and self.writes_by_offset:
+            raise FsError(errno.ESTALE, "the file's size has changed since it was opened")
 
     def check_known_end(self, position: int) -> None:
         """Raise FsError(ESTALE) if a first write or truncate at `position` may rely on the end of another version (3.17)."""

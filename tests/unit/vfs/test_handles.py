@@ -488,6 +488,32 @@ def test_the_end_of_a_mapped_page_counts(world: World) -> None:
     assert errno_from(world.files.write, handle.fh, page, 0, mapped=True) == errno.ESTALE
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(OLD, NEW), (NEW, OLD)], ids=["longer", "shorter"])
+def test_a_program_that_knows_another_size_of_a_changed_file_must_empty_it(
+    world: World, ours: bytes, theirs: bytes
+) -> None:
+    """vfs/semantics.md 3.17: what another program changes is another version; it would leave a gap, or overwrite the end."""
+    world.seed({"file": ours})
+    first, appender = open_file(world, "file", WRITE), open_file(world, "file", APPEND)
+    world.seed({"file": theirs})
+    second = open_file(world, "file", WRITE)
+    assert second.file is first.file
+    world.files.write(first.fh, MINE, 0)
+    changed = MINE + ours[len(MINE) :]
+    for place in (0, len(theirs)):
+        assert errno_from(world.files.write, second.fh, MINE, place) == errno.ESTALE
+    assert errno_from(world.files.ftruncate, second.fh, len(theirs)) == errno.ESTALE
+    assert second.read(100, 0) == changed, "it has written nothing, and may read"
+    world.files.write(first.fh, MINE, len(ours))
+    world.files.write(appender.fh, MINE, 0)
+    again = open_file(world, "file", WRITE)
+    world.files.write(again.fh, MINE, len(changed + MINE * 2))
+    assert second.read(100, 0) == changed + MINE * 3
+    world.files.ftruncate(second.fh, 0)
+    world.files.write(second.fh, MINE, 3)
+    assert first.read(100, 0) == bytes(3) + MINE
+
+
 @pytest.mark.parametrize(("flags", "new", "error"), [
     (WRITE, LARGE + NEW, errno.ESTALE), (WRITE, LARGE[:-9], errno.ESTALE), (WRITE, b"y" * len(LARGE), 0),
     (APPEND, LARGE + NEW, 0),

@@ -1,7 +1,11 @@
-"""The disk of the state directory is full: what is new is refused before anything has changed, what has happened is recorded."""
+"""The disk of the state directory is full: what is new is refused before anything has changed, what has happened is recorded.
+
+The disk of the cache is full, and it is another one: files can be changed.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,7 +21,7 @@ from tests.support.files import errno_from
 from tests.support.hosts import Host
 from tests.support.interferences import Scene, named
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Workspace, workspace
+from tests.support.workspaces import CALLER, Workspace, wait_until_settled, workspace
 
 from jobfs.emulator import Server
 from jobfs.errors import FsError
@@ -158,6 +162,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", path], check=True)
 
 
+def fill(disk: Path) -> None:
+    with (disk / "filler").open("ab", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+
+
 @pytest.mark.needs_root("only root can mount a disk of its own for this")
 @pytest.mark.parametrize("operation", [
     lambda work: work.vfs.create("new", 0o644, os.O_WRONLY, CALLER), lambda work: work.mkdir("new~"), edited,
@@ -171,8 +181,31 @@ def test_the_cache_makes_room_for_something_new(
         work.write("saved", b"saved", fsync=True)
         for number in range(10):
             work.read(str(number))
-        with (small_disk / "filler").open("ab", buffering=0) as filler, suppress(OSError):
-            while True:
-                filler.write(bytes(4096))
+        fill(small_disk)
         operation(work)
         assert work.state.saves.paths() == ["saved"]
+
+
+@pytest.mark.needs_root("only root can mount a disk of its own for this")
+@pytest.mark.parametrize(
+    "size", [0, 100, 2 << 20, (16 << 20) + 1], ids=["empty", "small", "fetched later", "large"]
+)
+def test_a_full_disk_of_the_cache_stops_no_change_of_a_file(
+    server: Server, small_disk: Path, tmp_path: Path, size: int
+) -> None:
+    """vfs/semantics.md 3.12, 4.1, 4.33, 4.34: the bytes go to the disk of the state directory, which has room."""
+    content = os.urandom(size)
+    server.store.seed(dict.fromkeys(("edited", "appended", "renamed", "unlinked"), content), age=60)
+    with workspace(server, tmp_path / "home", cache_dir=small_disk / "cache") as work:
+        fill(small_disk)
+        assert errno_from(work.read, "edited") == (errno.EIO if size > 16 << 20 else 0)
+        work.write("edited", b"ours", flags=os.O_RDWR)
+        work.write("appended", b"ours", flags=os.O_WRONLY | os.O_APPEND)
+        work.vfs.rename("renamed", "renamed~")
+        with work.opening("unlinked", os.O_RDWR) as fh:
+            work.vfs.unlink("unlinked")
+            work.vfs.write(fh, b"ours", size)
+            assert work.vfs.read(fh, 10, size) == b"ours"
+        assert work.read("renamed~") == content
+        assert work.vfs.status()["cache"]["refused"] or not size
+        wait_until_settled(work, {"edited": b"ours" + content[4:], "appended": content + b"ours"})

@@ -14,13 +14,17 @@ from jobfs.content.timing import Timing
 from jobfs.errors import FsError
 from jobfs.nodes import Version
 
+#: The errors of a disk that is full.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 
 class CachedVersion:
-    """The `size` bytes of a version, in a sparse file of the cache, or in memory if the disk refuses them.
+    """The `size` bytes of a version, in a sparse file of the cache, or elsewhere if the disk of the cache refuses them.
 
     `available`: the bytes that are stored; they are written first, announced afterwards, and never written again. `verified`:
     the bytes that may be read whatever comes later. `complete_file`: the file, once it has all bytes and they are proved to
-    be of this version. `pins`: number of open handles. `cond` uses the store's lock.
+    be of this version. `pins`: number of open handles. `needs_file`: whether all bytes must be in a file, even if that is in the
+    state directory. `cond` uses the store's lock.
     """
 
     def __init__(self, version: Version, size: int, disk: DiskCache, timing: Timing) -> None:
@@ -30,7 +34,7 @@ class CachedVersion:
         self.file: CacheFile | None = None
         self.complete_file: CacheFile | None = None
         self.cond = threading.Condition(disk.lock)
-        self.pins = 0
+        self.pins, self.needs_file = 0, False
         self._linger, self._linger_until = timing.linger, 0.0
         self._disk = disk
 
@@ -55,7 +59,7 @@ class CachedVersion:
     def store_bytes(self, position: int, data: bytes) -> None:
         """Store bytes and announce them. Bytes already stored stay, because the new ones may be of another version.
 
-        Raises FsError(EIO).
+        Raises FsError(EIO, ENOSPC).
         """
         offset, end = position, position + len(data)
         while offset < end:
@@ -80,35 +84,43 @@ class CachedVersion:
             file = self.file
         if file is None:
             return None
-        data, memory = b"", None
+        data, replacement = b"", None
         try:
             data = os.pread(file.fd, end - offset, offset)
         except OSError as error:
-            memory = self._disk.create_in_memory(self.size, error)
+            replacement = self._create_elsewhere(error)
         if len(data) == end - offset:
             return data
         # The disk fails, or a user has truncated the file.
         self._disk.remove(self.version)
-        self.forget_bytes(memory)
+        self.forget_bytes(replacement)
         return None
 
     def _write(self, file: CacheFile | None, position: int, data: bytes) -> CacheFile:
-        """Write the bytes and return their file, which is created if there is none yet. Raises FsError(EIO)."""
+        """Write the bytes and return their file, which is created if there is none yet. Raises FsError(EIO, ENOSPC)."""
         try:
             file = self._open_partial() if file is None else file
             write_all(file.fd, data, position)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._disk.evict_bytes(len(data)):
+            if error.errno in _FULL and self._disk.evict_bytes(len(data)):
                 return self._write(file, position, data)
             if file is not None and self.file is not file:
                 return file  # another transfer has replaced the file: these bytes are fetched again
-            memory = self._disk.create_in_memory(self.size, error)
-            write_all(memory.fd, data, position)
-            self.forget_bytes(memory)
-            return memory
+            if file is not None and not file.path:
+                raise _error_elsewhere(error) from None
+            replacement = self._create_elsewhere(error)
+            self.forget_bytes(replacement)
+            return self._write(replacement, position, data)
         if file.path:
             self._disk.refusal_reason = ""
         return file
+
+    def _create_elsewhere(self, error: OSError) -> CacheFile:
+        """Return a file outside of the cache, whose disk has failed with `error`. Raises FsError(EIO, ENOSPC)."""
+        try:
+            return self._disk.create_elsewhere(self.size, error, needs_file=self.needs_file)
+        except OSError as failed:
+            raise _error_elsewhere(failed) from None
 
     def _open_partial(self) -> CacheFile:
         """Return the file to write to, which is created if there is none. Raises OSError."""
@@ -140,20 +152,13 @@ class CachedVersion:
             self.available, self.verified = IntervalSet(), IntervalSet()
         del previous  # without the lock: this removes the file
 
-    def ensure_complete_path(self) -> Path:
-        """Return a path to the complete file, which is restored if a user has cleared the cache. Raises FsError."""
-        file = self.file
-        try:
-            if file is None:
-                file = self._disk.create_partial()
-            elif not file.is_linked():
-                file = self._disk.create_partial_from(Path(f"/proc/self/fd/{file.fd}"), self.size)
-        except OSError as error:
-            message = f"can't write to the content cache: {error.strerror}"
-            raise FsError(error.errno or errno.EIO, message) from None
-        with self.cond:
-            self.file = self.complete_file = file
-        return Path(file.path)
+    @property
+    def complete_path(self) -> Path:
+        """The path of the complete file; if it has none, or a user has removed it, the path of its descriptor."""
+        file = self.complete_file
+        if file is None:
+            return Path(os.devnull)  # there are none
+        return Path(file.path if file.is_linked() else f"/proc/self/fd/{file.fd}")
 
     # -- the disk of the cache ------------------------------------------------------------------------------
 
@@ -169,3 +174,9 @@ class CachedVersion:
         A version that exceeds the limit by itself gets no room.
         """
         self._disk.evict_to_limit(incoming if self.size <= self._disk.limit else 0)
+
+
+def _error_elsewhere(error: OSError) -> FsError:
+    """Return the error for bytes that neither the cache nor its substitute can hold."""
+    number = errno.ENOSPC if error.errno in _FULL else errno.EIO
+    return FsError(number, f"can't hold a file that the content cache rejects: {error.strerror}")

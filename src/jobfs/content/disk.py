@@ -22,6 +22,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import threading
 import weakref
 from collections import OrderedDict
@@ -59,7 +60,7 @@ def file_name_of(version: Version) -> str:
 
 
 class CacheFile:
-    """A file descriptor and its path ("" in memory); the descriptor is closed with the last reference to this object.
+    """A file descriptor and its path ("" outside of the cache); the descriptor is closed with the last reference to this object.
 
     A reader that holds a reference may therefore `pread` while another thread replaces the file. An `unfinished` file is
     removed when it is closed; `bytes` is the number of bytes written to it.
@@ -100,8 +101,8 @@ class DiskCache:
     """Complete and unfinished contents on disk, together within `limit` bytes. Thread-safe.
 
     `lock` is the store's, and is never held across I/O. The constructor raises UsageError if the directory is not this user's
-    alone. Methods that write raise OSError; methods that only look do not. `boot_id`: a file that names
-    the boot, by default the kernel's.
+    alone. Methods that write raise OSError; methods that only look do not. `boot_id`: a file that names the boot, by default the
+    kernel's. `state_directory`: where bytes go that this disk rejects, and that must be in a file.
     """
 
     def __init__(
@@ -110,6 +111,8 @@ class DiskCache:
         limit: int,
         lock: threading.RLock,
         boot_id: Path | None = None,
+        *,
+        state_directory: Path,
     ) -> None:
         self.directory = directory
         self._boot_id = boot_id or _BOOT_ID
@@ -120,8 +123,10 @@ class DiskCache:
         self._used = 0  # their total, in bytes
         #: Number of open handles by name: a content with open handles is not evicted.
         self._pinned: dict[str, int] = {}
-        #: Files outside the index: unfinished ones, and those in memory.
+        #: Files outside the index: those on this disk, and those in memory.
         self._others: weakref.WeakSet[CacheFile] = weakref.WeakSet()
+        self._in_memory: weakref.WeakSet[CacheFile] = weakref.WeakSet()
+        self._state_directory = state_directory
         #: Why the disk currently takes no bytes; "" if it does.
         self.refusal_reason = ""
         self._parts = f"{directory}/tmp"
@@ -265,18 +270,23 @@ class DiskCache:
         self._remove(name for name in gone if name not in self._index)
         return bool(gone)
 
-    def create_in_memory(self, size: int, error: OSError) -> CacheFile:
-        """Return an in-memory file for a content that the disk rejected.
+    def create_elsewhere(self, size: int, error: OSError, *, needs_file: bool) -> CacheFile:
+        """Return a file without a path for a content that the disk rejected: in memory, or else in the state directory.
 
-        Raises FsError(EIO) if the content is too large, or too many are in memory already.
+        The state directory is used only for a content that `needs_file`. Raises FsError(EIO) for another one that is too large
+        for memory, or if too many are there already; OSError if the file can't be made.
         """
         self.refusal_reason = error.strerror or str(error)
         _log.warning("the content cache can't be used: %s", self.refusal_reason)
         with self.lock:
-            held = sum(not file.path for file in self._others)
-            if size > HELD or held >= _HELD_MOST:
-                raise FsError(errno.EIO, f"can't write to the content cache: {self.refusal_reason}")
-            return self._track_file(CacheFile(os.memfd_create("jobfs"), ""))
+            if size <= HELD and len(self._in_memory) < _HELD_MOST:
+                file = CacheFile(os.memfd_create("jobfs"), "")
+                self._in_memory.add(file)
+                return file
+        if not needs_file:
+            raise FsError(errno.EIO, f"can't write to the content cache: {self.refusal_reason}")
+        with tempfile.TemporaryFile(dir=self._state_directory) as nameless:
+            return CacheFile(os.dup(nameless.fileno()), "")
 
     def close(self) -> None:
         """Remove unfinished contents."""

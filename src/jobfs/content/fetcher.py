@@ -57,9 +57,12 @@ class Fetcher:
 
     def fetch_file(self) -> Path:
         """Return the path of a file with the whole content; see ContentHandle.fetch_file."""
+        with self._cond:
+            # What has refused these bytes before may not do so now: they may go elsewhere, or there is room.
+            self.cached.needs_file, self.last_failure = True, None
         while self.cached.pins:
             if self.cached.is_complete:
-                return self.cached.ensure_complete_path()
+                return self.cached.complete_path
             # Wait like a reader that begins at byte 0.
             self._wait_until_readable(SequentialRun(0, 0), 0, self.cached.size)
             self.finish_if_complete()

@@ -105,8 +105,8 @@ class ContentHandle:
     def fetch_file(self) -> Path:
         """Fetch everything; return the path of the complete file, which is read-only and valid until `close`.
 
-        Raises ApiError as `read` does, FsError if the disk of the cache can't hold the file, FsError(EBADF) if the handle is
-        closed.
+        Bytes that the disk of the cache rejects go to that of the state directory. Raises ApiError as `read` does, FsError if
+        neither can hold the file, FsError(EBADF) if the handle is closed.
         """
         if self._closed:
             raise FsError(errno.EBADF)
@@ -186,7 +186,7 @@ class ContentStore:
     ) -> None:
         self._owner = owner
         self._lock = threading.RLock()
-        self._disk = DiskCache(directory, limit, self._lock)
+        self._disk = DiskCache(directory, limit, self._lock, state_directory=owner)
         self._pool = TransferPool(client, self._lock, timeout, ranges, timing or Timing())
         # Fetching ahead leaves two connections free, because the program that it serves may be waiting for another file.
         self._most = max(1, client.max_connections - 2)

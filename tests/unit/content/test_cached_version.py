@@ -18,8 +18,8 @@ from .world import STILL, Lock, item_of
 
 
 @pytest.fixture
-def disk(cache: Path, lock: Any) -> Iterator[DiskCache]:
-    with closing(DiskCache(cache, 1000, lock)) as disk:
+def disk(cache: Path, lock: Any, tmp_path: Path) -> Iterator[DiskCache]:
+    with closing(DiskCache(cache, 1000, lock, state_directory=tmp_path)) as disk:
         yield disk
 
 

@@ -36,7 +36,9 @@ def start(tmp_path: Path, lock: Any) -> Iterator[Start]:
 
         def start(limit: int = 1000) -> DiskCache:
             return stack.enter_context(
-                closing(DiskCache(tmp_path / "cache", limit, lock, tmp_path / "boot_id"))
+                closing(
+                    DiskCache(tmp_path / "cache", limit, lock, tmp_path / "boot_id", state_directory=tmp_path)
+                )
             )
 
         yield start
@@ -243,7 +245,7 @@ def test_a_cache_is_removed_with_its_state_directory_only(tmp_path: Path) -> Non
     caches, gone = tmp_path / "cache", tmp_path / "gone"
 
     def cache(directory: Path, owner: Path) -> DiskCache:
-        disk = DiskCache(directory, 1000, threading.RLock())
+        disk = DiskCache(directory, 1000, threading.RLock(), state_directory=tmp_path)
         keep(disk, VERSIONS[0])
         disk.record_owner(owner)
         return disk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.support.clocks import Clock
@@ -436,14 +438,14 @@ def test_clearing_the_cache_breaks_neither_open_nor_later_handles(opened: Open, 
 
 
 @pytest.fixture
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> Fill:
+def full_disk(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Fill:
     """Once the cache's files have so many bytes in all, every write to them fails with ENOSPC, or the next few."""
 
     def fill(room: int, failures: int = 1 << 30) -> None:
         left, real = [room, failures], os.pwrite
 
         def pwrite(fd: int, data: bytes, offset: int) -> int:
-            if not os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:"):
+            if os.readlink(f"/proc/self/fd/{fd}").startswith(str(cache)):
                 left[0] -= len(data)
                 if left[0] < 0 < left[1]:
                     sendfile()
@@ -480,16 +482,48 @@ def test_a_full_disk_leaves_four_small_contents_in_memory(
     assert {*caplog.messages} == {"the content cache can't be used: No space left on device"}
     for refused in (handles[4], large.open(item_of(len(data) + 1))):
         with pytest.raises(FsError, match="write to the content cache: No space left") as caught:
-            refused.fetch_file()
+            refused.read(0, 1)
         assert caught.value.errno == errno.EIO
-    with pytest.raises(FsError, match="can't write to the content cache: No space left") as caught:
-        handles[0].fetch_file()
-    assert caught.value.errno == errno.ENOSPC, "no file can be made of it"
-    assert handles[0].compute_sha256() is None
     del caught, refused
     handles.pop(0).close()
     time.sleep(0.1)  # an error answers for a moment
     assert handles[3].read(0, 100) == data[:100]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("room", [0, 5 * MIB])
+def test_a_file_that_is_needed_whole_goes_to_the_state_directory(
+    make_store: MakeStore, full_disk: Fill, tmp_path: Path, ranges: bool, room: int
+) -> None:
+    """vfs/semantics.md 3.12: also one that could not be read; it has no name there, and ends with its handle."""
+    data = pattern(17 * MIB)
+    store = make_store(FakeClient(data, ranges=ranges))
+    full_disk(room)
+    with store.open(item_of(len(data))) as handle:
+        assert errno_from(handle.read, 0, len(data)) == errno.EIO
+        for _ in range(2):
+            assert handle.fetch_file().read_bytes() == data
+        assert handle.read(MIB, 100) == data[MIB : MIB + 100]
+        assert handle.compute_sha256() == hashlib.sha256(data).hexdigest()
+        assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert not store.is_cached(item_of(len(data)))
+    assert store.used_bytes() == 0
+
+
+def test_a_state_directory_that_is_full_too_is_reported(
+    make_store: MakeStore, full_disk: Fill, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """vfs/semantics.md 4.41: with ENOSPC, so that its caller makes room and tries again at once."""
+    data = pattern(17 * MIB)
+    store = make_store(FakeClient(data), owner=tmp_path / "state")
+    full_disk(0)
+    with store.open(item_of(len(data))) as handle:
+        assert errno_from(handle.fetch_file) == errno.EIO, "there is no such directory"
+        (tmp_path / "state").mkdir()
+        with monkeypatch.context() as context:
+            context.setattr(os, "pwrite", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+            assert errno_from(handle.fetch_file) == errno.ENOSPC
+        assert handle.fetch_file().read_bytes() == data
 
 
 def test_a_full_disk_evicts_cached_files(make_store: MakeStore, cache: Path, full_disk: Fill) -> None:

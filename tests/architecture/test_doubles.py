@@ -22,10 +22,10 @@ from jobfs.vfs.report import Report
 
 #: A double, what it stands for, and the names that are asked of it.
 DOUBLES: list[tuple[type, type, str]] = [
-    (Server, Client, "list_page find get"),
+    (Server, Client, "list_page find get require_workspace"),
     (Transfers, Client, "get update download"),
     (FakeClient, Client, "hold_connection get find download delete update create_file create_directory"),
-    (ServerInMemory, Client, "probe_recovery abort_requests get_instance list_page find get download"),
+    (ServerInMemory, Client, "probe_recovery abort_requests get_instance list_page find get download require_workspace"),
     (FakeNamespace, Namespace, "record_own_change record_deleted invalidate note_names_changed peek refresh "
                                "has_listing_since last_seen_at peek_by_id lookup"),
     (FakeNamespace, Namespace, "subtree children hidden_items"),

@@ -30,7 +30,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
         "input_spelling": "own", "list_order": "path", "delete_body": "empty", "trailing_slash": "slash",
         "move_touches": "no", "updated_resolution": "microseconds", "instance_items": "partial",
         "page_cap": 7, "bad_path_status": 422, "unknown_job": 404, "envelope": "item", "expert": "registryExpert",
-        "name_form": "nfc",
+        "name_form": "nfc", "find_missing": 404,
     },
     "a lenient server of the rewrite": {
         "create_existing": "duplicate", "find": "substring", "create_encodings": "json",

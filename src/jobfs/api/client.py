@@ -174,28 +174,52 @@ class Client(AbstractContextManager["Client"]):
         self._require_reachable_if_foreground(subject)
         return self._wire.hold_two_connections(subject)
 
-    def get_instance(self) -> Instance:
+    def get_instance(self, *, connection: HeldConnection | None = None) -> Instance:
         """Return the workspace instance with its job (GET workspace_instance/)."""
-        return self._request_parsed(RequestInfo("asking for the job", "GET", self._root), parse_instance)
+        call = RequestInfo("asking for the job", "GET", self._root)
+        return self._request_parsed(call, parse_instance, connection=connection)
 
-    def list_page(self, take: int, skip: int) -> Page:
+    def list_page(self, take: int, skip: int, *, connection: HeldConnection | None = None) -> Page:
         """Return one page of the flat list of all items (GET items/); `take` is 1 to 100."""
         call = RequestInfo("listing the workspace", "GET", f"{self._items}?take={take}&skip={skip}")
-        return self._request_parsed(call, partial(parse_page, take=take, skip=skip))
+        return self._request_parsed(call, partial(parse_page, take=take, skip=skip), connection=connection)
+
+    def require_workspace(self, *, connection: HeldConnection | None = None) -> None:
+        """Raise UnavailableError if the server no longer has the job's workspace, which may be empty."""
+        try:
+            if not self.list_page(1, 0, connection=connection).total:
+                self.get_instance(connection=connection)
+        except NotFoundError as gone:
+            raise UnavailableError(str(gone), status=gone.status) from None
 
     def find(self, path: str, *, connection: HeldConnection | None = None) -> list[Item]:
-        """Return every item at exactly `path`, which may be more than one (GET items/find)."""
+        """Return every item at exactly `path`, which may be more than one (GET items/find).
+
+        A 404 means that there is none, unless the job is gone; then raises UnavailableError (vfs/semantics.md 5.17).
+        """
+        was_404 = False
+        for spelling in self._spellings_to_find(path):
+            try:
+                if items := self._request_find(spelling, path, connection):
+                    return items
+            except NotFoundError:
+                was_404 = True
+        if was_404:
+            self.require_workspace(connection=connection)
+        return []
+
+    def _spellings_to_find(self, path: str) -> Iterator[str]:
+        """Yield how `path` must be spelled in a find, one spelling after another, until one has found an item."""
         if not path:
-            return []
+            return
         prefix = self._slash or ""
-        items = self._request_find(prefix + path, path, connection)
-        if not items and self._slash != prefix:
+        yield prefix + path
+        if self._slash != prefix:
             # The server's path style was unknown: ask in the other style before concluding that the path does not exist.
-            items = self._request_find("/" + path, path, connection)
-        if not items and _SPECIAL.search(path):
+            yield "/" + path
+        if _SPECIAL.search(path):
             # If find takes patterns, `[id].txt` does not match itself.
-            items = self._request_find((self._slash or "") + _SPECIAL.sub("?", path), path, connection)
-        return items
+            yield (self._slash or "") + _SPECIAL.sub("?", path)
 
     def get(self, item_id: str, *, connection: HeldConnection | None = None) -> Item:
         """Return the item with this id (GET items/{id}); raises NotFoundError."""

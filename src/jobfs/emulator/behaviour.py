@@ -56,6 +56,9 @@ class Behaviour:
     find: Literal["exact", "prefix", "substring", "glob"] = _switch(
         "exact", "How find matches its argument with paths; glob: a pattern with *, **, ?, [] and {}."
     )
+    find_missing: Literal["empty", 404] = _switch(
+        "empty", "Answer of find if nothing is at the path: an empty list, or 404."
+    )
     create_encodings: Literal["both", "multipart", "json"] = _switch(
         "both", "Which content types a create accepts."
     )

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from .bodies import read_create, read_update
 from .exchange import Answer, Exchange, FileAnswer
-from .records import Invalid, StoredItem
+from .records import Invalid, Missing, StoredItem
 from .store import EmulatorStore
 from .texts import parse_number, parse_range
 from .wire import envelope_json, instance_json, page_json
@@ -118,6 +118,8 @@ class Operations:
         own = exchange.behaviour.input_spelling == "own"
         foreign = own and path.startswith("/") != (exchange.behaviour.path_style == "slash")
         found = [] if foreign else workspace.find(path)
+        if not found and exchange.behaviour.find_missing == 404:
+            raise Missing("Workspace item not found")
         return Answer(body=page_json(map(workspace.render, found)))
 
     async def get(self, exchange: Exchange) -> Answer:

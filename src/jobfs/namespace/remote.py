@@ -23,7 +23,6 @@ from jobfs.errors import (
     ContractError,
     FsError,
     HeldBackError,
-    NotFoundError,
     OutOfTimeError,
     UnauthorizedError,
     UnavailableError,
@@ -516,9 +515,8 @@ class Namespace:
         except COULD_NOT_ASK as exc:
             error = exc
         except ApiError as exc:
-            # A 404 concerns the job, and a refused listing says nothing about a name: neither may look like "no such file".
-            concerns_name = request.path is not None and not isinstance(exc, NotFoundError)
-            error = exc if concerns_name else UnavailableError(str(exc), status=exc.status)
+            # A refused listing says nothing about a name, and must not look like "no such file".
+            error = exc if request.path is not None else UnavailableError(str(exc), status=exc.status)
         finally:
             with self._lock:
                 self._finish_request(request, error)
@@ -562,6 +560,8 @@ class Namespace:
         known = self._cache.tree  # freed at the end, without the lock: a big tree takes a while
         ids = {item.id for item in known.items()}
         items, pages = self._lister.read_all(ids, partial(self._ids_changed_since, request.ticket))
+        if ids and not items:
+            self._client.require_workspace()  # else all files would seem to be deleted
         seconds = self._clock() - request.began
         tree = ItemTree.from_items(items)
         with self._lock:

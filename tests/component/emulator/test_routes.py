@@ -42,6 +42,15 @@ def test_find_compares_as_its_switch_says(wire: Wire, server: Server, mode: str,
         assert (wire.found("?1.t[!a]t"), wire.found("{a")) == (["a1.txt"], [])
 
 
+def test_find_of_a_missing_name_answers_as_its_switch_says(wire: Wire, server: Server) -> None:
+    server.store.seed({"there": ""})
+    assert wire.found("missing") == []
+    server.set(find_missing=404)
+    answer = wire.get("/items/find?path=missing")
+    assert (answer.status_code, answer.json()["code"]) == (404, 404)
+    assert wire.found("there") == ["there"]
+
+
 @pytest.mark.parametrize("path", ["", "/", "../x", "a//b", "a/", "a/./b", "a\0b", "x" * 1025])
 def test_a_create_at_an_impossible_path_is_400_or_422(wire: Wire, server: Server, path: str) -> None:
     assert is_refused(wire.create(path), "Invalid path")

@@ -65,6 +65,40 @@ def test_find_uses_both_path_styles_until_an_item_was_seen(make: Make) -> None:
     assert script.asked == ["GET items/find?path=a", "GET items/find?path=%2Fa", "GET items/find?path=%2Fb"]
 
 
+GONE = failure(404, "Expert job or workspace instance not found")
+INSTANCE = httpx.Response(200, json={"data": {"workspaceInstance": {"countItems": 0}}})
+
+
+@pytest.mark.parametrize("has_items", [True, False])
+def test_a_404_to_a_find_means_that_nothing_is_there(make: Make, has_items: bool) -> None:
+    """vfs/semantics.md 5.17: an empty list is what a server may show of a job that is gone, so the job must be there."""
+    after = [many(wire_item("b"))] if has_items else [many(), INSTANCE]
+    script = Script(failure(404, "Workspace item not found"), many(), *after)
+    assert make(script).find("a") == []
+    asked = ["GET items/find?path=a", "GET items/find?path=%2Fa", "GET items/?take=1&skip=0", "GET "]
+    assert script.asked == asked[: 3 if has_items else 4]
+
+
+@pytest.mark.parametrize("answers", [[GONE], [GONE, many(), many(), GONE]], ids=["each", "not the list"])
+def test_a_404_to_a_find_for_a_job_that_is_gone_is_no_answer(
+    make: Make, answers: list[httpx.Response]
+) -> None:
+    """vfs/semantics.md 1.12, 1.15, 5.17."""
+    client = make(Script(*answers))
+    with pytest.raises(errors.UnavailableError, match="workspace instance not found") as caught:
+        client.find("a")
+    assert (caught.value.errno, caught.value.status) == (errno.EIO, 404)
+
+
+def test_the_404_of_a_gateway_to_a_find_is_no_answer(make: Make) -> None:
+    """vfs/semantics.md 5.14: nor does it cost a request for the list."""
+    script = Script(httpx.Response(404, text="no healthy upstream"))
+    client = make(script, timeout=0.05)
+    with pytest.raises(errors.UnavailableError, match="from a gateway"):
+        client.find("a")
+    assert {*script.asked} == {"GET items/find?path=a"}
+
+
 def test_an_update_sends_only_the_given_fields(make: Make) -> None:
     sent: dict[str, Any] = {"permission": "readWrite", "lifecycle": "expertJob"}
     script = Script(one(**sent))

@@ -15,6 +15,7 @@ from jobfs.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from jobfs.nodes import implicit_directory
 
 from .world import STALE, World, nothing
 
@@ -97,6 +98,27 @@ def test_an_unknown_name_is_never_absent_or_empty(world: World, failure: ApiErro
         with pytest.raises(ApiError):
             world.namespace.children(path)
     assert world.namespace.lookup("") is not None
+
+
+def test_a_listing_without_items_of_a_job_that_is_gone_is_no_answer(world: World) -> None:
+    """vfs/semantics.md 1.15: for a server that lists nothing then; a workspace that has become empty is shown as such."""
+    a = world.server.file("d/a.txt")
+    world.namespace.refresh()
+    world.expire()
+    world.server.asked()
+    world.server.delete(a)
+    world.server.errors = {"workspace": UnavailableError("no such job", status=404)}
+    assert world.namespace.children("") == {"d": implicit_directory("d")}
+    world.clock.advance(STALE + 1)
+    with pytest.raises(UnavailableError, match="no such job"):
+        world.namespace.children("")
+    world.server.errors = {}
+    world.clock.advance(1)
+    assert world.namespace.children("") == {}
+    world.expire()
+    world.server.asked()
+    assert world.namespace.children("") == {}
+    assert world.server.operations() == ["list"], "it was empty before"
 
 
 def test_the_age_of_a_name_counts_from_its_last_confirmation(world: World) -> None:

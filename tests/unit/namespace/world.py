@@ -15,7 +15,7 @@ from jobfs import names
 from jobfs.api.client import Client
 from jobfs.api.health import Health
 from jobfs.api.models import Page
-from jobfs.errors import ApiError, NotFoundError
+from jobfs.errors import ApiError, NotFoundError, UnavailableError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Lifecycle
 
@@ -71,7 +71,10 @@ class Server:
     def find(self, path: str) -> list[Item]:
         if not path:
             return []  # as the client, without a request
-        self._enter("find", path)
+        try:
+            self._enter("find", path)
+        except NotFoundError as gone:
+            raise UnavailableError(str(gone), status=gone.status) from None  # as the client
         with self._lock:
             found = [item for item in self.items.values() if item.path == path]
         self.after("find", path)
@@ -85,6 +88,9 @@ class Server:
         if item is None:
             raise NotFoundError("no such item", status=404)
         return item
+
+    def require_workspace(self) -> None:
+        self._enter("workspace", "")
 
     def probe_recovery(self) -> bool:
         """As the client's, at each call: how often it is asked, and how long for, is the client's matter."""

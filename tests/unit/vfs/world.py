@@ -78,6 +78,9 @@ class ServerInMemory(FakeClient):
         items = [*self.items.values()]
         return Page(items[skip : skip + take], len(items), take)
 
+    def require_workspace(self) -> None:
+        self._look("workspace")
+
     def find(self, path: str) -> list[Item]:
         self._look(f"find {path}")
         return super().find(path)

@@ -16,6 +16,7 @@ from jobfs.cli import graph
 from jobfs.errors import FsError
 from jobfs.nodes import SendProgress
 from jobfs.settings import load_settings
+from jobfs.state import State
 from jobfs.state import directory as directories
 
 from .world import JOB, URL, Answering, Make, MountTable, Outcome, Run, left_behind, unsent
@@ -173,8 +174,11 @@ def test_each_part_of_a_mount_gets_its_settings(monkeypatch: pytest.MonkeyPatch,
         monkeypatch.setattr(graph, name, part)
     with closing(directories.acquire_state_directory(state, JOB, "/mnt/a", URL)) as place:
         parts = graph.build_mount(load_settings(given), JOB, place, lambda: "key", expected_items=57)
+        (state_of_mount,) = (part for part in vfs.call_args.args if isinstance(part, State))
+        state_of_mount.close()
     assert client.call_args.kwargs == {"timeout": 7.0, "max_connections": 3, "create_encoding": "json"}
     assert content.call_args.kwargs.items() >= {"limit": 2**21, "timeout": 7.0, "owner": place.path}.items()
     times = {"ttl": 4.0, "kernel_timeout": 0.8, "stale_if_error": 60.0}
-    assert namespace.call_args.kwargs == {**times, "expected": 57}
+    is_decided_here = state_of_mount.index.is_decided_here
+    assert namespace.call_args.kwargs == {**times, "expected": 57, "is_decided_here": is_decided_here}
     assert (parts.vfs, parts.abort_requests) == (vfs.return_value, client.return_value.abort_requests)

@@ -216,7 +216,7 @@ class Cleanup:
         if parts is None:
             return False
         is_leftover = parts.role is names.Role.STAGED and self._state.journal.has_tombstone(parts.transaction)
-        if parts.mount == self._context.mount and (is_leftover or is_explained(self._context, item)):
+        if parts.mount == self._context.mount and (is_leftover or self._state.changes.explains(item)):
             return True
         try:
             self._client.get(item.id)  # it may have been deleted since the listing, and its record with it
@@ -371,7 +371,7 @@ class Cleanup:
         Return a sentence about what was done, "" if the item was not shown. Raises ApiError, FsError.
         """
         parts = names.parse_hidden_name(names.basename(item.path))
-        if parts is None or (not even_if_explained and is_explained(self._context, item)):
+        if parts is None or (not even_if_explained and self._state.changes.explains(item)):
             return ""
         try:
             observation = self._observe(item.id)
@@ -379,7 +379,7 @@ class Cleanup:
             forget_item(self._context, item)
             return ""
         if names.basename(observation.item.path) != str(parts) or (
-            not even_if_explained and is_explained(self._context, observation.item)
+            not even_if_explained and self._state.changes.explains(observation.item)
         ):
             return ""
         return self._expose(observation, parts)
@@ -430,17 +430,6 @@ def _candidate_paths(target: str, current_target: str, label: str, *, to_target:
         yield from dict.fromkeys((target, current_target))
     for attempt in range(_NAMES):
         yield names.second_version_path(current_target, label, attempt=attempt)
-
-
-def is_explained(context: Context, item: Item) -> bool:
-    """Return whether a Change of this mount accounts for a hidden item: as staged, as an aside, or by its transaction."""
-    parts = names.parse_hidden_name(names.basename(item.path))
-    with context.state.lock:
-        return any(
-            item.id in (change.staged_id, *(aside.id for aside in change.asides))
-            or (parts is not None and parts.transaction == change.tid)
-            for change in context.state.changes.values()
-        )
 
 
 def fetch_bytes_for_handles(context: Context, item_id: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from typing import Any
 
 from jobfs import names
 from jobfs.api import deadline
+from jobfs.nodes import Item
 from jobfs.state.records import Change, File, Stage, Verb
 
 
@@ -81,6 +82,8 @@ class Changes(dict[int, Change]):
         self.reservations = Reservations(lock, self.ready)
         #: By path: the Changes that have it among their `touched_paths`.
         self._at: dict[str, tuple[Change, ...]] = {}
+        #: How many Changes have each id among their `hidden_ids`.
+        self._explained: Counter[str] = Counter()
 
     # -- what is waited for
 
@@ -123,11 +126,20 @@ class Changes(dict[int, Change]):
             files = (change.file for change in self._at.get(path, ()) if change.target == path)
             return [file for file in files if file is not None]
 
+    # -- which hidden items they account for
+
+    def explains(self, item: Item) -> bool:
+        """Return whether a Change accounts for a hidden item: as staged, as an aside, or by its transaction (R4)."""
+        parts = names.parse_hidden_name(names.basename(item.path))
+        with self._lock:
+            return item.id in self._explained or (parts is not None and parts.transaction in self._explained)
+
     # -- kept up to date; the caller has the lock
 
     def add(self, change: Change) -> None:
-        """Add a Change at its `touched_paths`."""
+        """Add a Change at its `touched_paths`, and with its `hidden_ids`."""
         self[change.seq] = change
+        self._explained.update(change.hidden_ids)
         for path in change.touched_paths:
             self._at[path] = (*self._at.get(path, ()), change)
 
@@ -166,9 +178,13 @@ class Changes(dict[int, Change]):
             change.file.change = None
 
     def _drop_from_index(self, change: Change) -> None:
-        """Remove a Change from the table and from the index by path; do nothing if it is not there."""
+        """Remove a Change from the table and from the indexes; do nothing if it is not there."""
         if self.pop(change.seq, None) is None:
             return
+        for each in change.hidden_ids:
+            self._explained[each] -= 1
+            if not self._explained[each]:
+                del self._explained[each]
         for path in change.touched_paths:
             others = tuple(other for other in self._at.get(path, ()) if other is not change)
             if others:

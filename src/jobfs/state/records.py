@@ -384,6 +384,11 @@ class Change:
         """The paths whose items it changes: the target, and the source of a file that it moves."""
         return {self.target, self.source} if self.source and not self.direct else {self.target}
 
+    @property
+    def hidden_ids(self) -> set[str]:
+        """The ids by which a hidden item is known to be of this Change: of its items, staged or aside, and its transaction's."""
+        return {self.staged_id, self.tid, *(aside.id for aside in self.asides)} - {""}
+
     def hidden_path(self, mount: str) -> str:
         """Return the hidden path at which it stages its item, for the mount id `mount`."""
         return names.hidden_path(self.target, mount, self.tid, names.Role.STAGED)

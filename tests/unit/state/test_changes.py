@@ -7,12 +7,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from tests.support.items import TID, hidden
 
 from jobfs.api import deadline
 from jobfs.errors import OutOfTimeError
-from jobfs.nodes import Kind
-from jobfs.state import State
-from jobfs.state.records import Stage, Verb
+from jobfs.nodes import Item, Kind
+from jobfs.state import State, edit
+from jobfs.state.records import Aside, Stage, Verb
 
 
 def test_changes_of_one_target_finish_in_order_and_cancelled_ones_first(state: State) -> None:
@@ -86,3 +87,24 @@ def test_a_change_holds_its_names_from_its_first_request_to_its_end(
     in_flight = verb is Verb.PUT and stage is Stage.STAGING and holds
     assert state.changes.in_flight_at(Verb.PUT, "dir/a") == [change] * in_flight
     assert state.changes.in_flight_at(Verb.MOVE, "dir/a") + state.changes.in_flight_at(Verb.PUT, "dir") == []
+
+
+def test_a_hidden_item_is_explained_as_long_as_a_change_names_it(state: State) -> None:
+    """save/protocol.md R4: a record explains its staged item, its asides, and the items of its transaction."""
+
+    def explained() -> list[str]:
+        made = Item("made", Kind.FILE, hidden("dir/a"))
+        others = [Item(name, Kind.FILE, f"dir/{name}") for name in ("staged", "aside", "")]
+        return [item.id for item in (made, *others) if state.changes.explains(item)]
+
+    change, other = (state.plan_change(Verb.PUT, "dir/a") for _ in range(2))
+    assert explained() == []
+    state.write(edit(change, tid=TID))
+    assert explained() == ["made"]
+    state.write(edit(change, stage=Stage.STAGED, staged_id="staged", asides=[Aside("aside", "dir/aside")]))
+    state.apply_in_memory(other, asides=[Aside("aside", "dir/aside")])
+    assert explained() == ["made", "staged", "aside"]
+    state.write(edit(change, tid="", staged_id="", asides=[]))
+    assert explained() == ["aside"], "the other Change has set it aside, too"
+    state.end_change(other)
+    assert explained() == []

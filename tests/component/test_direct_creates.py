@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import doubled, hidden, visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace, wait_until_settled
+from tests.support.workspaces import Start, Workspace, wait_until_settled
 
 from jobfs.emulator import Server
 from jobfs.nodes import Kind
+from jobfs.save import writeback
+from jobfs.trial.questions import TELLTALE
 
 
 def create_files(server: Server, work: Workspace, count: int) -> dict[str, bytes | None]:
@@ -59,3 +62,19 @@ def test_directories_are_created_directly_only_where_known_to_be_safe(
     assert errno_from(work.mkdir, "c/e") == errno.EEXIST
     assert visible(server) == dict.fromkeys(("a", "b", "c", "f", "c/d", "c/e"))
     assert doubled(server) == []
+
+
+def test_a_directory_whose_create_gets_an_error_does_not_stay_hidden(
+    server: Server, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md R4: nobody lists anything, and the last listing began before the create was carried out."""
+    # Long enough that the mount processes that listing after the request's lifetime.
+    monkeypatch.setattr(writeback, "INTERVALS", replace(writeback.INTERVALS, tidy=0.4))
+    work = start(request_lifetime=0.1)
+    assert work.names() == []
+    server.faults.fail_next("error_after", on="create", path=f"*-staged-{TELLTALE}", skip=2)
+    for name in ("a", "b", "c", "f"):
+        work.mkdir(name)
+    eventually(lambda: server.faults.injected_count and not work.state.changes)
+    eventually(lambda: not hidden(server), lambda: f"{hidden(server)}")
+    assert visible(server) == dict.fromkeys(("a", "b", "c", "f"))

@@ -200,15 +200,15 @@ class Replacer:
             try:
                 return self._uploader.create_item(change, change.hidden_path(self._context.mount))
             except (AnswerLostError, BadRequestError) as error:
+                if isinstance(error, AnswerLostError):
+                    # Before the look, which may fail: a create that is carried out later leaves a staged item (R4).
+                    self._context.relist_after = self._context.late_request_deadline()
                 if (found := self._uploader.find_staged(change)) is not None:
                     return found
                 if isinstance(error, NoDirectoryError):
                     self.make_missing_directory(names.parent(change.target))
                 elif isinstance(error, BadRequestError):
                     raise
-                else:
-                    # A create that is carried out late leaves a staged item whose transaction is a tombstone (R4).
-                    self._context.relist_after = self._context.late_request_deadline()
             self._record_new_transaction(change)
         raise UnavailableError(f"{change.target} could not be created: it is tried again")
 

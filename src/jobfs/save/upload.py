@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobfs import names
-from jobfs.errors import AnswerLostError, FsError, NotFoundError
+from jobfs.errors import AnswerLostError, ApiError, FsError, NotFoundError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.context import Context, item_if_bytes_match
 from jobfs.state import Change
@@ -175,19 +175,21 @@ class Uploader:
 
         Raises ApiError, FsError.
         """
-        # This Change explains the hidden items during the probe: cleanup must not touch them.
-        with self._state.plan_for_caller(Verb.PUT, path, tid=tid, stage=Stage.PLACED) as change:
-            try:
-                # The tombstone: after the probe, a listing that shows a leftover deletes it (R4).
-                self._state.write(transaction_id=tid, is_new=True)
-                # Without a sync, a loss of power could leave an item without its tombstone, which is shown as a user's file.
-                self._state.store.sync()
-                yield
-            except AnswerLostError:
-                self._context.relist_after = self._context.late_request_deadline()
-                raise
-            finally:
-                self._state.end_change(change)
+        try:
+            # This Change explains the hidden items during the probe: cleanup must not touch them.
+            with self._state.plan_for_caller(Verb.PUT, path, tid=tid, stage=Stage.PLACED) as change:
+                try:
+                    # The tombstone: after the probe, a listing that shows a leftover deletes it (R4).
+                    self._state.write(transaction_id=tid, is_new=True)
+                    # Without a sync, a loss of power could leave an item without its tombstone, which is shown as a user's file.
+                    self._state.store.sync()
+                    yield
+                finally:
+                    self._state.end_change(change)
+        except ApiError:
+            # An item may be left, or made late. Not while the Change explains it: the listing would leave it there.
+            self._context.relist_after = self._context.late_request_deadline()
+            raise
 
 
 def _wanted_permission(change: Change) -> Permission | None:

@@ -30,7 +30,7 @@ from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")
 
-#: Seconds without a listing after which one is read, if a tombstone remains: a late create may have left an item.
+#: Seconds without a listing after which one is read, if a tombstone remains: an item could not be deleted, for example.
 _LIST_EVERY = 3600.0
 #: For how many request lifetimes a tombstone is kept; it goes with the first listing after that.
 _LIFETIMES = 20
@@ -87,8 +87,8 @@ class WriteBack:
         #: What was taken up from the journal at the start, a line each; and what the user must know of it.
         self.taken_up: list[str] = []
         self.warnings: list[str] = []
-        #: When free memory was last returned, and when a listing was last processed or requested (monotonic seconds).
-        self._last_trim = self._last_relist = time.monotonic()
+        #: When the mount began, and when free memory was last returned (monotonic seconds).
+        self._began = self._last_trim = time.monotonic()
         #: The number of the snapshot that `_process_listing` has processed; 0: none yet, so no item is known to be gone.
         self._snapshot = 0
         self._threads = [
@@ -139,19 +139,23 @@ class WriteBack:
         if now - self._last_trim > self._every.trim:
             self._last_trim = now
             process.trim_memory()
-        again = self.context.relist_after
         if number != self._snapshot:
-            self._last_relist = now
             self.cleanup.expose_orphans()
             self.cleanup.forget_vanished()
             self.state.saves.expire()
             self.state.journal.prune_tombstones(now - self.context.lifetime * _LIFETIMES)
             self._snapshot = number
-        elif now > (again if self._last_relist < again else self._last_relist + _LIST_EVERY):
-            self._last_relist = now
-            if self.state.journal.has_any_tombstone:
-                self.namespace.refresh()
+        elif self._needs_listing(now) and self.state.journal.has_any_tombstone:
+            self.namespace.refresh()
         return self._every.tidy
+
+    def _needs_listing(self, now: float) -> bool:
+        """Return whether no listing has begun since the last late create (R4), or for an hour. `now`: monotonic seconds."""
+        # When a listing was processed proves nothing: it may have begun before the create was carried out.
+        moments = (self.context.relist_after, now - _LIST_EVERY)
+        return any(
+            self._began < moment < now and not self.namespace.has_listing_since(moment) for moment in moments
+        )
 
     # -- what a close and an fsync mean (vfs/semantics.md 4)
 

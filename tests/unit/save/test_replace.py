@@ -239,6 +239,15 @@ def test_an_unanswered_create_is_looked_up_then_made_under_a_new_name(
     assert carried_out or world.context.relist_after > time.monotonic(), "what comes late is looked for"
 
 
+def test_a_late_create_is_looked_for_even_if_the_look_after_it_fails(world: World) -> None:
+    """save/protocol.md R4: a listing after the request's lifetime shows its item."""
+    world.client.lose, world.client.carried_out = 1, False
+    world.client.fail("find", UnavailableError("not now"))
+    world.save("file", NEW)
+    assert len([step for step in world.client.done if step.startswith("create")]) == 2
+    assert world.context.relist_after > time.monotonic()
+
+
 def test_a_staged_item_that_vanished_is_created_again(world: World) -> None:
     """save/protocol.md, The steps, promote: 404: stage again from the local bytes."""
     rows: list[Change] = []

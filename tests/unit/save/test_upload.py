@@ -11,7 +11,7 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs import names
-from jobfs.errors import AnswerLostError
+from jobfs.errors import AnswerLostError, UnavailableError
 from jobfs.nodes import Kind, Lifecycle, Permission
 from jobfs.save.upload import inherited_attributes
 from jobfs.state import Change
@@ -94,6 +94,21 @@ def test_a_probe_item_is_in_the_journal_before_its_create(world: World) -> None:
     assert seen == [True]
     assert world.context.relist_after > time.monotonic(), "what goes unanswered may be carried out late (R4)"
     assert world.context.server.facts.rejects == {}
+
+
+def test_what_a_failed_probe_leaves_is_looked_for_once_nothing_explains_it(world: World) -> None:
+    """save/protocol.md R4, R9: also if only its delete has failed. A listing leaves there what a record explains."""
+    explained: list[bool] = []
+
+    def look() -> float:
+        explained.extend(map(world.state.changes.explains, world.client.items.values()))
+        return time.monotonic()
+
+    world.context.clock = look
+    world.client.fail("delete", UnavailableError("not now"))
+    with pytest.raises(UnavailableError):
+        world.uploader.probe_creates("dir/file")
+    assert (world.context.relist_after > time.monotonic(), explained) == (True, [False])
 
 
 def test_a_probe_item_is_not_removed_while_it_is_needed(world: World) -> None:

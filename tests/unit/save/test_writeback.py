@@ -100,6 +100,23 @@ def test_an_old_tombstone_still_explains_what_the_next_listing_shows(world: Worl
     assert world.client.paths == {}
 
 
+@pytest.mark.parametrize("failures", [0, 1])
+def test_a_listing_begins_after_every_late_create(world: World, failures: int) -> None:
+    """save/protocol.md R4: not one that began before that and was processed afterwards; one that fails is repeated."""
+    real, errors = world.namespace.refresh, [UnavailableError("not now")] * failures
+    world.namespace.refresh = lambda: away(errors.pop()) if errors else real()  # type: ignore[method-assign]
+    world.state.write(transaction_id=TID)
+    world.namespace.snapshot_number, world.namespace.listed = 1, time.monotonic()
+    world.context.relist_after = time.monotonic()
+    world.write_back.start()
+    eventually(lambda: world.namespace.refreshed)
+    for world.namespace.snapshot_number in (2, 3):
+        world.client.put("h", hidden("orphan"))
+        eventually(lambda: world.client.paths == {"h": "orphan"})
+    assert world.namespace.refreshed == 1
+    world.end()
+
+
 def test_a_kept_save_expires_in_a_mount_that_saves_nothing_more(world: World, tmp_path: Path) -> None:
     """vfs/semantics.md 4.52: after 30 days its bytes are gone from the disk."""
     saves = world.state.saves

@@ -90,6 +90,9 @@ class CleanupEntry(TypedDict):
 
     path: Annotated[str, "the file that was saved"]
     age: Annotated[float, "since the file was closed"]
+    attempts: Annotated[int, "how many attempts to clean up have failed"]
+    reason: Annotated[str, "why the last attempt has failed"]
+    state: Annotated[str, "failed: the last attempt has failed, and is repeated; else waiting"]
 
 
 class ConflictEntry(TypedDict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -18,6 +19,7 @@ from tests.support.waiting import eventually
 from jobfs.api.deadline import limit_time
 from jobfs.emulator import Server
 from jobfs.names import Role, hidden_path, new_transaction_id
+from jobfs.save import queue
 
 OLD, NEW = b"the old content", b"what the user has written"
 
@@ -118,3 +120,28 @@ def test_a_stray_item_that_cannot_be_moved_keeps_no_other_hidden(
     server.store.seed(dict.fromkeys(paths, "stray"))
     server.store.set_permission(paths[refused], "readOnly")
     eventually(lambda: work.names("dir") and hidden(server) == [paths[refused]])
+
+
+@pytest.mark.parametrize("status", [500, 403])
+def test_saves_whose_asides_cannot_be_deleted_block_no_other(
+    server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """vfs/semantics.md 6.22: the status names them with the reason; they are cleaned up once the server deletes again."""
+    monkeypatch.setattr(queue, "LIMITS", replace(queue.LIMITS, max_hiding=2))
+    files = [f"file{number}" for number in range(6)]
+    server.store.seed(dict.fromkeys(files, OLD), age=60)
+    work = mortal(request_lifetime=0.5, timeout=5.0)
+    server.faults.set_rate("error", 1.0, on="delete", status=status, reason="no deletes today")
+    for name in files:
+        assert work.read(name) == OLD
+        work.write(name, NEW, fsync=True)
+
+    def failed() -> dict[str, str]:
+        entries = work.vfs.status()["cleaning"]
+        return {entry["path"]: entry["reason"] for entry in entries if entry["state"] == "failed"}
+
+    eventually(lambda: sorted(failed()) == files)
+    assert all("no deletes today" in reason for reason in failed().values())
+    assert sum("-aside-" in path for path in hidden(server)) == len(files)
+    server.faults.clear()
+    work.settle(dict.fromkeys(files, NEW))

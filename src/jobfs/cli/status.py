@@ -166,6 +166,12 @@ def _format_facts(report: Status) -> Iterator[tuple[str, str]]:
     if report["taken_up"]:
         yield "taken up", f"{format_count(len(report['taken_up']), 'save')} left by an earlier mount"
     yield "unsent", _describe_unsent(report["unsent"], len(report["failed"]))
+    # A mount of an older version gives no state.
+    if failed := sum(entry.get("state") == "failed" for entry in report["cleaning"]):
+        yield (
+            "uncleaned",
+            f"{format_count(failed, 'save')}: what they replaced is still hidden there; tried again",
+        )
     yield "log", f"journalctl _PID={report['pid']}" if report["log"] == "journal" else report["log"]
 
 

@@ -155,12 +155,17 @@ class Cleanup:
         return digest if digest in known else ""
 
     def _delete_if_unchanged(self, aside: Aside, observation: Observation) -> bool:
-        """Delete an aside that was just looked at; return False if it must be looked at again (R7). Raises ApiError."""
+        """Delete an aside that was just looked at; return False if it must be looked at again. Raises ApiError.
+
+        After AnswerLostError, too, the next call looks again, but not before that request can no longer be carried out (R7).
+        """
         try:
             self._delete_observed(observation)
-        except (AnswerLostError, ItemChangedError):
-            aside.unsure_until = self._context.unsure_until(aside.id)
+        except ItemChangedError:
             return False
+        except AnswerLostError:
+            aside.unsure_until = self._context.unsure_until(aside.id)
+            raise
         return True
 
     def _delete_observed(self, observation: Observation) -> None:

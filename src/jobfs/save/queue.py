@@ -2,8 +2,8 @@
 
 Changes of one target run one after another (`Changes.predecessor_of`), Changes of different targets in parallel. None runs while
 an operation holds its name. Changes that were started, or have only cleanup left, run before new ones. At most 32 saves, of two
-hidden items each, have items in the workspace; then no further save starts, and fsync waits too. Nothing starts in the background
-while the server asks for a pause or is in an outage (api/health.py).
+hidden items each, have items in the workspace, apart from those whose cleanup has failed; then no further save starts, and fsync
+waits too. Nothing starts in the background while the server asks for a pause or is in an outage (api/health.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from jobfs import names
 from jobfs.api import deadline
 from jobfs.background import Background
-from jobfs.errors import REFUSALS, FsError, HeldBackError, JobfsError, OutOfTimeError, UnavailableError
+from jobfs.errors import FsError, HeldBackError, JobfsError, OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save.context import Context
 from jobfs.save.items import ItemRequests
@@ -41,13 +41,15 @@ WHILE_OPEN = 60.0
 class QueueLimits:
     """The bounds of a queue; times are in seconds.
 
-    A failed Change runs again after `first_delay`, and after `max_delay` at most. `poll_interval` is the time between checks
-    whether background requests may be sent again. At most `max_hiding` saves have hidden items in the workspace at a time. If
-    more than `crowd` new Changes are due within `early` seconds, they start at once.
+    A failed Change runs again after `first_delay`, and after `max_delay` at most; if only its asides are left, after
+    `max_cleanup_delay`: thousands of these must leave the threads to others. `poll_interval` is the time between checks whether
+    background requests may be sent again. At most `max_hiding` saves, apart from those whose cleanup has failed, have hidden
+    items in the workspace at a time. If more than `crowd` new Changes are due within `early` seconds, they start at once.
     """
 
     first_delay: float = 0.5
     max_delay: float = 8.0
+    max_cleanup_delay: float = 300.0
     poll_interval: float = 0.25
     max_hiding: int = MOST_HIDING
     early: float = 0.5
@@ -73,7 +75,7 @@ class ChangeQueue:
         #: Heaps of Changes by due time: Changes that need room to start, and all others.
         self._new_heap: list[tuple[float, int, Change]] = []
         self._started_heap: list[tuple[float, int, Change]] = []
-        #: Changes that were claimed and have not ended, by number: their hidden items count.
+        #: Changes that were claimed to be placed and have not ended, by number: their hidden items count.
         self._running: dict[int, Change] = {}
         self._most = context.client.max_connections
         self._pool = ThreadPoolExecutor(self._most, "jobfs-save")
@@ -234,7 +236,9 @@ class ChangeQueue:
     def _claim(self, change: Change, until: deadline.Deadline) -> None:
         change.started = True
         change.deadline, change.due = until, time.monotonic()
-        self._running[change.seq] = change
+        if not change.places_nothing_more:
+            # Not what an earlier mount has placed: its asides wait (R7), and there may be any number whose cleanup had failed.
+            self._running[change.seq] = change
 
     def _run_claimed(self, change: Change) -> None:
         """Run a claimed Change as far as it gets, then reschedule it. Raises the error of the run."""
@@ -263,11 +267,15 @@ class ChangeQueue:
         """
         pause = max(later - time.monotonic(), 0.0)
         if error is not None:
-            first, most = self.limits.first_delay, self.limits.max_delay
+            most = self.limits.max_cleanup_delay if change.is_settled else self.limits.max_delay
+            first = self.limits.first_delay
             pause = deadline.retry_delay(change.attempts, error, first_delay=first, max_delay=most)
         with self._lock:
-            change.deadline, change.error = None, error
-            change.attempts = change.attempts + 1 if error is not None else 0
+            change.deadline = None
+            if error is not None or not later:
+                # A run that found that it must wait says nothing about the failure before it.
+                change.error = error
+                change.attempts = change.attempts + 1 if error is not None else 0
             if change.stage is not Stage.DONE:
                 self._push(change, time.monotonic() + pause)
             if file is not None and file.change is None:
@@ -384,5 +392,5 @@ def _adds_hidden_items(change: Change) -> bool:
 
 def _has_hidden_items(change: Change) -> bool:
     """Return whether a Change may have hidden items on the server that count against the limit."""
-    # Removed directories do not count, nor do items that the server refuses to delete: they could block all saves for ever.
-    return change.verb is not Verb.REMOVE and not isinstance(change.error, REFUSALS) and not change.direct
+    # Removed directories do not count, nor do items that the server does not delete: they could block all saves for ever.
+    return change.verb is not Verb.REMOVE and not (change.direct or change.cleanup_failed)

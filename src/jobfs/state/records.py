@@ -329,7 +329,7 @@ class Change:
     displaced: tuple[Item, ...] = field(default=(), metadata=_MEMORY, repr=False)
     #: The deadline of the current run, None if it is not running. Calls that wait for the run attach theirs to it.
     deadline: Deadline | None = field(default=None, metadata=_MEMORY, repr=False)
-    #: How many runs have failed since the last that did not.
+    #: How many runs have failed since the last that did something and did not fail.
     attempts: int = field(default=0, metadata=_MEMORY, repr=False)
     #: The `File.close_count` when its bytes were chosen: it sends all that was closed until then. -1 if not known.
     sent_close_count: int = field(default=-1, metadata=_MEMORY, repr=False)
@@ -337,7 +337,7 @@ class Change:
     sent: int = field(default=0, metadata=_MEMORY, repr=False)
     #: When it should run, in monotonic seconds.
     due: float = field(default=0.0, metadata=_MEMORY, repr=False)
-    #: Why the last run failed, None if it did not.
+    #: Why the last of these runs failed, None if it did not.
     error: JobfsError | None = field(default=None, metadata=_MEMORY, repr=False)
     #: Since when at most cleanup is left, in monotonic seconds.
     finished_at: float = field(default=0.0, metadata=_MEMORY, repr=False)
@@ -366,6 +366,11 @@ class Change:
     def places_nothing_more(self) -> bool:
         """True once it is placed, done or cancelled: at most cleanup, or the undo, is left."""
         return self.is_settled or self.stage is Stage.CANCELLED
+
+    @property
+    def cleanup_failed(self) -> bool:
+        """True if at most cleanup, or the undo, is left, and the last attempt has failed."""
+        return self.places_nothing_more and self.error is not None
 
     @property
     def is_in_flight(self) -> bool:

@@ -21,7 +21,6 @@ from jobfs.settings import shell_command
 from jobfs.state import StateDirectory
 from jobfs.state.backlog import age_of, read_backlog
 from jobfs.state.directory import find_ended_of_job
-from jobfs.state.records import Stage
 from jobfs.vfs.view import View
 
 #: Seconds until the job is asked for again.
@@ -148,10 +147,15 @@ class Report:
         """Return the Changes of which only cleanup is left, but for probes, whose target is a hidden name."""
         with self._state.lock:
             return [
-                {"path": change.target, "age": age_of(change)}
+                {
+                    "path": change.target,
+                    "age": age_of(change),
+                    "attempts": change.attempts,
+                    "reason": str(change.error or ""),
+                    "state": "failed" if change.cleanup_failed else "waiting",
+                }
                 for change in self._state.changes.values()
-                if (change.is_settled or change.stage is Stage.CANCELLED)
-                and change.target == names.replace_hidden_names(change.target)
+                if change.places_nothing_more and change.target == names.replace_hidden_names(change.target)
             ]
 
     def _list_conflicts(self) -> Iterator[document.ConflictEntry]:

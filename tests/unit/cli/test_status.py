@@ -21,6 +21,7 @@ CONFLICT = {
     "path": "a.conflict-1", "origin": "a", "reason": "a is gone; the job's: a.conflict-1", "diff": None, "merge": None,
 }  # fmt: skip
 HIDDEN = hidden_path("dir/notes.md", "f" * 12, "0" * 16, Role.ASIDE)
+UNCLEANED = {"path": "a", "age": 7.0, "attempts": 2, "reason": "answered 500", "state": "failed"}
 SLOT = {"path": "/state/x", "directory": "/mnt/old", "left": 3}
 
 
@@ -62,6 +63,9 @@ def test_unknown_fields_of_a_status_are_omitted(status_of: StatusOf) -> None:
     ({"watching": {"programs": 2, "told": 3, "requests": 11}},
      "watched   by 2 programs: the workspace is listed every 4 s (11 requests so far)\n"),
     ({"log": "journal"}, "journalctl _PID=42"),
+    ({"cleaning": [UNCLEANED]}, "uncleaned 1 save: what they replaced is still hidden there; tried again\n"),
+    ({"cleaning": [{**UNCLEANED, "path": "b", "reason": "", "state": "waiting"}, UNCLEANED]},
+     "\ncleaning (2): being cleaned up on the server\n  a: 7 s old, answered 500, failed\n  b: 7 s old\n"),
     ({"snapshot_age": 40.0}, "listing   40 s old, read again when needed\n"),
     ({"foreign_hidden": [{"path": HIDDEN, "reason": "left"}]}, "\n  dir/notes.md: left\n"),
     # 4.61: the commands that compare and merge, as long as what both began with is on this machine.
@@ -71,7 +75,7 @@ def test_unknown_fields_of_a_status_are_omitted(status_of: StatusOf) -> None:
     ({"server": {**SERVER_TOLD, "stale": True}}, "12 ms; the last known state is shown"),
 ])  # fmt: skip
 def test_each_fact_of_a_status_has_a_line(status_of: StatusOf, changed: dict[str, Any], words: str) -> None:
-    """vfs/semantics.md 4.61, 6.6: what the server said of the job long ago is not said of the present."""
+    """vfs/semantics.md 4.61, 6.6, 6.22: what the server said of the job long ago is not said of the present."""
     out = status_of(**changed).out
     assert (words in out, out.count("a second version was kept")) == (True, "conflicts" in changed), out
 

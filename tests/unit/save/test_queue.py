@@ -17,7 +17,15 @@ from tests.support.waiting import eventually
 from jobfs.api import deadline
 from jobfs.api.failures import RequestInfo
 from jobfs.api.health import Health
-from jobfs.errors import REFUSALS, FsError, InvalidRequestError, OutOfTimeError, UnavailableError
+from jobfs.errors import (
+    REFUSALS,
+    AnswerLostError,
+    ApiError,
+    FsError,
+    InvalidRequestError,
+    OutOfTimeError,
+    UnavailableError,
+)
 from jobfs.nodes import Kind
 from jobfs.save.queue import WHILE_OPEN, ChangeQueue
 from jobfs.state import Change, State, edit
@@ -486,17 +494,50 @@ def test_no_change_starts_while_too_many_items_are_hidden(runner: Runner, unsure
     eventually(lambda: third.is_settled)
 
 
-def test_an_item_that_cannot_be_deleted_blocks_no_save(runner: Runner) -> None:
-    """vfs/semantics.md 4: a key that may not delete leaves hidden items; saves still work."""
+@pytest.mark.parametrize(
+    "error",
+    [InvalidRequestError("not yours to delete"), AnswerLostError("answered 500")],
+    ids=["refused", "failed"],
+)
+def test_an_item_that_is_not_deleted_blocks_no_save(runner: Runner, error: ApiError) -> None:
+    """vfs/semantics.md 6.22; save/protocol.md R7: an aside may have to wait after that, and the failure is known that long."""
     runner.limit(max_hiding=1)
-    kept = runner.put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)
-    runner.failures[kept.seq] = [InvalidRequestError("not yours to delete")] * 100
+    runner.clean.clear()
+    runner.add(kept := runner.put("1", asides=[aside := unsure_aside()]))
+    eventually(lambda: kept.is_settled)
+    runner.failures[kept.seq] = [error]
+    runner.clean.set()
+    eventually(lambda: runner.finished == [kept.seq] * 2 and not kept.is_running)
+    runner.commit(runner.put("2"))
+    assert (kept.cleanup_failed, kept.error, kept.attempts) == (True, error, 1)
+    assert (kept.asides, kept.stage) == ([aside], Stage.PLACED), (
+        "its item stays, and so does the record of it"
+    )
+    aside.unsure_until = 0.0
     runner.add(kept)
-    eventually(lambda: kept.error is not None)
-    runner.add(saved := runner.put("2"))
-    eventually(lambda: saved.seq not in runner.state.changes)
-    assert list(runner.state.changes.values()) == [kept], "its item stays, and so does the record of it"
-    assert (kept.asides, kept.stage) == ([Aside("x", "h", moved=True)], Stage.PLACED)
+    eventually(lambda: kept.stage is Stage.DONE)
+
+
+@pytest.mark.parametrize("stage", [Stage.PLACED, Stage.CANCELLED])
+def test_what_an_earlier_mount_has_left_to_clean_up_blocks_no_save(runner: Runner, stage: Stage) -> None:
+    """vfs/semantics.md 6.15: it may be any number, and each waits until no request of that mount can be carried out."""
+    runner.limit(max_hiding=1)
+    left = runner.put("1", asides=[unsure_aside()], stage=stage)
+    runner.add(left)
+    eventually(lambda: runner.finished == [left.seq] and not left.is_running)
+    runner.commit(runner.put("2"))
+    assert (left.stage, left.cleanup_failed) == (stage, False)
+
+
+@pytest.mark.parametrize("stage", [Stage.PLACED, Stage.CANCELLED])
+def test_only_asides_wait_for_minutes_until_a_repeated_cleanup(runner: Runner, stage: Stage) -> None:
+    """vfs/semantics.md 6.22: a cancelled save is tried again within seconds: it may hold its name."""
+    runner.limit(max_delay=60.0)
+    change = runner.put("1", asides=[Aside("x", "h")], attempts=16, stage=stage)
+    runner.failures[change.seq] = [UnavailableError("answered 500")]
+    runner.add(change)
+    eventually(lambda: change.attempts == 17)
+    assert (change.due > time.monotonic() + 90) is (stage is Stage.PLACED)
 
 
 def test_an_unmount_does_not_wait_for_delayed_asides(runner: Runner) -> None:

@@ -220,14 +220,16 @@ def test_a_problem_names_the_command_that_recovers_an_ended_mount(world: World) 
 
 
 def test_cleanup_is_listed_but_for_probes_of_the_server(world: World) -> None:
-    """save/protocol.md R4: how the server handles creates is no save."""
+    """save/protocol.md R4: how the server handles creates is no save. vfs/semantics.md 6.22: what failed, and why."""
     world.seed({})
     probe = hidden("x", Role.STAGED, mount=world.slot.mount_id)
     for target in (probe, "file"):
         world.state.plan_change(Verb.PUT, target, stage=Stage.PLACED)
-    world.state.plan_change(Verb.PUT, "cancelled", stage=Stage.CANCELLED)
-    world.state.plan_change(Verb.PUT, "unsent")
-    assert [entry["path"] for entry in status_of(world)["cleaning"]] == ["file", "cancelled"]
+    error = UnavailableError("answered 500")
+    world.state.plan_change(Verb.PUT, "cancelled", stage=Stage.CANCELLED, error=error, attempts=3)
+    world.state.plan_change(Verb.PUT, "unsent", error=error)
+    told = [(e["path"], e["attempts"], e["reason"], e["state"]) for e in status_of(world)["cleaning"]]
+    assert told == [("file", 0, "", "waiting"), ("cancelled", 3, "answered 500", "failed")]
 
 
 def test_the_files_of_the_control_directory_are_read_only(world: World) -> None:
